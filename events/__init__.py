@@ -1,0 +1,1 @@
+"""The bus: what happens in one process is heard in all of them, in order."""

@@ -1,0 +1,96 @@
+"""What can happen: the catalogue of events, and one event."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+MAX_PAYLOAD_BYTES: Final = 64 * 1024
+"""A payload's size on the bus; a larger one is cut to what `shorten` keeps."""
+_KEPT_TEXT: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A row of the catalogue. `sign`: may be a sign of life of its workspace. `journal`: kept for readers who come back."""
+
+    sign: bool
+    journal: bool
+
+
+CATALOGUE: Final[Mapping[str, Kind]] = {
+    "WORKSPACE_HEARTBEAT": Kind(sign=True, journal=False),
+    "TASK_UPDATED": Kind(sign=True, journal=True),
+    "ACTIVITY_LOGGED": Kind(sign=True, journal=True),
+    "A2A_RESPONSE": Kind(sign=True, journal=True),
+    "CALL_ENDED": Kind(sign=False, journal=True),
+    "AGENT_CARD_UPDATED": Kind(sign=True, journal=True),
+    "WORKSPACE_PROVISIONING": Kind(sign=False, journal=True),
+    "WORKSPACE_ONLINE": Kind(sign=True, journal=True),
+    "WORKSPACE_OFFLINE": Kind(sign=False, journal=True),
+    "WORKSPACE_DEGRADED": Kind(sign=False, journal=True),
+    "WORKSPACE_AWAITING_AGENT": Kind(sign=False, journal=True),
+    "WORKSPACE_PAUSED": Kind(sign=False, journal=True),
+    "WORKSPACE_HIBERNATING": Kind(sign=False, journal=True),
+    "WORKSPACE_HIBERNATED": Kind(sign=False, journal=True),
+    "WORKSPACE_REMOVED": Kind(sign=False, journal=True),
+    "WORKSPACE_PROVISION_FAILED": Kind(sign=False, journal=True),
+}
+"""Every event that readers may see. Whether one of a kind that may be a sign is one, its publisher says."""
+
+CHANGED: Final = ".changed"
+"""Not for readers: wakes the caches of every process, which then read the list of changes."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One happening in one workspace. `payload` is JSON of at most MAX_PAYLOAD_BYTES; `at_ms` is Unix milliseconds."""
+
+    type: str
+    workspace_id: str
+    payload: bytes
+    sign: bool = False
+    at_ms: int = field(default_factory=_now_ms)
+
+    @property
+    def journalled(self) -> bool:
+        """Whether it is kept for readers who come back."""
+        kind = CATALOGUE.get(self.type)
+        return kind is not None and kind.journal
+
+
+def event(type_: str, workspace_id: str, data: Mapping[str, Any], *, sign: bool = False) -> Event:
+    """Return an event of the catalogue; raises ValueError where the catalogue does not allow it.
+
+    sign: whether the workspace itself showed life. What the gateway or a caller did is none, whatever the event's kind.
+    """
+    kind = CATALOGUE.get(type_)
+    if kind is None:
+        raise ValueError(f"{type_} is not in the catalogue")
+    if sign and not kind.sign:
+        raise ValueError(f"{type_} is never a sign of life")
+    payload = orjson.dumps(data)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        payload = orjson.dumps(shorten(data))
+    return Event(type=type_, workspace_id=workspace_id, payload=payload, sign=sign)
+
+
+def changed() -> Event:
+    """Return the wake-up for the caches of every process."""
+    return Event(type=CHANGED, workspace_id="-", payload=b"{}")
+
+
+def shorten(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload cut to size: long values become their first 2 KB of JSON text, and `truncated` says so."""
+    short: dict[str, Any] = {}
+    for name, value in data.items():
+        text = value.encode("utf-8", "replace") if isinstance(value, str) else orjson.dumps(value)
+        short[name] = value if len(text) <= _KEPT_TEXT else text[:_KEPT_TEXT].decode("utf-8", "ignore")
+    short["truncated"] = True
+    return short

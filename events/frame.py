@@ -1,0 +1,69 @@
+"""How an event travels through Redis: a header of eight words, then its exact JSON bytes."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from events.event import Event
+
+VERSION: Final = b"1"
+_SIGN: Final = b"s"
+_OTHER: Final = b"-"
+LIVE: Final = b"-"
+"""In the place of an id: the event is not in the journal."""
+
+
+class MalformedFrame(ValueError):
+    """Bytes on the channel that are no frame of this version."""
+
+
+Position = tuple[int, int]
+"""A place in the journal, comparable: the two numbers of a Redis stream id."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """An event as it was heard. `id` is its place in the journal, None for one that is not kept; `prev` the place before."""
+
+    id: str | None
+    prev: str
+    event: Event
+
+
+def find_position(text: str) -> Position | None:
+    """Return the place that an id names, or None if it is not an id of the journal."""
+    left, dash, right = text.partition("-")
+    if not dash or not (left.isascii() and left.isdigit() and right.isascii() and right.isdigit()):
+        return None
+    if len(left) > 20 or len(right) > 20:
+        return None
+    return int(left), int(right)
+
+
+def body(event: Event) -> bytes:
+    """Return the part of a frame that its publisher knows: all but version, id and prev, which the script puts before it."""
+    flag = _SIGN if event.sign else _OTHER
+    return b"%b %b %b %d %b" % (event.workspace_id.encode(), event.type.encode(), flag, event.at_ms, event.payload)
+
+
+def parse(raw: bytes) -> Frame:
+    """Return the frame in these bytes; raises MalformedFrame."""
+    words = raw.split(b" ", 7)
+    if len(words) != 8 or words[0] != VERSION:
+        raise MalformedFrame(raw[:80])
+    _, id_, prev, workspace_id, type_, flag, at_ms, payload = words
+    try:
+        event = Event(
+            type=type_.decode("ascii"),
+            workspace_id=workspace_id.decode("ascii"),
+            payload=payload,
+            sign=flag == _SIGN,
+            at_ms=int(at_ms),
+        )
+        return Frame(id=None if id_ == LIVE else id_.decode("ascii"), prev=prev.decode("ascii"), event=event)
+    except ValueError as error:
+        raise MalformedFrame(raw[:80]) from error
+
+
+def entry(id_: bytes, prev: bytes, rest: bytes) -> Frame:
+    """Return the frame of a journal entry; raises MalformedFrame."""
+    return parse(b" ".join((VERSION, id_, prev, rest)))

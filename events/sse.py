@@ -1,0 +1,39 @@
+"""How an event looks to a browser's EventSource (WHATWG HTML, 9.2)."""
+
+from typing import Final
+
+import orjson
+
+from events.frame import Frame
+
+OPENING: Final = b": ok\n\n"
+
+
+def retry(milliseconds: int) -> bytes:
+    """Return the block that tells a browser how long to wait before it connects again."""
+    return b"retry: %d\n\n" % milliseconds
+
+
+def block(frame: Frame) -> bytes:
+    """Return an event's block; one that is not in the journal has no id, so that it does not move the reader's cursor."""
+    event = frame.event
+    head = b"" if frame.id is None else b"id: %b\n" % frame.id.encode()
+    return b'%bdata: {"type":"%b","timestamp":%d,"data":%b,"workspace_id":"%b"}\n\n' % (
+        head,
+        event.type.encode(),
+        event.at_ms,
+        event.payload,
+        event.workspace_id.encode(),
+    )
+
+
+def keep_alive(cursor: str | None) -> bytes:
+    """Return a comment, and a bare id that moves the browser's cursor without an event."""
+    return b": .\n\n" if cursor is None else b": .\n\nid: %b\n\n" % cursor.encode()
+
+
+def gap(*, reason: str, since: str | None, until: str | None, resync: str) -> bytes:
+    """Return the block that says: something is missing between these two; read again at `resync`, then go on from here."""
+    data = orjson.dumps({"reason": reason, "from": since, "to": until, "resync": resync})
+    head = b"" if until is None else b"id: %b\n" % until.encode()
+    return head + b"event: gap\ndata: " + data + b"\n\n"

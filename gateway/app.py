@@ -1,0 +1,289 @@
+"""The composition root: settings in, a running gateway out, its resources opened in reading order."""
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from random import uniform
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from events import redis
+from events.bus import Bus
+from events.frame import Frame
+from events.hub import Hub
+from gateway.core.address import Reach
+from gateway.net import clocks, connector, dispatch
+from gateway.services.activity import ActivityLog
+from gateway.services.admission import Admission
+from gateway.services.changes import ChangeReader
+from gateway.services.directory import Directory
+from gateway.services.heartbeats import Heartbeats
+from gateway.services.identity import Identity
+from gateway.services.proxy import Proxy, Times
+from gateway.services.readiness import Readiness
+from gateway.services.registry import Registry
+from gateway.services.tasks import Tasks
+from gateway.services.workspaces import WorkspaceService
+from gateway.settings import Settings
+from gateway.store import db, vault
+from gateway.store.activity import ActivityStore
+from gateway.store.changes import ChangeStore
+from gateway.store.liveness import LivenessStore
+from gateway.store.tokens import TokenStore
+from gateway.store.workspaces import WorkspaceStore
+from gateway.web import events as web_events
+from gateway.web import guard, keys, openapi, parse
+from gateway.web.routes import ROUTES
+
+log = structlog.get_logger("gateway.app")
+
+BUS_CAPACITY: Final = 20_000
+"""Events that wait while Redis is away."""
+ACTIVITY_CAPACITY: Final = 20_000
+"""Activity rows that wait while PostgreSQL is away."""
+BUS_READY_S: Final = 5.0
+"""How long the start waits for the bus; afterwards it goes on without, and /readyz says so."""
+FLUSH_S: Final = 10.0
+"""How long the end waits for what is still to be written."""
+KEEPALIVE_S: Final = 75.0
+"""How long an idle connection of a client is kept."""
+BACKLOG: Final = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """A wired gateway: the application to serve, and its orderly end."""
+
+    application: web.Application
+    proxy: Proxy
+    streams: web_events.EventStreams
+    readiness: Readiness
+    drain_s: float
+
+    async def drain(self) -> None:
+        """Send readers and new calls elsewhere, and let the calls in flight end."""
+        self.readiness.draining = True
+        self.proxy.stop_admitting()
+        self.streams.close()
+        await self.proxy.drain(self.drain_s)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
+    """Open everything and yield the gateway; on leaving, write down what is left and close it all in reverse.
+
+    dev: open to this machine without credentials, agents on private addresses, workspaces that create themselves.
+    Raises StoreUnavailable, ValueError for a malformed URL, and vault.BadKey.
+    """
+    if settings.database_url is None or settings.redis_url is None:
+        raise ValueError("a gateway needs both its datastores")
+    reach = Reach.SAME_NETWORK if dev or settings.allow_private_agents else Reach.HOSTED
+    sealed = vault.from_file(settings.secrets_key_file) if settings.secrets_key_file is not None else None
+
+    async with AsyncExitStack() as stack:
+        # what all others stand on
+        tasks = await stack.enter_async_context(Tasks())
+        database = await stack.enter_async_context(
+            db.opened(
+                settings.database_url,
+                pool_size=settings.pool_size,
+                statement_timeout_s=settings.statement_timeout_s,
+                spawn=tasks.spawn,
+            )
+        )
+        link = await stack.enter_async_context(
+            redis.opened(settings.redis_url, prefix=settings.redis_prefix, journal_length=settings.journal_length)
+        )
+        workspaces, tokens, changes = WorkspaceStore(database), TokenStore(database), ChangeStore(database)
+        liveness, history = LivenessStore(database), ActivityStore(database)
+        bus = Bus(link, capacity=BUS_CAPACITY)
+
+        # what is known here, and how it is forgotten
+        directory = Directory(workspaces, ttl_s=settings.cache_ttl_s)
+        identity = Identity(
+            tokens,
+            admin_token=settings.admin_token,
+            open_locally=dev and settings.admin_token is None,
+            ttl_s=settings.cache_ttl_s,
+        )
+        reader = ChangeReader(
+            changes, {"workspace": directory.forget, "token": identity.forget}, every_s=settings.changes_every_s
+        )
+        await reader.start()
+
+        # calls out
+        ticking = clocks.Clocks(liveness=liveness, spawn=tasks.spawn, bus_lost_s=settings.bus_lost_s)
+        dispatcher = await stack.enter_async_context(
+            dispatch.opened(
+                connector.connector(reach=reach),
+                ticking,
+                connect_s=settings.connect_timeout_s,
+                limit_bytes=settings.max_response_bytes,
+            )
+        )
+
+        # what is done
+        heartbeats = Heartbeats(liveness, every_s=settings.write_every_s)
+        activity = ActivityLog(history, bus, capacity=ACTIVITY_CAPACITY, every_s=settings.write_every_s)
+        admission = Admission(directory)
+        registry = Registry(
+            workspaces=workspaces,
+            tokens=tokens,
+            liveness=liveness,
+            directory=directory,
+            heartbeats=heartbeats,
+            bus=bus,
+            vault=sealed,
+            reach=reach,
+            tokenless=dev or settings.allow_tokenless_register,
+            self_created=dev,
+        )
+        loops = await stack.enter_async_context(Tasks())
+        proxy = Proxy(
+            admission=admission,
+            dispatcher=dispatcher,
+            activity=activity,
+            bus=bus,
+            vault=sealed,
+            reach=reach,
+            times=Times(idle_s=settings.idle_timeout_s, ceiling_s=settings.ceiling_s, max_s=settings.max_timeout_s),
+            capacity=settings.max_calls,
+            spawn=loops.spawn,
+        )
+
+        # who hears of it
+        hub = Hub(on_sign=ticking.stamp, on_change=reader.wake, taps={"TASK_UPDATED": _task_noter(registry)})
+        streams = web_events.EventStreams(
+            hub, link, directory, capacity=settings.max_readers, keepalive_s=settings.keepalive_s
+        )
+        readiness = Readiness(changes, lambda: link.up)
+
+        # what turns for ever
+        bus_up = asyncio.Event()
+        loops.loop(bus.run, "bus:publish")
+        loops.loop(lambda: link.listen(hub, retry_s=lambda: uniform(0.1, 0.5), ready=bus_up), "bus:listen")  # noqa: S311
+        loops.loop(reader.run, "changes:read")
+        loops.loop(heartbeats.run, "heartbeats:write")
+        loops.loop(activity.run, "activity:write")
+        loops.loop(streams.run, "streams:sweep")
+        stack.push_async_callback(_write_down, heartbeats, activity, bus)
+        await _wait_for_bus(bus_up)
+
+        application = web.Application(
+            middlewares=[guard.guard({route.handler: route for route in ROUTES})],
+            client_max_size=settings.max_request_bytes,
+        )
+        application.on_response_prepare.append(guard.add_headers)
+        application[keys.ADMISSION] = admission
+        application[keys.IDENTITY] = identity
+        application[keys.PROXY] = proxy
+        application[keys.READINESS] = readiness
+        application[keys.REGISTRY] = registry
+        application[keys.WORKSPACES] = WorkspaceService(
+            workspaces=workspaces,
+            tokens=tokens,
+            activity=history,
+            directory=directory,
+            bus=bus,
+            vault=sealed,
+            reach=reach,
+        )
+        application[web_events.STREAMS] = streams
+        application[keys.PUBLIC_URL] = settings.public_url or ""
+        application[keys.OPENAPI] = openapi.document(ROUTES, version=version("a2a-gateway"))
+        application[parse.BODY_TIMEOUT] = settings.body_timeout_s
+        for route in ROUTES:
+            application.router.add_route(route.method, route.path, route.handler)
+        yield Gateway(
+            application=application, proxy=proxy, streams=streams, readiness=readiness, drain_s=settings.drain_s
+        )
+
+
+def _task_noter(registry: Registry) -> Callable[[Frame], None]:
+    import orjson
+
+    def note(heard: Frame) -> None:
+        registry.note_task(heard.event.workspace_id, orjson.loads(heard.event.payload)["current_task"])
+
+    return note
+
+
+async def _wait_for_bus(up: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(BUS_READY_S):
+            await up.wait()
+    except TimeoutError:
+        log.error("bus_not_up", consequence="events wait, silences are judged by the database alone")
+
+
+async def _write_down(heartbeats: Heartbeats, activity: ActivityLog, bus: Bus) -> None:
+    """Write what is still waiting; what cannot be written in time is lost, and said to be."""
+    for what, writing in (
+        ("heartbeats", heartbeats.flush()),
+        ("activity", activity.flush()),
+        ("events", bus.drain(FLUSH_S)),
+    ):
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                if await writing is False:
+                    raise TimeoutError
+        except Exception as error:  # each of the three has its chance, whatever became of the one before
+            log.error("not_written_down", what=what, error=type(error).__name__)
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 1_048_576
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (ValueError, OSError):
+            log.warning("file_limit_unchanged", soft=soft)
+    return soft
+
+
+async def serve(settings: Settings, *, host: str, port: int, dev: bool, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return; a second signal ends the process at once.
+
+    announce: called with the address once it answers.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with opened(settings, dev=dev) as gateway:
+        runner = web.AppRunner(
+            gateway.application,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=5.0,
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, host, port, backlog=BACKLOG)
+            await site.start()
+            actual = runner.addresses[0][1]
+            shown = f"[{host}]" if ":" in host else host
+            log.info("listening", host=host, port=actual, open_files=raise_file_limit())
+            announce(f"http://{shown}:{actual}")
+            await stop.wait()
+            log.info("draining", calls=gateway.proxy.in_flight, streams=len(gateway.streams))
+            await gateway.drain()
+        finally:
+            await runner.cleanup()

@@ -1,0 +1,137 @@
+"""Where each value of a JSON text begins and ends, so that a part is replaced and the rest keeps its characters."""
+
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+from json import JSONDecoder
+from typing import Final, NamedTuple, NoReturn
+
+import orjson
+
+MAX_DEPTH: Final = 500
+"""Arrays and objects inside each other; every parser has such a limit, Python's own lies below 1000."""
+MAX_DIGITS: Final = 4300
+"""Digits in a row in a number; Python converts no more, because that takes quadratic time."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+_BRACKETS: Final = b"[{]}"
+_STEPS: Final = bytes.maketrans(_BRACKETS, b"\x01\x01\xff\xff")
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
+_DIGITS: Final = b"0123456789"
+_NINES: Final = bytes.maketrans(_DIGITS, b"9" * len(_DIGITS))
+
+
+class Unparsable(ValueError):
+    """The bytes are not JSON as RFC 8259 has it, or are nested or numbered beyond reason."""
+
+
+class Span(NamedTuple):
+    """A value of a text, with the place of its first character and the place after its last.
+
+    Named tuples here: a body can hold 100,000 of them, and they cost a third of a frozen dataclass.
+    """
+
+    value: object
+    start: int
+    end: int
+
+
+class Member(NamedTuple):
+    """A name of an object with what it stands for."""
+
+    name: Span
+    item: Span
+
+
+def parse(raw: bytes) -> object:
+    """Return the value of a JSON text; of equal names in an object the last one counts.
+
+    The value is for looking at: numbers may have lost digits, strings may hold lone surrogates. Takes linear time
+    and bounded depth whatever the bytes are. A byte order mark of UTF-8 is tolerated. Raises Unparsable.
+    """
+    if _is_absurd(raw):
+        raise Unparsable
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return _parse_leniently(raw)
+
+
+def decode(raw: bytes) -> str:
+    """Return the characters of a text that was parsed, without a byte order mark; `encode()` gives its bytes again."""
+    return raw.removeprefix(_BOM).decode()
+
+
+def members(text: str, start: int) -> Iterator[Member]:
+    """Yield the members of the object that begins at `start` in a text that was parsed, equal names included."""
+    at = skip_space(text, start + 1)
+    while text[at] != "}":
+        name = _read(text, at)
+        item = _read(text, skip_space(text, skip_space(text, name.end) + 1))
+        yield Member(name, item)
+        at = _skip_comma(text, item.end)
+
+
+def elements(text: str, start: int) -> Iterator[Span]:
+    """Yield the elements of the array that begins at `start` in a text that was parsed."""
+    at = skip_space(text, start + 1)
+    while text[at] != "]":
+        item = _read(text, at)
+        yield item
+        at = _skip_comma(text, item.end)
+
+
+def skip_space(text: str, at: int) -> int:
+    """Return the place of the first character from `at` on that is no white space, which must exist."""
+    if text[at] not in " \t\n\r":
+        return at
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _skip_comma(text: str, at: int) -> int:
+    at = skip_space(text, at)
+    return skip_space(text, at + 1) if text[at] == "," else at
+
+
+def _read(text: str, start: int) -> Span:
+    value, end = _DECODER.raw_decode(text, start)
+    return Span(value, start, end)
+
+
+def _parse_leniently(raw: bytes) -> object:
+    """Parse JSON that orjson does not take: lone surrogates in escapes, numbers beyond a double, a byte order mark."""
+    try:
+        return _DECODER.decode(decode(raw))
+    except (ValueError, RecursionError) as error:
+        raise Unparsable from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER: Final = JSONDecoder(parse_int=float, parse_constant=_refuse_constant)
+
+
+def _is_absurd(raw: bytes) -> bool:
+    """Return whether depth or digits are over the limit; cheap unless the text has that many brackets or digits."""
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(_outside_strings(raw)) > MAX_DEPTH:
+        return True
+    # A run of more than MAX_DIGITS digits covers at least one of the places that are MAX_DIGITS apart.
+    suspects = raw[MAX_DIGITS::MAX_DIGITS]
+    if len(suspects.translate(None, _DIGITS)) == len(suspects):
+        return False
+    return b"9" * (MAX_DIGITS + 1) in _outside_strings(raw).translate(_NINES)
+
+
+def _outside_strings(raw: bytes) -> bytes:
+    """Return the text with the contents of its strings left out."""
+    unescaped = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b'"'.join(unescaped.split(b'"')[::2])
+
+
+def _depth(bare: bytes) -> int:
+    steps = memoryview(bare.translate(_STEPS, _NOT_BRACKETS)).cast("b")
+    return max(accumulate(steps), default=0)

@@ -1,0 +1,42 @@
+"""How long a call may take in all, by who calls and what they ask for."""
+
+import math
+from dataclasses import dataclass
+
+from gateway.core.refusals import bad_field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limit:
+    """A total time in seconds, None for no end; `by_deadline` if it is the caller's own."""
+
+    seconds: float | None
+    by_deadline: bool = False
+
+
+def read_timeout(header: str | None) -> float | None:
+    """Return the seconds of an X-Timeout header, None without one; refuses what is no time."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise bad_field("X-Timeout", "must be a number of seconds, 0 or more")
+    return seconds
+
+
+def decide_limit(wanted_s: float | None, *, by_workspace: bool, ceiling_s: float, max_s: float) -> Limit:
+    """Return the total time of a call.
+
+    wanted_s: X-Timeout; 0 lifts the ceiling. by_workspace: a workspace calls, so `max_s` holds whatever it asks for,
+    because a wedged agent that still heartbeats is stopped by nothing else.
+    """
+    if wanted_s is None:
+        return Limit(seconds=ceiling_s if by_workspace else None)
+    if wanted_s == 0:
+        return Limit(seconds=max_s if by_workspace else None)
+    if by_workspace and wanted_s > max_s:
+        return Limit(seconds=max_s)
+    return Limit(seconds=wanted_s, by_deadline=True)

@@ -1,0 +1,43 @@
+"""What people see of a body: parsed, safe for the database, and cut when long."""
+
+import json
+from typing import Any, Final
+
+import orjson
+
+VIEW_BYTES: Final = 64 * 1024
+"""A longer body is shown as the beginning of its text."""
+PARSED_BYTES: Final = 1024 * 1024
+"""A longer body is not parsed at all: that would hold up everybody else for milliseconds."""
+_KEPT_BYTES: Final = 2048
+
+
+def parse(body: bytes) -> Any:
+    """Return the JSON value in a body, None if there is none or it is too long to look at."""
+    if not body or len(body) > PARSED_BYTES:
+        return None
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _parse_loosely(body)
+
+
+def _parse_loosely(body: bytes) -> Any:
+    """What orjson refuses and the grammar allows: lone surrogates, which become question marks here."""
+    try:
+        text = json.dumps(json.loads(body, parse_int=float, parse_constant=lambda _: None), ensure_ascii=False)
+        return orjson.loads(text.encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def view(body: bytes, parsed: Any) -> Any:
+    """Return what is shown of a body; `parsed` is what `parse` made of it."""
+    if not body:
+        return None
+    if len(body) > VIEW_BYTES or parsed is None:
+        shown: dict[str, Any] = {"text": body[:_KEPT_BYTES].decode("utf-8", "replace")}
+        if len(body) > _KEPT_BYTES:
+            shown["truncated"] = True
+        return shown
+    return parsed

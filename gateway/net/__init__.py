@@ -1,0 +1,1 @@
+"""HTTP out: the connector that checks every address, the dispatch, the clocks."""

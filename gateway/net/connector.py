@@ -1,0 +1,150 @@
+"""Connections to agents: each goes to an address that was checked itself, whatever the name said before."""
+
+import asyncio
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import AddrInfoType, Connection
+
+from gateway.core.address import Reach, check_ip
+
+KEEPALIVE_S: Final = 2.0
+"""Seconds for which an idle connection may be used again; agents' servers close theirs after 5, and a request that
+meets the close on its way has an unknown outcome."""
+MAX_ADDRESSES: Final = 8
+"""Addresses of one name that are tried; a hostile answer could hold hundreds."""
+
+_PROBE_AFTER_S, _PROBE_EVERY_S, _PROBES = 30, 10, 3
+_SILENCE_MS: Final = (_PROBE_AFTER_S + _PROBE_EVERY_S * _PROBES) * 1000
+_TCP_OPTIONS: Final = tuple(
+    (getattr(socket, name), value)
+    for name, value in (
+        ("TCP_NODELAY", 1),
+        ("TCP_KEEPIDLE", _PROBE_AFTER_S),
+        ("TCP_KEEPALIVE", _PROBE_AFTER_S),  # the same on macOS
+        ("TCP_KEEPINTVL", _PROBE_EVERY_S),
+        ("TCP_KEEPCNT", _PROBES),
+        ("TCP_USER_TIMEOUT", _SILENCE_MS),  # Linux: bytes that nobody acknowledges, which probes do not cover
+    )
+    if hasattr(socket, name)
+)
+
+
+class AddressRefused(OSError):
+    """The policy does not allow a connection to this address; `reason` may be told to anybody.
+
+    All have one text: of several failed connects whose texts are equal aiohappyeyeballs raises the first as it is.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the address is refused")
+        self.reason = reason
+
+
+def refused(error: BaseException) -> str | None:
+    """Return the reason if a request failed because every address was refused, None if a connect was tried at all."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return cause.reason if isinstance(cause, AddressRefused) else None
+
+
+def connector(
+    *,
+    reach: Reach,
+    exempt: Callable[[str], bool] | None = None,
+    resolver: AbstractResolver | None = None,
+    dns_cache_s: int = 10,
+    tls: ssl.SSLContext | bool = True,
+) -> aiohttp.TCPConnector:
+    """Return a connector for one session, to be called in a running loop.
+
+    `exempt` tells whether our own provisioner assigned an IP address, which then may be private. There is no limit of
+    connections: the sender has one, so that a full pool never looks like an agent that is away. A `resolver` is closed
+    by whoever hands it in; without one the system is asked. Failures to connect are aiohttp's; see `refused`.
+    """
+
+    def check(address: str) -> str | None:
+        reason = check_ip(address, reach)
+        if reason is not None and reach is Reach.HOSTED and exempt is not None and exempt(address):
+            return check_ip(address, Reach.PROVISIONED)
+        return reason
+
+    def open_socket(where: AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, target = where
+        reason = check(str(target[0]))
+        if reason is not None:
+            raise AddressRefused(reason)
+        return _open_socket(family, kind, protocol)
+
+    return _Connector(
+        resolver=_CheckedResolver(resolver or aiohttp.ThreadedResolver(), check),
+        socket_factory=open_socket,
+        ttl_dns_cache=dns_cache_s,
+        keepalive_timeout=KEEPALIVE_S,
+        
+        ssl=tls,
+    )
+
+
+def _open_socket(family: int, kind: int, protocol: int) -> socket.socket:
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _TCP_OPTIONS:
+            opened.setsockopt(socket.IPPROTO_TCP, option, value)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+class _CheckedResolver(AbstractResolver):
+    """Leaves the refused addresses out of an answer, so that a mixed one still leads somewhere.
+
+    What makes it safe is the check in the socket factory, which sees IP literals too; this one makes it exact: all
+    addresses refused is told as that, and not as a connect that failed.
+    """
+
+    def __init__(self, resolver: AbstractResolver, check: Callable[[str], str | None]) -> None:
+        self._resolver = resolver
+        self._check = check
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        answer = await self._resolver.resolve(host, port, family)
+        if not answer:
+            raise OSError("the name has no address")
+        reasons = [self._check(found["host"]) for found in answer]
+        safe = [found for found, reason in zip(answer, reasons, strict=True) if reason is None]
+        if not safe:
+            raise AddressRefused(reasons[0] or "")
+        return safe[:MAX_ADDRESSES]
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Looks at an idle connection before it is used again: a close may have arrived that the loop has not read yet."""
+
+    async def _get(self, key: Any, traces: Any) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if not _has_news(connection.transport):
+                return connection
+            connection.close()
+        return None
+
+
+def _has_news(transport: asyncio.Transport | None) -> bool:
+    """Return whether an idle connection has anything to read, which only a close or an error of the agent can be."""
+    opened = transport.get_extra_info("socket") if transport is not None else None
+    if opened is None or opened.fileno() < 0:
+        return True
+    poll = select.poll()  # unlike select, for any file descriptor
+    poll.register(opened.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

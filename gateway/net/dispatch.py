@@ -1,0 +1,124 @@
+"""One call to one agent, from the first byte out to the outcome; its clocks run all the while."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientPayloadError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ConnectionTimeoutError,
+    DummyCookieJar,
+    InvalidURL,
+    TCPConnector,
+)
+from yarl import URL
+
+from gateway.core import endings
+from gateway.core.endings import Clock, Outcome
+from gateway.net.clocks import ClockExpired, Clocks, Watch
+from gateway.net.connector import refused
+from gateway.ports import Outbound
+
+log = structlog.get_logger("gateway.net.dispatch")
+
+RETURNED: Final = (
+    "Content-Type",
+    "A2A-Version",
+    "A2A-Extensions",
+    "X-A2A-Extensions",
+    "Retry-After",
+    "WWW-Authenticate",
+)
+"""The headers of an agent's answer that its caller gets."""
+_FIXED: Final = {"Accept-Encoding": "identity", "User-Agent": "a2a-gateway"}
+
+
+class Dispatcher:
+    """Sends calls to agents. `limit_bytes` bounds an answer's body, `connect_s` the making of a connection."""
+
+    def __init__(self, session: ClientSession, clocks: Clocks, *, limit_bytes: int) -> None:
+        self._session = session
+        self._clocks = clocks
+        self._limit_bytes = limit_bytes
+
+    async def send(self, outbound: Outbound) -> Outcome:
+        """Make the call and return what happened; never raises but when it is itself cancelled.
+
+        Sent again, once, only if no connection was acquired: afterwards the agent may already be working.
+        """
+        watch = self._clocks.watch(
+            outbound.workspace_id,
+            idle_s=outbound.idle_s,
+            limit_s=outbound.limit_s,
+            limit=Clock.DEADLINE if outbound.by_deadline else Clock.CEILING,
+        )
+        try:
+            async with watch:
+                outcome = await self._attempt(outbound, watch)
+                if outcome == endings.NotConnected():
+                    outcome = await self._attempt(outbound, watch)
+                return outcome
+        except ClockExpired as expired:
+            return endings.Expired(clock=expired.clock)
+
+    async def _attempt(self, outbound: Outbound, watch: Watch) -> Outcome:
+        try:
+            request = self._session.post(
+                URL(outbound.url, encoded=True),
+                data=outbound.body,
+                headers={**outbound.headers, **_FIXED},
+                allow_redirects=False,
+            )
+            async with request as response:
+                watch.touch()
+                return await self._read(response, watch)
+        except (ClientConnectorError, ConnectionTimeoutError, InvalidURL) as error:
+            log.info(
+                "agent_unreachable",
+                call_id=outbound.call_id,
+                workspace_id=outbound.workspace_id,
+                error=type(error).__name__,
+            )
+            return endings.NotConnected(unsafe=refused(error) is not None)
+        except (ClientError, OSError) as error:
+            log.info(
+                "agent_reset", call_id=outbound.call_id, workspace_id=outbound.workspace_id, error=type(error).__name__
+            )
+            return endings.Reset()
+
+    async def _read(self, response: ClientResponse, watch: Watch) -> Outcome:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async for chunk in response.content.iter_any():
+                watch.touch()
+                size += len(chunk)
+                if size > self._limit_bytes:
+                    response.close()
+                    return endings.TooLarge()
+                chunks.append(chunk)
+        except (ClientPayloadError, ClientError, OSError):
+            return endings.Cut(status=response.status)
+        return endings.Answered(status=response.status, headers=_returned(response.headers), body=b"".join(chunks))
+
+
+def _returned(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: headers[name] for name in RETURNED if name in headers}
+
+
+@asynccontextmanager
+async def opened(
+    connector: TCPConnector, clocks: Clocks, *, connect_s: float, limit_bytes: int
+) -> AsyncIterator[Dispatcher]:
+    """Open the client that agents are called with; no clock of its library runs but the one for connecting."""
+    timeout = ClientTimeout(total=None, sock_connect=connect_s, ceil_threshold=3600)
+    async with ClientSession(
+        connector=connector, timeout=timeout, cookie_jar=DummyCookieJar(), skip_auto_headers=("Accept",)
+    ) as session:
+        yield Dispatcher(session, clocks, limit_bytes=limit_bytes)

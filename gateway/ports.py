@@ -1,0 +1,201 @@
+"""The Protocols through which services reach the world, and the values that cross them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.core.endings import Outcome
+from gateway.core.workspaces import Status, Workspace
+
+# -- what a store may say instead of an answer
+#
+# StoreError
+# +-- StoreUnavailable   nobody answers: connection refused or lost, no free connection in time, a read-only server
+# +-- StoreTimeout       the statement ran into its own deadline
+# +-- StoreConflict      a unique, foreign key or check constraint said no
+
+
+class StoreError(Exception):
+    """The truth could not be read or written."""
+
+
+class StoreUnavailable(StoreError):
+    """Nobody answers: the connection was refused or lost, none came free in time, or the server does not take writes."""
+
+
+class StoreTimeout(StoreError):
+    """A statement ran into its own deadline; whether it took effect is known: it did not."""
+
+
+class StoreConflict(StoreError):
+    """A constraint said no. `constraint` is its name in the schema, None where it has none (not null)."""
+
+    def __init__(self, message: str, *, constraint: str | None) -> None:
+        super().__init__(message)
+        self.constraint = constraint
+
+
+# -- values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewWorkspace:
+    """A workspace as it is first written. Money is cents; `agent_auth` is sealed."""
+
+    id: str
+    name: str
+    status: Status
+    runtime: str
+    role: str | None = None
+    template: str | None = None
+    model: str | None = None
+    tier: int = 1
+    url: str | None = None
+    parent_id: str | None = None
+    delivery_mode: str | None = None
+    max_concurrent_tasks: int = 1
+    budget_limit: int | None = None
+    workspace_dir: str | None = None
+    workspace_access: str | None = None
+    x: float = 0.0
+    y: float = 0.0
+    agent_auth: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenHash:
+    """A token as it is kept."""
+
+    hash: bytes = field(repr=False)
+    prefix: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A row of the list of changes: a cache must forget this key. `kind` is `workspace` or `token`."""
+
+    id: int
+    kind: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outbound:
+    """A call as it goes out. Times are seconds; `limit_s` is the caller's deadline if `by_deadline`, else the ceiling."""
+
+    call_id: str
+    workspace_id: str
+    url: str
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    idle_s: float
+    limit_s: float | None
+    by_deadline: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UsageOfDay:
+    """What one workspace has used today (UTC)."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+# -- PostgreSQL
+
+
+class Workspaces(Protocol):
+    """`store/workspaces.py`. Every method may raise StoreError."""
+
+    async def find(self, workspace_id: str) -> Workspace | None:
+        """Return one workspace, removed ones too."""
+
+    async def list_all(self) -> Sequence[Workspace]:
+        """Return all that are not removed, oldest first."""
+
+    async def create(self, workspace: NewWorkspace, first_token: TokenHash | None) -> bool:
+        """Write a workspace with its first token, in one transaction; False if the id is taken."""
+
+    async def move(self, workspace_id: str, to: Status) -> bool:
+        """Make one checked move of the status table; False if it may not or somebody else moved it first."""
+
+    async def register(
+        self, workspace_id: str, *, url: str | None, agent_card: Any, delivery_mode: str, inbound_secret: bytes | None
+    ) -> bytes | None:
+        """Write what a register says and return the sealed inbound secret; one that is stored already stays."""
+
+    async def update_card(self, workspace_id: str, agent_card: Any) -> bool:
+        """Write a new card; False if the workspace is removed or unknown."""
+
+    async def update_runtime_metadata(self, workspace_id: str, block: Mapping[str, Any]) -> None:
+        """Write what a runtime declared of itself."""
+
+
+class Tokens(Protocol):
+    """`store/tokens.py`. Every method may raise StoreError."""
+
+    async def find_owner(self, token_hash: bytes) -> str | None:
+        """Return the workspace whose live token this is."""
+
+    async def has_live(self, workspace_id: str) -> bool:
+        """Return whether a workspace has any live token."""
+
+    async def mint(self, workspace_id: str, token: TokenHash, *, limit: int) -> int | None:
+        """Add a token and return how many are live with it, or None if the limit is reached; raises KeyError for an unknown workspace."""
+
+
+class Liveness(Protocol):
+    """`store/liveness.py`. Every method may raise StoreError."""
+
+    async def record(self, beats: Sequence[Mapping[str, Any]]) -> None:
+        """Write a batch of heartbeats, at most one a workspace."""
+
+    async def touch(self, workspace_id: str) -> None:
+        """Write a sign of life that is no heartbeat."""
+
+    async def silence(self, workspace_ids: Sequence[str]) -> Mapping[str, float]:
+        """Return how many seconds each has been silent; one that was never heard is left out."""
+
+
+class Activity(Protocol):
+    """`store/activity.py`. Every method may raise StoreError."""
+
+    async def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a batch of activity rows with their usage, all or nothing; repeating it changes nothing."""
+
+    async def usage_today(self, workspace_id: str) -> UsageOfDay:
+        """Return what a workspace has used today (UTC)."""
+
+
+class Changes(Protocol):
+    """`store/changes.py`. Every method may raise StoreError."""
+
+    async def horizon(self) -> str:
+        """Return the transaction below which every change is visible."""
+
+    async def list_since(self, horizon: str) -> tuple[Sequence[Change], str]:
+        """Return the changes since a horizon (some may come twice) and the new horizon."""
+
+    async def forget_old(self) -> None:
+        """Drop rows that no cache needs any more."""
+
+
+# -- the rest of the world
+
+
+class Vault(Protocol):
+    """`store/vault.py`: seals what must be stored and read back, so that the database alone gives nothing away."""
+
+    def seal(self, secret: str) -> bytes:
+        """Return the sealed form."""
+
+    def unseal(self, sealed: bytes) -> str | None:
+        """Return the secret, or None if it was sealed with another key."""
+
+
+class Dispatcher(Protocol):
+    """`net/dispatch.py`."""
+
+    async def send(self, outbound: Outbound) -> Outcome:
+        """Make the call and return what happened; never raises but when it is itself cancelled."""

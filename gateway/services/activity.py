@@ -1,0 +1,146 @@
+"""What happened, on its way to people: an event at once, and a row in the next batch."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final
+
+import structlog
+
+from events.bus import Bus
+from events.event import event
+from gateway import ports
+from gateway.core.ids import new_id
+from gateway.core.usage import Usage
+
+log = structlog.get_logger("gateway.activity")
+
+BATCH: Final = 200
+"""Rows written in one statement."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """One row of a workspace's history. Bodies are views for people, already cut to size."""
+
+    workspace_id: str
+    activity_type: str
+    method: str | None = None
+    summary: str | None = None
+    status: str | None = None
+    source_id: str | None = None
+    target_id: str | None = None
+    call_id: str | None = None
+    duration_ms: int | None = None
+    error_detail: str | None = None
+    request_body: Any = None
+    response_body: Any = None
+    usage: Usage | None = None
+    counts: bool = False
+    sign: bool = False
+    id: str = field(default_factory=new_id)
+
+    def payload(self) -> dict[str, Any]:
+        """Return the payload of the ACTIVITY_LOGGED event."""
+        shown: dict[str, Any] = {
+            "activity_type": self.activity_type,
+            "method": self.method,
+            "summary": self.summary,
+            "status": self.status,
+            "source_id": self.source_id,
+            "target_id": self.target_id,
+            "duration_ms": self.duration_ms,
+        }
+        if self.request_body is not None:
+            shown["request_body"] = self.request_body
+        if self.response_body is not None:
+            shown["response_body"] = self.response_body
+        return shown
+
+    def row(self, age_s: float) -> dict[str, Any]:
+        """Return the row as the database takes it; `age_s` is how long ago it happened."""
+        usage = self.usage or Usage()
+        return {
+            "id": self.id,
+            "workspace_id": self.workspace_id,
+            "call_id": self.call_id,
+            "activity_type": self.activity_type,
+            "source_id": self.source_id,
+            "target_id": self.target_id,
+            "method": self.method,
+            "summary": self.summary,
+            "status": self.status,
+            "duration_ms": self.duration_ms,
+            "error_detail": self.error_detail,
+            "request_body": self.request_body,
+            "response_body": self.response_body,
+            "age_s": age_s,
+            "calls": 1 if self.counts else 0,
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+        }
+
+
+class ActivityLog:
+    """Takes lines without making anybody wait. At most `capacity` wait for the database; past that new ones are dropped and counted."""
+
+    def __init__(
+        self, store: ports.Activity, bus: Bus, *, capacity: int, every_s: float, now: Callable[[], float] = monotonic
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._capacity = capacity
+        self._every_s = every_s
+        self._now = now
+        self._waiting: deque[tuple[Line, float]] = deque()
+        self._writing = asyncio.Lock()
+        self._some = asyncio.Event()
+        self.dropped = 0
+
+    def __repr__(self) -> str:
+        return f"<ActivityLog waiting={len(self._waiting)} dropped={self.dropped}>"
+
+    def log(self, line: Line) -> None:
+        """Tell everybody who listens, and have the row written within `every_s` seconds."""
+        self._bus.publish(event("ACTIVITY_LOGGED", line.workspace_id, line.payload(), sign=line.sign))
+        if len(self._waiting) >= self._capacity:
+            self.dropped += 1
+            log.error("activity_dropped", dropped=self.dropped)
+            return
+        self._waiting.append((line, self._now()))
+        self._some.set()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(self._every_s)
+            try:
+                await self.flush()
+            except ports.StoreError as error:
+                log.warning("activity_unwritten", waiting=len(self._waiting), error=type(error).__name__)
+
+    async def flush(self) -> None:
+        """Write all that waits, in batches; on StoreUnavailable the rest stays. A row that the database refuses is logged and let go."""
+        async with self._writing:
+            while self._waiting:
+                batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
+                await self._write(batch)
+                for _ in batch:
+                    self._waiting.popleft()
+            self._some.clear()
+
+    async def _write(self, batch: list[tuple[Line, float]]) -> None:
+        now = self._now()
+        try:
+            await self._store.record([line.row(now - at) for line, at in batch])
+        except (ports.StoreUnavailable, ports.StoreTimeout):
+            raise
+        except ports.StoreError as error:
+            if len(batch) == 1:
+                log.error("activity_refused", id=batch[0][0].id, error=type(error).__name__)
+                return
+            for row in batch:  # one bad row does not take the others with it
+                await self._write([row])

@@ -1,0 +1,78 @@
+"""Whether a caller may call: who it is, whether it may talk to the target, whether the target may spend."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import structlog
+
+from gateway.core import access, budget
+from gateway.core.callers import Admin, Anonymous, Holder, Local, Principal, Stranger, is_forged
+from gateway.core.ids import find_uuid
+from gateway.core.refusals import Code, Refusal, bad_field, credential_required, invalid_credential
+from gateway.core.workspaces import Workspace
+from gateway.services.directory import Directory
+
+log = structlog.get_logger("gateway.admission")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Admitted:
+    """A call that may go on. `caller_id` is the calling workspace, None for a browser or the operator."""
+
+    target: Workspace
+    caller_id: str | None
+
+
+class Admission:
+    """Admits calls, in the order of wire.md 4: forged prefix, binding, hierarchy, budget."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    async def admit(self, principal: Principal, claimed: str | None, target_id: str, *, peer: str) -> Admitted:
+        """Return the admitted call, or refuse.
+
+        claimed: the X-Workspace-ID header. peer: the address it came from, for the log.
+        """
+        if claimed is not None and is_forged(claimed):
+            log.warning("forged_caller", peer=peer, claimed=claimed[:64])
+            raise Refusal(Code.FORGED_CALLER, "invalid caller ID")
+        caller_id = bind(principal, claimed)
+        if caller_id is not None:
+            await self._check_reach(caller_id, target_id)
+        target = await self._directory.get(target_id)
+        if budget.exhausted(limit=target.budget_limit, spent=target.monthly_spend):
+            raise Refusal(Code.BUDGET_EXCEEDED, "workspace budget limit exceeded")
+        return Admitted(target=target, caller_id=caller_id)
+
+    async def may_talk(self, caller_id: str, target_id: str) -> bool:
+        """Return whether the hierarchy lets these two talk."""
+        if caller_id == target_id:
+            return True
+        return access.may_talk(await self._directory.lineage(caller_id), await self._directory.lineage(target_id))
+
+    async def _check_reach(self, caller_id: str, target_id: str) -> None:
+        if not await self.may_talk(caller_id, target_id):
+            raise Refusal(Code.CANNOT_COMMUNICATE, "access denied: workspaces cannot communicate per hierarchy rules")
+
+
+def bind(principal: Principal, claimed: str | None) -> str | None:
+    """Return the calling workspace, or None for an anonymous caller; a header that disagrees with the bearer is refused."""
+    named = None
+    if claimed is not None and claimed != "":
+        named = find_uuid(claimed)
+        if named is None:
+            raise bad_field("X-Workspace-ID", "must be a workspace's UUID")
+    match principal:
+        case Holder(workspace_id=owner):
+            if named is not None and named != owner:
+                raise Refusal(Code.INVALID_CREDENTIAL, "X-Workspace-ID does not match the token's workspace")
+            return owner
+        case Admin() | Local():
+            return named
+        case Anonymous():
+            raise credential_required()
+        case Stranger():
+            raise invalid_credential()
+        case never:
+            assert_never(never)

@@ -1,0 +1,92 @@
+"""Values that are loaded once, kept for a while, and forgotten when somebody changes them."""
+
+from collections.abc import Awaitable, Callable, Hashable
+from time import monotonic
+from typing import Generic, TypeVar
+
+from gateway.ports import StoreError
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class _Load:
+    """A load under way. While it stands in the table, what it brings may be kept."""
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+
+class Cache(Generic[K, V]):
+    """A cache in front of one `load`, which returns None for what does not exist (that is never kept).
+
+    ttl_s: how long an entry answers without asking again. capacity: entries held; the oldest go first.
+    A load that was overtaken by a `forget` answers its caller, but is not kept: it may have read the old value.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[K], Awaitable[V | None]],
+        *,
+        ttl_s: float,
+        capacity: int,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
+        self._load = load
+        self._ttl_s = ttl_s
+        self._capacity = capacity
+        self._now = now
+        self._kept: dict[K, tuple[V, float]] = {}
+        self._loading: dict[K, _Load] = {}
+
+    def __repr__(self) -> str:
+        return f"<Cache kept={len(self._kept)} loading={len(self._loading)}>"
+
+    def peek(self, key: K) -> V | None:
+        """Return a fresh entry without asking anybody, or None."""
+        kept = self._kept.get(key)
+        if kept is not None and self._now() - kept[1] < self._ttl_s:
+            return kept[0]
+        return None
+
+    async def find(self, key: K, *, stale_s: float = 0.0) -> V | None:
+        """Return the value, asking if need be; raises StoreError.
+
+        stale_s: if the store does not answer, an entry not older than this does.
+        """
+        fresh = self.peek(key)
+        if fresh is not None:
+            return fresh
+        load = self._loading.setdefault(key, _Load())
+        load.waiting += 1
+        asked = self._now()
+        try:
+            value = await self._load(key)
+        except StoreError:
+            kept = self._kept.get(key)
+            if kept is not None and self._now() - kept[1] < stale_s:
+                return kept[0]
+            raise
+        finally:
+            load.waiting -= 1
+            current = self._loading.get(key) is load
+            if current and not load.waiting:
+                del self._loading[key]
+        if current:
+            self._keep(key, value, asked)
+        return value
+
+    def _keep(self, key: K, value: V | None, asked: float) -> None:
+        self._kept.pop(key, None)
+        if value is None:
+            return
+        while len(self._kept) >= self._capacity:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = (value, asked)
+
+    def forget(self, key: K) -> None:
+        """Drop an entry, and whatever a load under way will bring."""
+        self._kept.pop(key, None)
+        self._loading.pop(key, None)

@@ -1,0 +1,66 @@
+"""How the caches of this process learn what others changed."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+
+from gateway import ports
+
+log = structlog.get_logger("gateway.changes")
+
+CLEAN_EVERY_TURNS: Final = 300
+
+
+class ChangeReader:
+    """Reads the list of changes once a second, or at once when woken by the bus, and makes the caches forget.
+
+    A change is seen as soon as it is committed, even while a transaction that began before it goes on: rows are asked
+    for from the oldest transaction that was still open at the last look, and those already seen are passed over.
+    """
+
+    def __init__(self, changes: ports.Changes, forget: Mapping[str, Callable[[str], None]], *, every_s: float) -> None:
+        self._changes = changes
+        self._forget = forget
+        self._every_s = every_s
+        self._wake = asyncio.Event()
+        self._horizon: str | None = None
+        self._seen: set[int] = set()
+        self._turns = 0
+
+    def wake(self) -> None:
+        """Read now: somebody says that something has changed."""
+        self._wake.set()
+
+    async def start(self) -> None:
+        """Take the point from which on changes are read; before this nothing may be cached."""
+        self._horizon = await self._changes.horizon()
+
+    async def run(self) -> None:
+        """Turn for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every_s):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.tick()
+            except ports.StoreError as error:
+                # entries are short-lived, and the next look starts from the same point
+                log.warning("changes_unread", error=type(error).__name__)
+                await asyncio.sleep(self._every_s)
+
+    async def tick(self) -> None:
+        """Read what has changed since the last turn; raises StoreError."""
+        assert self._horizon is not None, "start() comes first"
+        rows, horizon = await self._changes.list_since(self._horizon)
+        for row in rows:
+            if row.id not in self._seen:
+                self._forget[row.kind](row.key)
+        self._seen = {row.id for row in rows}
+        self._horizon = horizon
+        self._turns += 1
+        if self._turns % CLEAN_EVERY_TURNS == 0:
+            await self._changes.forget_old()

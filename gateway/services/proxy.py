@@ -1,0 +1,268 @@
+"""The call: admitted, repaired, sent out, kept alive, ended once, and told to everybody."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final, assert_never
+
+import structlog
+
+from events.bus import Bus
+from events.event import event
+from gateway import ports
+from gateway.core import address, delivery, endings, envelope, usage, views
+from gateway.core.callers import Principal
+from gateway.core.endings import Answer, Ended, Ending
+from gateway.core.ids import new_id
+from gateway.core.limits import decide_limit, read_timeout
+from gateway.core.refusals import Code, Refusal
+from gateway.core.trace import continued
+from gateway.core.workspaces import Workspace
+from gateway.services.activity import ActivityLog, Line
+from gateway.services.admission import Admission, Admitted
+from gateway.services.directory import removed
+
+log = structlog.get_logger("gateway.proxy")
+
+FORWARDED: Final = ("Content-Type", "Accept", "A2A-Version", "A2A-Extensions", "X-A2A-Extensions")
+"""The caller's headers that reach the agent; its credentials and cookies never do."""
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A call as it was asked for. `headers` finds names whatever their case; `claimed` is the X-Workspace-ID."""
+
+    call_id: str
+    request_id: str
+    target_id: str
+    principal: Principal
+    claimed: str | None
+    peer: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Times:
+    """Seconds: of silence, of a workspace's call in all, and of the longest call that a workspace may ask for."""
+
+    idle_s: float
+    ceiling_s: float
+    max_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Call:
+    asked: Asked
+    target: Workspace
+    caller_id: str | None
+    message: envelope.Envelope
+    started: float = field(default_factory=monotonic)
+
+
+class Proxy:
+    """Makes calls. `capacity` bounds those in flight; past it callers are asked to come back."""
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        dispatcher: ports.Dispatcher,
+        activity: ActivityLog,
+        bus: Bus,
+        vault: ports.Vault | None,
+        reach: address.Reach,
+        times: Times,
+        capacity: int,
+        spawn: Spawn,
+    ) -> None:
+        self._admission = admission
+        self._dispatcher = dispatcher
+        self._activity = activity
+        self._bus = bus
+        self._vault = vault
+        self._reach = reach
+        self._times = times
+        self._capacity = capacity
+        self._spawn = spawn
+        self._in_flight: dict[str, asyncio.Task[None]] = {}
+        self._draining = False
+
+    def __repr__(self) -> str:
+        return f"<Proxy in_flight={len(self._in_flight)}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have not ended."""
+        return len(self._in_flight)
+
+    async def call(self, asked: Asked) -> Answer:
+        """Make a call and return its answer; refuses what may not or cannot be called.
+
+        Once it is under way it goes on to its end, whether or not anybody still waits here for the answer.
+        """
+        self._check_room()
+        wanted_s = read_timeout(asked.headers.get("X-Timeout"))
+        admitted = await self._admission.admit(asked.principal, asked.claimed, asked.target_id, peer=asked.peer)
+        message = envelope.normalise(asked.body, a2a_version=asked.headers.get("A2A-Version"), mint=new_id)
+        if isinstance(message, envelope.BadEnvelope):
+            return Answer(status=400, body=envelope.error_body(message), headers={"Content-Type": endings.JSON})
+        call = _Call(asked=asked, target=admitted.target, caller_id=admitted.caller_id, message=message)
+        outbound = self._outbound(call, admitted, wanted_s)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        task = self._spawn(self._run(call, outbound, answer), f"call:{asked.call_id}")
+        self._in_flight[asked.call_id] = task
+        task.add_done_callback(lambda _: self._in_flight.pop(asked.call_id, None))
+        return await asyncio.shield(answer)
+
+    def _check_room(self) -> None:
+        if self._draining:
+            raise Refusal(Code.DRAINING, "the gateway is shutting down", retry_after_s=5)
+        if len(self._in_flight) >= self._capacity:
+            raise Refusal(Code.OVERLOADED, "too many calls in flight", retry_after_s=2)
+
+    def _outbound(self, call: _Call, admitted: Admitted, wanted_s: float | None) -> ports.Outbound:
+        """Return the call as it goes out; refuses if it cannot."""
+        target = admitted.target
+        limit = decide_limit(
+            wanted_s,
+            by_workspace=admitted.caller_id is not None,
+            ceiling_s=self._times.ceiling_s,
+            max_s=self._times.max_s,
+        )
+        match delivery.decide(target, self._reach):
+            case delivery.Push(url=url):
+                return ports.Outbound(
+                    call_id=call.asked.call_id,
+                    workspace_id=target.id,
+                    url=url,
+                    body=call.message.body,
+                    headers=self._headers(call),
+                    idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
+                    limit_s=limit.seconds,
+                    by_deadline=limit.by_deadline,
+                )
+            case delivery.NoUrl(status=status):
+                raise Refusal(Code.NO_URL, "workspace has no URL", retry_after_s=15, status=status.value)
+            case delivery.UnsafeUrl(reason=reason):
+                log.warning("unsafe_url", workspace_id=target.id, reason=reason)
+                raise Refusal(Code.UNSAFE_URL, "workspace URL is not publicly routable")
+            case delivery.Gone():
+                raise removed(target)
+            case never:
+                assert_never(never)
+
+    def _headers(self, call: _Call) -> dict[str, str]:
+        asked = call.asked
+        headers = {name: asked.headers[name] for name in FORWARDED if name in asked.headers}
+        headers.setdefault("Content-Type", endings.JSON)
+        headers |= continued(asked.headers.get("traceparent"), asked.headers.get("tracestate"))
+        headers["X-Request-ID"] = asked.request_id
+        headers["X-A2A-Call-ID"] = asked.call_id
+        if call.caller_id is not None:
+            headers["X-Workspace-ID"] = call.caller_id
+        if call.target.agent_auth is not None and self._vault is not None:
+            secret = self._vault.unseal(call.target.agent_auth)
+            if secret is None:
+                log.error("agent_auth_unreadable", workspace_id=call.target.id)
+            else:
+                headers["Authorization"] = secret
+        return headers
+
+    async def _run(self, call: _Call, outbound: ports.Outbound, answer: "asyncio.Future[Answer]") -> None:
+        """Make the call; whatever becomes of it, it ends here, once."""
+        outcome: endings.Outcome
+        try:
+            outcome = await self._dispatcher.send(outbound)
+        except asyncio.CancelledError:
+            outcome = endings.Stopped()
+        except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
+            log.exception("call_broke", call_id=call.asked.call_id)
+            outcome = endings.Broke()
+        ended = endings.classify(outcome, native_session="session" in call.target.metadata.capabilities)
+        if not answer.done():
+            answer.set_result(ended.answer)
+        self._tell(call, ended)
+
+    def _tell(self, call: _Call, ended: Ended) -> None:
+        """Tell the world and write it down; nothing here waits."""
+        target, asked, method = call.target, call.asked, call.message.method
+        duration_ms = round((monotonic() - call.started) * 1000)
+        said = views.parse(ended.answer.body) if ended.ending is Ending.COMPLETED else None
+        shown = views.view(ended.answer.body, said) if ended.ending is Ending.COMPLETED else None
+        line = Line(
+            workspace_id=target.id,
+            activity_type="a2a_receive",
+            method=method,
+            summary=f"{method}: {ended.ending.value}",
+            status="ok" if ended.succeeded else "error",
+            source_id=call.caller_id,
+            target_id=target.id,
+            call_id=asked.call_id,
+            duration_ms=duration_ms,
+            error_detail=None if ended.succeeded else ended.ending.value,
+            request_body=views.view(call.message.body, views.parse(call.message.body)),
+            response_body=shown,
+            usage=usage.read(said),
+            counts=True,
+        )
+        self._activity.log(line)
+        if call.caller_id is not None and call.caller_id != target.id:
+            self._activity.log(
+                Line(
+                    workspace_id=call.caller_id,
+                    activity_type="a2a_send",
+                    method=method,
+                    summary=line.summary,
+                    status=line.status,
+                    source_id=call.caller_id,
+                    target_id=target.id,
+                    call_id=asked.call_id,
+                    duration_ms=duration_ms,
+                    error_detail=line.error_detail,
+                    sign=True,
+                )
+            )
+        if call.caller_id is None and ended.ending is Ending.COMPLETED:
+            reply = {"response_body": shown, "method": method, "duration_ms": duration_ms}
+            self._bus.publish(event("A2A_RESPONSE", target.id, reply, sign=True))
+        self._bus.publish(
+            event(
+                "CALL_ENDED",
+                target.id,
+                {
+                    "call_id": asked.call_id,
+                    "ending": ended.ending.value,
+                    "status": ended.answer.status,
+                    "duration_ms": duration_ms,
+                },
+            )
+        )
+        log.info(
+            "call_ended",
+            call_id=asked.call_id,
+            workspace_id=target.id,
+            caller_id=call.caller_id,
+            method=method,
+            ending=ended.ending.value,
+            status=ended.answer.status,
+            duration_ms=duration_ms,
+        )
+
+    def stop_admitting(self) -> None:
+        """Refuse new calls from now on."""
+        self._draining = True
+
+    async def drain(self, within_s: float) -> None:
+        """Let the calls in flight end by themselves within this time; end the rest as gateway_shutdown."""
+        self._draining = True
+        if self._in_flight:
+            await asyncio.wait(list(self._in_flight.values()), timeout=within_s)
+        left = list(self._in_flight.values())
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=5)

@@ -1,0 +1,247 @@
+"""Every setting: its name, unit and default. Nothing else reads the environment."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+log = structlog.get_logger("gateway.settings")
+
+ADMIN_TOKEN_CHARS: Final = 16
+"""The shortest admin token that `serve` starts with."""
+
+
+class BadSetting(ValueError):
+    """A setting's value cannot be used; the message names the setting, the value and what is accepted."""
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _flag(value: str) -> bool:
+    match value.strip().lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off" | "":
+            return False
+        case _:
+            raise ValueError("1 or 0 (also true/false, yes/no, on/off)")
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < 1e9:
+        raise ValueError("a number of seconds above 0; fractions are allowed")
+    return seconds
+
+
+def _count(value: str) -> int:
+    if not value.strip().isdecimal() or not 0 < int(value) < 2**31:
+        raise ValueError("a whole number above 0")
+    return int(value)
+
+
+def _path(value: str) -> Path:
+    return Path(value)
+
+
+def _setting(
+    name: str,
+    read: Callable[[str], Any],
+    about: str,
+    *,
+    default: Any,
+    unit: str = "",
+    secret: bool = False,
+    lenient: bool = False,
+) -> Any:
+    """Declare one setting. lenient: a bad value is logged and the default used, instead of refusing to start."""
+    about_it = {"name": name, "read": read, "about": about, "unit": unit, "secret": secret, "lenient": lenient}
+    return field(default=default, repr=not secret, metadata=about_it)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one process."""
+
+    database_url: str | None = _setting(
+        "GATEWAY_DATABASE_URL", _text, "PostgreSQL 14 or newer: `postgresql://user:password@host:5432/name`. `serve` needs it.",
+        default=None, secret=True,
+    )  # fmt: skip
+    redis_url: str | None = _setting(
+        "GATEWAY_REDIS_URL", _text, "Redis 6.2 or Valkey 7, or newer: `redis://`, `rediss://` or `unix://`. `serve` needs it.",
+        default=None, secret=True,
+    )  # fmt: skip
+    admin_token: str | None = _setting(
+        "ADMIN_TOKEN", _text, "The operator's bearer token, at least 16 characters. `serve` needs it; `dev` is open without it.",
+        default=None, secret=True,
+    )  # fmt: skip
+    secrets_key_file: Path | None = _setting(
+        "GATEWAY_SECRETS_KEY_FILE", _path,
+        "A file (mode 0600) with the key that seals stored secrets; make one with `a2a-gateway secrets-key`. "
+        "Without it no inbound secrets are minted and `agent_auth` is refused.",
+        default=None,
+    )  # fmt: skip
+    allow_private_agents: bool = _setting(
+        "GATEWAY_ALLOW_PRIVATE_AGENTS",
+        _flag,
+        "Let agents live on loopback and private addresses. On in `dev`.",
+        default=False,
+    )
+    allow_tokenless_register: bool = _setting(
+        "GATEWAY_ALLOW_TOKENLESS_REGISTER", _flag,
+        "Let a workspace without a live token register, and give it its first one. On in `dev`.", default=False,
+    )  # fmt: skip
+    public_url: str | None = _setting(
+        "GATEWAY_PUBLIC_URL",
+        _text,
+        "How agents reach this gateway; shown in `connection`. Default: as the request came.",
+        default=None,
+    )
+    idle_timeout_s: float = _setting(
+        "A2A_IDLE_TIMEOUT_SECONDS", _seconds, "A call ends after this long without any sign of life of its agent.",
+        default=300.0, unit="s", lenient=True,
+    )  # fmt: skip
+    ceiling_s: float = _setting(
+        "A2A_CEILING_SECONDS",
+        _seconds,
+        "The longest a workspace's call may take without an `X-Timeout`.",
+        default=1800.0,
+        unit="s",
+    )
+    max_timeout_s: float = _setting(
+        "GATEWAY_MAX_TIMEOUT_S",
+        _seconds,
+        "The longest a workspace's call may take whatever its `X-Timeout`.",
+        default=21600.0,
+        unit="s",
+    )
+    connect_timeout_s: float = _setting(
+        "A2A_CONNECT_TIMEOUT_SECONDS", _seconds, "How long connecting to an agent may take.", default=10.0, unit="s"
+    )
+    bus_lost_s: float = _setting(
+        "A2A_BUS_LOST_SECONDS", _seconds, "How long a silence may stay unconfirmed, because no datastore answers, before its call ends.",
+        default=900.0, unit="s",
+    )  # fmt: skip
+    max_calls: int = _setting(
+        "GATEWAY_MAX_CALLS", _count, "Calls in flight at once in this process; past it callers get 503 `overloaded`.",
+        default=5000, unit="calls",
+    )  # fmt: skip
+    max_readers: int = _setting(
+        "GATEWAY_MAX_READERS", _count, "Event streams open at once in this process; past it browsers are asked to come back.",
+        default=20000, unit="streams",
+    )  # fmt: skip
+    max_request_bytes: int = _setting(
+        "A2A_MAX_REQUEST_BYTES", _count, "The largest request body.", default=1024 * 1024, unit="bytes"
+    )
+    max_response_bytes: int = _setting(
+        "A2A_MAX_RESPONSE_BYTES", _count, "The largest answer of an agent.", default=10 * 1024 * 1024, unit="bytes"
+    )
+    body_timeout_s: float = _setting(
+        "GATEWAY_BODY_TIMEOUT_SECONDS",
+        _seconds,
+        "How long a request's body may take to arrive.",
+        default=30.0,
+        unit="s",
+    )
+    drain_s: float = _setting(
+        "GATEWAY_DRAIN_SECONDS", _seconds, "How long calls in flight may go on after SIGTERM.", default=30.0, unit="s"
+    )
+    pool_size: int = _setting(
+        "GATEWAY_DATABASE_POOL", _count, "Connections to PostgreSQL of this process.", default=8, unit="connections"
+    )
+    statement_timeout_s: float = _setting(
+        "GATEWAY_STATEMENT_TIMEOUT_SECONDS", _seconds, "How long one SQL statement may take.", default=5.0, unit="s"
+    )
+    write_every_s: float = _setting(
+        "GATEWAY_WRITE_EVERY_SECONDS", _seconds, "How long heartbeats and activity rows are gathered before they are written.",
+        default=0.5, unit="s",
+    )  # fmt: skip
+    cache_ttl_s: float = _setting(
+        "GATEWAY_CACHE_TTL_SECONDS", _seconds, "How long workspaces and tokens are believed without asking again, if no change is heard of.",
+        default=30.0, unit="s",
+    )  # fmt: skip
+    changes_every_s: float = _setting(
+        "GATEWAY_CHANGES_EVERY_SECONDS", _seconds, "How often the list of changes is read when nobody wakes the reader.",
+        default=1.0, unit="s",
+    )  # fmt: skip
+    redis_prefix: str = _setting(
+        "GATEWAY_REDIS_PREFIX", _text, "What all keys and channels in Redis begin with.", default="gw:{bus}"
+    )
+    journal_length: int = _setting(
+        "GATEWAY_JOURNAL_LENGTH",
+        _count,
+        "Events kept for readers that come back, roughly.",
+        default=20000,
+        unit="events",
+    )
+    keepalive_s: float = _setting(
+        "GATEWAY_SSE_KEEPALIVE_SECONDS",
+        _seconds,
+        "How long an event stream may be silent before it gets a comment.",
+        default=15.0,
+        unit="s",
+    )
+    log_format: str = _setting("GATEWAY_LOG_FORMAT", _text, "`text` or `json`, on stderr.", default="text")
+    heartbeat_s: float = _setting(
+        "A2A_HEARTBEAT_SECONDS", _seconds, "How often the demo agent of `dev` heartbeats.", default=30.0, unit="s"
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read them; raises BadSetting for a value that cannot be used. An empty value counts as not set."""
+        values: dict[str, Any] = {}
+        for setting in fields(cls):
+            about = setting.metadata
+            raw = environ.get(about["name"], "")
+            if raw == "":
+                continue
+            try:
+                values[setting.name] = about["read"](raw)
+            except ValueError as error:
+                shown = "(hidden)" if about["secret"] else repr(raw)
+                if not about["lenient"]:
+                    raise BadSetting(f"{about['name']}={shown} cannot be used: it must be {error}") from None
+                log.warning("bad_setting", name=about["name"], value=shown, accepted=str(error), used=setting.default)
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Described:
+    """A setting as people read of it."""
+
+    name: str
+    unit: str
+    default: str
+    about: str
+
+
+def describe() -> list[Described]:
+    """Return every setting, for `--help` and the README."""
+    described = []
+    for setting in fields(Settings):
+        about = setting.metadata
+        assert setting.default is not MISSING
+        described.append(
+            Described(name=about["name"], unit=about["unit"], default=_shown(setting.default), about=about["about"])
+        )
+    return described
+
+
+def _shown(default: Any) -> str:
+    match default:
+        case None:
+            return ""
+        case bool():
+            return "1" if default else "0"
+        case float():
+            return f"{default:g}"
+        case _:
+            return str(default)

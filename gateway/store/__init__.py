@@ -1,0 +1,1 @@
+"""PostgreSQL: rows in, core values out; `db.py` alone knows aiopg."""

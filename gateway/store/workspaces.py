@@ -1,0 +1,109 @@
+"""How workspaces are kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from gateway.core.workspaces import MOVES, RuntimeMetadata, Status, Workspace
+from gateway.ports import NewWorkspace, TokenHash
+from gateway.store.db import Database, Json, Row
+from sql import load
+
+_SQL: Final = load("workspaces")
+_TOKENS: Final = load("tokens")
+
+
+def from_row(row: Row) -> Workspace:
+    """Return the workspace in a row of `find` or `list`."""
+    return Workspace(
+        id=row["id"],
+        name=row["name"],
+        status=Status(row["status"]),
+        runtime=row["runtime"],
+        role=row["role"],
+        tier=row["tier"],
+        url=row["url"],
+        agent_card=row["agent_card"],
+        parent_id=row["parent_id"],
+        delivery_mode=row["delivery_mode"],
+        max_concurrent_tasks=row["max_concurrent_tasks"],
+        budget_limit=row["budget_limit"],
+        workspace_dir=row["workspace_dir"],
+        x=row["x"],
+        y=row["y"],
+        collapsed=row["collapsed"],
+        metadata=RuntimeMetadata.from_json(row["runtime_metadata"]),
+        agent_auth=row["agent_auth"],
+        removed_at=row["removed_at"],
+        last_heartbeat_at=row["last_heartbeat_at"],
+        active_tasks=row["active_tasks"] or 0,
+        current_task=row["current_task"],
+        error_rate=row["error_rate"] or 0.0,
+        sample_error=row["sample_error"],
+        uptime_seconds=row["uptime_seconds"] or 0,
+        monthly_spend=row["monthly_spend"] or 0,
+        runtime_state=row["runtime_state"],
+    )
+
+
+class WorkspaceStore:
+    """`ports.Workspaces` over PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, workspace_id: str) -> Workspace | None:
+        """Return one workspace, removed ones too."""
+        row = await self._database.fetch_one(_SQL["find"], idempotent=True, id=workspace_id)
+        return None if row is None else from_row(row)
+
+    async def list_all(self) -> Sequence[Workspace]:
+        """Return all that are not removed, oldest first."""
+        return [from_row(row) for row in await self._database.fetch(_SQL["list"], idempotent=True)]
+
+    async def create(self, workspace: NewWorkspace, first_token: TokenHash | None) -> bool:
+        """Write a workspace with its first token, in one transaction; False if the id is taken."""
+        async with self._database.transaction() as transaction:
+            if not await transaction.execute(_SQL["create"], **asdict(workspace)):
+                return False
+            if first_token is not None:
+                await transaction.execute(
+                    _TOKENS["create"], workspace_id=workspace.id, hash=first_token.hash, prefix=first_token.prefix
+                )
+        return True
+
+    async def move(self, workspace_id: str, to: Status) -> bool:
+        """Make one checked move of the status table; False if it may not or somebody else moved it first."""
+        sources = [source.value for source in MOVES[to]]
+        moved = await self._database.fetch_one(_SQL["move"], id=workspace_id, to=to.value, sources=sources)
+        return moved is not None
+
+    async def register(
+        self, workspace_id: str, *, url: str | None, agent_card: Any, delivery_mode: str, inbound_secret: bytes | None
+    ) -> bytes | None:
+        """Write what a register says and return the sealed inbound secret; one that is stored already stays."""
+        row = await self._database.fetch_one(
+            _SQL["register"],
+            id=workspace_id,
+            url=url,
+            agent_card=Json(agent_card),
+            delivery_mode=delivery_mode,
+            inbound_secret=inbound_secret,
+        )
+        if row is None:
+            raise KeyError(workspace_id)
+        sealed: bytes | None = row["inbound_secret"]
+        return sealed
+
+    async def update_card(self, workspace_id: str, agent_card: Any) -> bool:
+        """Write a new card; False if the workspace is removed or unknown."""
+        return (
+            await self._database.fetch_one(_SQL["update_card"], id=workspace_id, agent_card=Json(agent_card))
+            is not None
+        )
+
+    async def update_runtime_metadata(self, workspace_id: str, block: Mapping[str, Any]) -> None:
+        """Write what a runtime declared of itself."""
+        await self._database.execute(
+            _SQL["update_runtime_metadata"], idempotent=True, id=workspace_id, runtime_metadata=Json(dict(block))
+        )

@@ -1,0 +1,21 @@
+"""The A2A endpoint of every workspace."""
+
+from aiohttp import web
+
+from gateway.services.proxy import Asked
+from gateway.web import keys, parse, render
+
+
+async def call(request: web.Request) -> web.Response:
+    """Forward one JSON-RPC call to a workspace's agent and answer as the agent did."""
+    asked = Asked(
+        call_id=request[keys.CALL_ID],
+        request_id=request[keys.REQUEST_ID],
+        target_id=parse.workspace_id(request),
+        principal=parse.principal(request),
+        claimed=request.headers.get("X-Workspace-ID"),
+        peer=parse.peer(request),
+        headers=request.headers,
+        body=await parse.raw(request),
+    )
+    return render.answer(await request.app[keys.PROXY].call(asked))

@@ -1,0 +1,131 @@
+"""What every request passes: an id, the check of who may, and an answer for whatever goes wrong."""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Final, assert_never
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDict
+
+from gateway.core.callers import Admin, Anonymous, Holder, Local, Principal, Stranger
+from gateway.core.ids import is_sane_request_id, new_id
+from gateway.core.refusals import Code, Refusal, credential_required, invalid_credential, not_allowed
+from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S
+from gateway.web import keys, parse, render
+from gateway.web.routes import Route, Scope
+
+log = structlog.get_logger("gateway.web")
+
+SECURITY_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+def guard(routes: Mapping[Handler, Route]) -> Middleware:
+    """Return the middleware; `routes` finds the row of a handler."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        claimed = request.headers.get("X-Request-ID", "")
+        request[keys.REQUEST_ID] = claimed if is_sane_request_id(claimed) else new_id()
+        request[keys.CALL_ID] = ""
+        try:
+            route = routes.get(request.match_info.handler)
+            if route is not None:
+                if route.a2a:
+                    request[keys.CALL_ID] = new_id()
+                await _let_in(request, route)
+            return await handler(request)
+        except Refusal as refused:
+            return render.refusal(refused)
+        except web.HTTPException as error:
+            return _translated(error)
+        except ConnectionError:
+            raise  # the client is gone: there is nobody to answer
+        except Exception:  # not a refusal, so a bug: logged with its trace, and nothing of it shown
+            log.exception("request_broke", method=request.method, request_id=request[keys.REQUEST_ID])
+            return render.refusal(Refusal(Code.INTERNAL, "internal error"))
+
+    return guarded
+
+
+async def _let_in(request: web.Request, route: Route) -> None:
+    """Find out who asks, and refuse who may not use this route."""
+    if route.scope is Scope.EVERYBODY:
+        return
+    stale_s = BEAT_STALE_S if route.scope is Scope.RUNTIME else CALL_STALE_S
+    principal = await request.app[keys.IDENTITY].tell(parse.bearer(request), stale_s=stale_s)
+    request[parse.PRINCIPAL] = principal
+    match route.scope:
+        case Scope.RUNTIME | Scope.CALLER:
+            return
+        case Scope.INSPECTOR:
+            if not _on_this_machine(request):
+                _check_operator(principal)
+        case Scope.OPERATOR:
+            _check_operator(principal)
+        case Scope.OWNER:
+            if not isinstance(principal, Holder):
+                _check_operator(principal)
+            elif principal.workspace_id != parse.workspace_id(request):
+                raise not_allowed()
+        case Scope.NEIGHBOUR:
+            if not isinstance(principal, Holder):
+                _check_operator(principal)
+            elif not await request.app[keys.ADMISSION].may_talk(principal.workspace_id, parse.workspace_id(request)):
+                raise not_allowed()
+        case never:
+            assert_never(never)
+
+
+def _check_operator(principal: Principal) -> None:
+    match principal:
+        case Admin() | Local():
+            return
+        case Holder():
+            raise not_allowed()
+        case Stranger():
+            raise invalid_credential()
+        case Anonymous():
+            raise credential_required()
+        case never:
+            assert_never(never)
+
+
+def _on_this_machine(request: web.Request) -> bool:
+    try:
+        return ipaddress.ip_address(request.remote or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _translated(error: web.HTTPException) -> web.Response:
+    """aiohttp's own answers, in our form."""
+    match error:
+        case web.HTTPMethodNotAllowed():
+            response = render.refusal(Refusal(Code.METHOD_NOT_ALLOWED, "method not allowed"))
+            response.headers["Allow"] = error.headers["Allow"]
+            return response
+        case web.HTTPNotFound():
+            return render.refusal(Refusal(Code.NOT_FOUND, "no such route"))
+        case web.HTTPRequestEntityTooLarge():
+            return render.refusal(Refusal(Code.TOO_LARGE, "the body is too large"))
+        case _:
+            sentence = error.reason or "bad request"
+            return render.json({"error": sentence, "code": Code.INVALID_REQUEST.value}, status=error.status)
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Put on every answer what every answer has (a signal: it sees streams too)."""
+    headers: CIMultiDict[str] = response.headers
+    headers.update(SECURITY_HEADERS)
+    headers["X-Request-ID"] = request.get(keys.REQUEST_ID) or new_id()
+    call_id = request.get(keys.CALL_ID)
+    if call_id:
+        headers["X-A2A-Call-ID"] = call_id

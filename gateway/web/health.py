@@ -1,0 +1,23 @@
+"""Is it alive, is it ready, and what can it do?"""
+
+from dataclasses import asdict
+
+from aiohttp import web
+
+from gateway.web import keys, render
+
+
+async def alive(request: web.Request) -> web.Response:
+    """Answer as long as the process turns."""
+    return render.json({"status": "ok"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Answer 200 when calls may be sent here, else 503; either way with what is up and what is down."""
+    report = await request.app[keys.READINESS].report()
+    return render.json(asdict(report), status=200 if report.ready else 503)
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """Show every route and its models."""
+    return web.Response(body=request.app[keys.OPENAPI], headers={"Content-Type": "application/json"})

@@ -1,0 +1,26 @@
+"""What handlers find in the application, and in a request."""
+
+from typing import Final
+
+from aiohttp import web
+
+from gateway.services.admission import Admission
+from gateway.services.identity import Identity
+from gateway.services.proxy import Proxy
+from gateway.services.readiness import Readiness
+from gateway.services.registry import Registry
+from gateway.services.workspaces import WorkspaceService
+
+ADMISSION: Final = web.AppKey("admission", Admission)
+IDENTITY: Final = web.AppKey("identity", Identity)
+PROXY: Final = web.AppKey("proxy", Proxy)
+READINESS: Final = web.AppKey("readiness", Readiness)
+REGISTRY: Final = web.AppKey("registry", Registry)
+WORKSPACES: Final = web.AppKey("workspaces", WorkspaceService)
+PUBLIC_URL: Final = web.AppKey("public_url", str)
+"""How agents reach this gateway; empty: as the request came."""
+OPENAPI: Final = web.AppKey("openapi", bytes)
+"""The document of /openapi.json."""
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+CALL_ID: Final = web.RequestKey("call_id", str)

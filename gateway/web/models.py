@@ -1,0 +1,190 @@
+"""The bodies that clients send: one model each, and the one door through which they come in."""
+
+import math
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from gateway.core.workspaces import Beat, RuntimeMetadata
+from gateway.services.registry import Registration
+from gateway.services.workspaces import Wanted
+
+MAX_CENTS = 2**53
+
+
+def _printable(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise ValueError("must not contain control characters")
+    return _storable(text)
+
+
+def _storable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode") from None
+    return text
+
+
+def _clean_path(text: str) -> str:
+    parts = text.split("/")
+    if not text.startswith("/") or ".." in parts or "." in parts or "//" in text:
+        raise ValueError("must be an absolute, clean path")
+    if len(parts) < 3 or parts[1] in {"bin", "boot", "dev", "etc", "lib", "proc", "root", "sbin", "sys", "usr", "var"}:
+        raise ValueError("must be outside system folders")
+    return _one_line(text)
+
+
+Line = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
+Url = Annotated[str, Field(max_length=2048), AfterValidator(_one_line)]
+Coordinate = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Model(BaseModel):
+    """A body: unknown fields are ignored, wrong types are refused."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+Uuid = Annotated[UUID, Field(strict=False)]
+
+
+class Canvas(Model):
+    """Where a workspace is drawn."""
+
+    x: Coordinate = 0.0
+    y: Coordinate = 0.0
+
+
+class CreateWorkspace(Model):
+    """`POST /workspaces`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+    role: Line | None = None
+    template: Line | None = None
+    model: Line | None = None
+    tier: Annotated[int, Field(ge=0, le=100)] = 1
+    runtime: Annotated[str, Field(max_length=64), AfterValidator(_one_line)] | None = None
+    external: bool = False
+    url: Url | None = None
+    agent_auth: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_one_line)] | None = Field(
+        default=None, description="The Authorization header that the agent expects, as a whole."
+    )
+    workspace_dir: Annotated[str, Field(max_length=1024), AfterValidator(_clean_path)] | None = None
+    workspace_access: Line | None = None
+    parent_id: Uuid | None = None
+    budget_limit: Annotated[int, Field(ge=0, le=MAX_CENTS)] | None = Field(default=None, description="Cents a month.")
+    max_concurrent_tasks: Annotated[int, Field(ge=1, le=1000)] = 1
+    delivery_mode: Annotated[str, Field(pattern="^push$")] | None = None
+    canvas: Canvas = Canvas()
+
+    def to_core(self) -> Wanted:
+        """Return what the service takes."""
+        return Wanted(
+            name=self.name,
+            external=self.external or self.runtime == "external",
+            role=self.role,
+            template=self.template,
+            model=self.model,
+            tier=self.tier,
+            runtime=self.runtime,
+            url=self.url,
+            agent_auth=self.agent_auth,
+            workspace_dir=self.workspace_dir,
+            workspace_access=self.workspace_access,
+            parent_id=None if self.parent_id is None else str(self.parent_id),
+            budget_limit=self.budget_limit,
+            max_concurrent_tasks=self.max_concurrent_tasks,
+            delivery_mode=self.delivery_mode,
+            x=self.canvas.x,
+            y=self.canvas.y,
+        )
+
+
+class Register(Model):
+    """`POST /registry/register`."""
+
+    id: Uuid
+    url: Url | None = None
+    agent_card: dict[str, Any]
+    delivery_mode: Annotated[str, Field(max_length=16)] | None = None
+
+    def to_core(self) -> Registration:
+        """Return what the service takes."""
+        return Registration(
+            workspace_id=str(self.id), url=self.url, agent_card=self.agent_card, delivery_mode=self.delivery_mode
+        )
+
+
+class UpdateCard(Model):
+    """`POST /registry/update-card`."""
+
+    workspace_id: Uuid
+    agent_card: dict[str, Any]
+
+
+def _whole(value: Any) -> int | None:
+    """A count, or None for what is none: an odd optional field never fails a beat."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or not 0 <= value < MAX_CENTS
+    ):
+        return None
+    return int(value)
+
+
+def _active(value: Any) -> int | None:
+    count = _whole(value)
+    return None if count is None else min(count, 2**31 - 1)
+
+
+def _rate(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
+        return None
+    return float(value)
+
+
+def _note(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return None
+    return value[:4096].encode("utf-8", "replace").decode()
+
+
+def _block(value: Any) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None
+
+
+class Heartbeat(Model):
+    """`POST /registry/heartbeat`; everything but the id is optional, and an odd value counts as not said."""
+
+    workspace_id: Uuid
+    active_tasks: Annotated[int | None, BeforeValidator(_active)] = None
+    current_task: Annotated[str | None, BeforeValidator(_note)] = None
+    error_rate: Annotated[float | None, BeforeValidator(_rate)] = None
+    sample_error: Annotated[str | None, BeforeValidator(_note)] = None
+    uptime_seconds: Annotated[int | None, BeforeValidator(_whole)] = None
+    monthly_spend: Annotated[int | None, BeforeValidator(_whole)] = Field(default=None, description="Cents.")
+    runtime_state: Annotated[str | None, BeforeValidator(_note)] = None
+    runtime_metadata: Annotated[dict[str, Any] | None, BeforeValidator(_block)] = None
+
+    def to_core(self) -> Beat:
+        """Return what the service takes."""
+        return Beat(
+            active_tasks=self.active_tasks,
+            current_task=self.current_task,
+            error_rate=self.error_rate,
+            sample_error=self.sample_error,
+            uptime_seconds=self.uptime_seconds,
+            monthly_spend=self.monthly_spend,
+            runtime_state=self.runtime_state,
+            metadata=None if self.runtime_metadata is None else RuntimeMetadata.from_json(self.runtime_metadata),
+        )

@@ -1,0 +1,77 @@
+"""How requests come in: their bodies, ids and credentials, each checked once."""
+
+import asyncio
+from typing import Final, TypeVar, cast
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from gateway.core.callers import Principal
+from gateway.core.ids import find_uuid
+from gateway.core.refusals import Code, Refusal, unknown_workspace
+
+M = TypeVar("M", bound=BaseModel)
+
+PRINCIPAL: Final = "principal"
+"""Where the middleware leaves who is asking."""
+BODY_TIMEOUT: Final = web.AppKey("body_timeout_s", float)
+
+
+async def raw(request: web.Request) -> bytes:
+    """Return the body; refuses one that is too large or takes too long to come."""
+    try:
+        async with asyncio.timeout(request.app[BODY_TIMEOUT]):
+            return await request.read()
+    except TimeoutError:
+        raise Refusal(Code.BODY_TIMEOUT, "the request's body took too long to arrive") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise Refusal(Code.TOO_LARGE, f"the body is larger than {request.client_max_size} bytes") from None
+
+
+async def body(request: web.Request, model: type[M]) -> M:
+    """Return the JSON body as its model; refuses what does not fit, naming the field."""
+    received = await raw(request)
+    try:
+        value = orjson.loads(received)
+    except orjson.JSONDecodeError:
+        raise Refusal(Code.INVALID_REQUEST, "the body is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise Refusal(Code.INVALID_REQUEST, "the body must be a JSON object")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        wrong = first["msg"].removeprefix("Value error, ")
+        raise Refusal(Code.INVALID_REQUEST, f"{name}: {wrong}", field=name) from None
+
+
+def workspace_id(request: web.Request) -> str:
+    """Return the workspace that the path names; what is no UUID is no workspace."""
+    found = find_uuid(request.match_info["workspace_id"])
+    if found is None:
+        raise unknown_workspace()
+    return found
+
+
+def bearer(request: web.Request) -> str | None:
+    """Return the bearer token, None without an Authorization header; refuses another scheme or an empty token."""
+    header = request.headers.get("Authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Refusal(Code.INVALID_CREDENTIAL, "Authorization must be a bearer token")
+    return token
+
+
+def peer(request: web.Request) -> str:
+    """Return the address at the other end of the connection."""
+    return request.remote or "unknown"
+
+
+def principal(request: web.Request) -> Principal:
+    """Return who is asking, as the middleware has found out."""
+    return cast(Principal, request[PRINCIPAL])

@@ -1,0 +1,63 @@
+"""How answers look."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.core.endings import JSON, Answer
+from gateway.core.refusals import Refusal
+from gateway.core.workspaces import Workspace
+from gateway.web.refusals import STATUS
+
+
+def json(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a JSON answer."""
+    return web.Response(body=orjson.dumps(value), status=status, headers={"Content-Type": JSON, **(headers or {})})
+
+
+def refusal(refused: Refusal) -> web.Response:
+    """Return a refusal."""
+    headers = {}
+    if refused.retry_after_s is not None:
+        headers["Retry-After"] = str(refused.retry_after_s)
+    status = STATUS[refused.code]
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return json(refused.to_json(), status=status, headers=headers)
+
+
+def answer(ended: Answer) -> web.Response:
+    """Return the answer of a call."""
+    return web.Response(body=ended.body, status=ended.status, headers=ended.headers)
+
+
+def workspace(one: Workspace) -> dict[str, Any]:
+    """Return a workspace as everybody may see it who may see it."""
+    return {
+        "id": one.id,
+        "name": one.name,
+        "role": one.role,
+        "tier": one.tier,
+        "status": one.status.value,
+        "agent_card": one.agent_card,
+        "url": one.url,
+        "parent_id": one.parent_id,
+        "active_tasks": one.active_tasks,
+        "max_concurrent_tasks": one.max_concurrent_tasks,
+        "last_error_rate": one.error_rate,
+        "last_sample_error": one.sample_error,
+        "uptime_seconds": one.uptime_seconds,
+        "current_task": one.current_task,
+        "runtime": one.runtime,
+        "workspace_dir": one.workspace_dir,
+        "delivery_mode": one.delivery_mode or "push",
+        "x": one.x,
+        "y": one.y,
+        "collapsed": one.collapsed,
+        "budget_limit": one.budget_limit,
+        "monthly_spend": one.monthly_spend,
+        "last_heartbeat_at": one.last_heartbeat_at,
+        "runtime_metadata": one.metadata.to_json(),
+    }

@@ -1,0 +1,70 @@
+"""What operators ask for: workspaces, their tokens, their usage."""
+
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+
+from gateway.services.workspaces import Created
+from gateway.web import keys, models, parse, render
+
+
+async def create(request: web.Request) -> web.Response:
+    """Make a workspace; its first token is in the answer, and nowhere else."""
+    wanted = await parse.body(request, models.CreateWorkspace)
+    created = await request.app[keys.WORKSPACES].create(wanted.to_core())
+    return render.json(_created(created, _base_url(request)), status=201)
+
+
+async def list_all(request: web.Request) -> web.Response:
+    """Show all workspaces that are not removed."""
+    return render.json([render.workspace(one) for one in await request.app[keys.WORKSPACES].list_all()])
+
+
+async def get(request: web.Request) -> web.Response:
+    """Show one workspace."""
+    return render.json(render.workspace(await request.app[keys.WORKSPACES].get(parse.workspace_id(request))))
+
+
+async def mint_token(request: web.Request) -> web.Response:
+    """Make a new token of a workspace."""
+    workspace_id = parse.workspace_id(request)
+    token = await request.app[keys.WORKSPACES].mint_token(workspace_id)
+    message = "Keep this token: it is not shown again."
+    return render.json({"auth_token": token, "workspace_id": workspace_id, "message": message}, status=201)
+
+
+async def usage(request: web.Request) -> web.Response:
+    """Show what a workspace has used today (UTC)."""
+    return render.json(asdict(await request.app[keys.WORKSPACES].usage_today(parse.workspace_id(request))))
+
+
+def _base_url(request: web.Request) -> str:
+    return request.app[keys.PUBLIC_URL] or f"{request.scheme}://{request.host}"
+
+
+def _created(created: Created, base: str) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": created.workspace_id, "status": created.status.value}
+    if created.external:
+        shown["external"] = True
+    register, heartbeat = f"{base}/registry/register", f"{base}/registry/heartbeat"
+    card = '{"name": "my agent"}'
+    body = f'{{"id": "{created.workspace_id}", "url": "http://AGENT_HOST:PORT/", "agent_card": {card}}}'
+    shown["connection"] = {
+        "workspace_id": created.workspace_id,
+        "platform_url": base,
+        "auth_token": created.token,
+        "registry_endpoint": register,
+        "heartbeat_endpoint": heartbeat,
+        "curl_register_template": (
+            f"curl -X POST {register} -H 'Authorization: Bearer {created.token}' "
+            f"-H 'Content-Type: application/json' -d '{body}'"
+        ),
+        "python_snippet": (
+            "import httpx\n"
+            f'headers = {{"Authorization": "Bearer {created.token}"}}\n'
+            f'httpx.post("{register}", headers=headers, json={body})\n'
+            f'httpx.post("{heartbeat}", headers=headers, json={{"workspace_id": "{created.workspace_id}"}})\n'
+        ),
+    }
+    return shown

@@ -1,0 +1,5 @@
+"""The words for PostgreSQL: migrations and named queries."""
+
+from sql.loader import load
+
+__all__ = ["load"]

@@ -1,0 +1,34 @@
+-- name: record
+-- One statement for a batch of beats, oldest first for a workspace; ages are seconds before now, so that no replica's clock counts.
+insert into liveness as l (workspace_id, last_heartbeat_at, last_sign_at, active_tasks, current_task, error_rate,
+                           sample_error, uptime_seconds, monthly_spend, runtime_state)
+select b.workspace_id, now() - make_interval(secs => b.age_s),
+       case when b.sign_age_s is not null then now() - make_interval(secs => b.sign_age_s) end,
+       coalesce(b.active_tasks, 0), b.current_task, coalesce(b.error_rate, 0), b.sample_error,
+       coalesce(b.uptime_seconds, 0), coalesce(b.monthly_spend, 0), b.runtime_state
+  from jsonb_to_recordset(%(beats)s) as b (
+           workspace_id uuid, age_s double precision, sign_age_s double precision, active_tasks integer,
+           current_task text, error_rate double precision, sample_error text, uptime_seconds bigint,
+           monthly_spend bigint, runtime_state text)
+  join workspaces w on w.id = b.workspace_id and w.status <> 'removed'
+ order by b.workspace_id
+on conflict (workspace_id) do update
+   set last_heartbeat_at = greatest(l.last_heartbeat_at, excluded.last_heartbeat_at),
+       last_sign_at      = greatest(l.last_sign_at, excluded.last_sign_at),
+       active_tasks      = excluded.active_tasks,
+       current_task      = excluded.current_task,
+       error_rate        = excluded.error_rate,
+       sample_error      = excluded.sample_error,
+       uptime_seconds    = excluded.uptime_seconds,
+       monthly_spend     = excluded.monthly_spend,
+       runtime_state     = excluded.runtime_state;
+
+-- name: touch
+-- A sign of life that is no heartbeat: a register, an update of the card.
+insert into liveness as l (workspace_id, last_heartbeat_at, last_sign_at) values (%(workspace_id)s, now(), now())
+on conflict (workspace_id) do update set last_heartbeat_at = now(), last_sign_at = now();
+
+-- name: silence
+-- How long these workspaces have been silent, in seconds, as far as the database knows.
+select workspace_id, extract(epoch from now() - last_sign_at)::double precision as silent_s
+  from liveness where workspace_id = any(%(ids)s::uuid[]) and last_sign_at is not null;

@@ -1,0 +1,46 @@
+-- name: create
+insert into workspaces (
+    id, name, role, template, model, tier, runtime, status, url, parent_id, delivery_mode,
+    max_concurrent_tasks, budget_limit, workspace_dir, workspace_access, x, y, agent_auth)
+values (
+    %(id)s, %(name)s, %(role)s, %(template)s, %(model)s, %(tier)s, %(runtime)s, %(status)s, %(url)s, %(parent_id)s,
+    %(delivery_mode)s, %(max_concurrent_tasks)s, %(budget_limit)s, %(workspace_dir)s, %(workspace_access)s,
+    %(x)s, %(y)s, %(agent_auth)s)
+on conflict (id) do nothing;
+
+-- name: find
+select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
+       l.monthly_spend, l.runtime_state
+  from workspaces w left join liveness l on l.workspace_id = w.id
+ where w.id = %(id)s;
+
+-- name: list
+select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
+       l.monthly_spend, l.runtime_state
+  from workspaces w left join liveness l on l.workspace_id = w.id
+ where w.status <> 'removed'
+ order by w.created_at, w.id;
+
+-- name: move
+-- One checked move of the status table in core/workspaces.py; no row: somebody else moved it first, or it may not.
+update workspaces set status = %(to)s, updated_at = now()
+ where id = %(id)s and status = any(%(sources)s)
+returning id;
+
+-- name: register
+-- Keeps what a removed workspace was; the status moves by itself, by `move`.
+update workspaces
+   set url = coalesce(%(url)s, url), agent_card = %(agent_card)s, delivery_mode = %(delivery_mode)s,
+       inbound_secret = coalesce(inbound_secret, %(inbound_secret)s), updated_at = now()
+ where id = %(id)s and status <> 'removed'
+returning inbound_secret;
+
+-- name: update_card
+update workspaces set agent_card = %(agent_card)s, updated_at = now()
+ where id = %(id)s and status <> 'removed'
+returning id;
+
+-- name: update_runtime_metadata
+update workspaces set runtime_metadata = %(runtime_metadata)s, updated_at = now()
+ where id = %(id)s and status <> 'removed' and runtime_metadata is distinct from %(runtime_metadata)s::jsonb
+returning id;

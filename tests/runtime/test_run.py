@@ -1,0 +1,164 @@
+"""runtime.run: a process that listens, registers, answers, and stops when asked."""
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from runtime.identity import Identity, keep_identity
+from runtime.run import address_of, bind, load_identity
+from runtime.settings import SettingError, Settings
+
+ID = "3f2b9c1e-0a4d-4b55-8a2f-1f1f1f1f1f1f"
+DEMO = ("-m", "runtime.demo")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "echo_agent.py"
+
+
+def settings(tmp_path, **environment):
+    return Settings.from_env({"A2A_STATE_DIR": str(tmp_path), **environment})
+
+
+def call_of(text):
+    message = {"role": "user", "messageId": "m", "parts": [{"kind": "text", "text": text}]}
+    return {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": message}}
+
+
+async def say(url, text):
+    async with aiohttp.ClientSession() as session, session.post(url, json=call_of(text)) as response:
+        return (await response.json())["result"]
+
+
+async def status_of(url):
+    async with aiohttp.ClientSession() as session, session.post(url, json=call_of("hi")) as response:
+        return response.status
+
+
+def test_the_environment_wins_over_what_is_kept_and_both_over_a_new_id(tmp_path):
+    fresh = load_identity(settings(tmp_path))
+    assert (len(fresh.workspace_id), fresh.token) == (36, None)
+    keep_identity(tmp_path, Identity(workspace_id=ID, token="kept", inbound_secret="s"))
+    assert load_identity(settings(tmp_path)) == Identity(workspace_id=ID, token="kept", inbound_secret="s")
+    assert load_identity(settings(tmp_path, WORKSPACE_TOKEN="given")).token == "given"
+    other = ID.replace("3f", "4f")
+    assert load_identity(settings(tmp_path, WORKSPACE_ID=other)) == Identity(workspace_id=other)
+
+
+def test_a_bound_socket_knows_its_address():
+    with bind("127.0.0.1", 0) as sock:
+        assert address_of(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
+        with pytest.raises(SettingError, match="AGENT_PORT"):
+            bind("127.0.0.1", sock.getsockname()[1])
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_an_ipv6_address_is_bracketed():
+    try:
+        sock = bind("::1", 0)
+    except SettingError:
+        pytest.skip("no IPv6 loopback here")
+    with sock:
+        assert address_of(sock).startswith("http://[::1]:")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_process_with_exit_code_0(start_process, wait_until, number):
+    async with start_process(*DEMO) as demo:
+        await wait_until(lambda: demo.url)
+        demo.process.send_signal(number)
+        assert await demo.ends() == 0
+    assert "Traceback" not in demo.err
+
+
+async def test_a_signal_ends_a_process_that_still_looks_for_its_gateway(start_process, gateway, wait_until):
+    await gateway.go()
+    async with start_process(*DEMO) as demo:
+        await wait_until(lambda: "gateway_trouble" in demo.err)
+        demo.process.terminate()
+        assert await demo.ends() == 0
+    assert demo.out == ""
+
+
+async def test_work_in_flight_is_answered_before_the_process_ends(start_process, gateway, wait_until, tasks):
+    async with start_process(*DEMO, A2A_DRAIN_SECONDS="0.05") as demo:
+        await wait_until(lambda: demo.url)
+        calling = tasks.spawn(say(demo.url, "slow 60"), name="call")
+        await wait_until(lambda: gateway.heartbeats[-1:] and gateway.heartbeats[-1]["current_task"] == "slow 60")
+        demo.process.terminate()
+        assert await demo.ends() == 0
+    assert (await calling)["status"]["state"] == "canceled"
+
+
+async def test_a_second_signal_does_not_wait(start_process, gateway, wait_until, tasks):
+    async with start_process(*DEMO, A2A_DRAIN_SECONDS="3600") as demo:
+        await wait_until(lambda: demo.url)
+        calling = tasks.spawn(say(demo.url, "slow 60"), name="call")
+        await wait_until(lambda: gateway.heartbeats[-1:] and gateway.heartbeats[-1]["current_task"] == "slow 60")
+        demo.process.terminate()
+        async with asyncio.timeout(5):
+            while await status_of(demo.url) != 503:
+                pass
+        demo.process.terminate()
+        assert await demo.ends() == -signal.SIGTERM
+    with pytest.raises(aiohttp.ClientError):
+        await calling
+
+
+async def test_the_identity_is_private_and_survives_a_restart(start_process, gateway, wait_until, tmp_path):
+    for _ in range(2):
+        async with start_process(*DEMO) as demo:
+            await wait_until(lambda demo=demo: demo.url)
+            demo.process.terminate()
+            assert await demo.ends() == 0
+    first, second = gateway.registrations
+    assert first["id"] == second["id"]
+    assert (first["authorization"], second["authorization"]) == (None, "Bearer minted")
+    (kept,) = (tmp_path / "state").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_process_outlives_its_gateway(start_process, gateway, wait_until):
+    async with start_process(*DEMO) as demo:
+        await wait_until(lambda: demo.url)
+        await gateway.go()
+        await wait_until(lambda: "gateway_trouble" in demo.err)
+        assert (await say(demo.url, "still there?"))["parts"][0]["text"] == "echo: still there?"
+        await gateway.come()
+        await wait_until(lambda: len(gateway.registrations) == 2)
+        assert demo.out.count("ready ") == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 410])
+async def test_a_refusal_is_printed_and_the_exit_code_is_1(start_process, gateway, status):
+    gateway.on_register = (status, {"error": "we do not know you"}, {})
+    async with start_process(*DEMO) as demo:
+        assert await demo.ends() == 1
+    assert "we do not know you" in demo.err
+    assert "Traceback" not in demo.err
+    assert demo.out == ""
+
+
+async def test_a_bad_setting_is_printed_and_the_exit_code_is_2(start_process):
+    async with start_process(*DEMO, AGENT_PORT="high") as demo:
+        assert await demo.ends() == 2
+    assert demo.err.startswith("AGENT_PORT is 'high'")
+
+
+async def test_a_spoiled_state_file_is_printed_and_the_exit_code_is_1(start_process, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / f"{ID}.json").write_text("{")
+    async with start_process(*DEMO, WORKSPACE_ID=ID) as demo:
+        assert await demo.ends() == 1
+    assert demo.err.startswith(str(tmp_path))
+
+
+async def test_the_example_is_an_agent_in_under_thirty_lines(start_process, wait_until):
+    assert len(EXAMPLE.read_text().splitlines()) < 30
+    async with start_process(str(EXAMPLE)) as agent:
+        await wait_until(lambda: agent.url)
+        assert (await say(agent.url, "hi"))["parts"][0]["text"] == "you said: hi"
+        assert (await say(agent.url, "count to 0"))["artifacts"][0]["parts"][0]["text"] == "counted to 0"
+        agent.process.terminate()
+        assert await agent.ends() == 0

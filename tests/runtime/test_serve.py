@@ -1,0 +1,165 @@
+"""runtime.serve: JSON-RPC over HTTP, as a client sees it."""
+
+import asyncio
+import json
+from io import BytesIO
+
+import pytest
+
+from runtime import serve
+from runtime.agent import Agent
+from runtime.run import bind
+from runtime.serve import BODY_LIMIT_BYTES, CARD_PATHS, METHODS, NOT_OFFERED, Endpoint, serving
+
+CARD = {"name": "card"}
+SEND = {"message": {"role": "user", "messageId": "m", "contextId": "c", "parts": [{"kind": "text", "text": "hi"}]}}
+
+
+async def reply(turn):
+    if turn.text == "wait":
+        await asyncio.Event().wait()
+    if turn.text.startswith("task"):
+        turn.begin_task(turn.text)
+    if turn.text == "task wait":
+        await asyncio.Event().wait()
+    return turn.text
+
+
+def say(text, **configuration):
+    message = {**SEND["message"], "parts": [{"kind": "text", "text": text}]}
+    return {"message": message, "configuration": configuration}
+
+
+@pytest.fixture
+async def client(take_turns, aiohttp_client):
+    return await aiohttp_client(Endpoint(turns=take_turns(reply, max_active=1), card=CARD).app())
+
+
+@pytest.fixture
+def call(client):
+    async def make(method, params, *, id_=1, status=200):
+        response = await client.post("/", json={"jsonrpc": "2.0", "id": id_, "method": method, "params": params})
+        assert response.status == status
+        assert response.content_type == "application/json"
+        body = await response.json()
+        assert (body["jsonrpc"], body["id"]) == ("2.0", id_)
+        return body
+
+    return make
+
+
+@pytest.mark.parametrize("path", CARD_PATHS)
+async def test_the_card_is_served(client, path):
+    assert await (await client.get(path)).json() == CARD
+
+
+async def test_a_message_is_answered_with_a_message(call):
+    result = (await call("message/send", SEND, id_="x"))["result"]
+    assert (result["kind"], result["contextId"], result["parts"][0]["text"]) == ("message", "c", "hi")
+
+
+async def test_a_task_can_be_got_with_as_much_history_as_asked_for(call):
+    task = (await call("message/send", say("task")))["result"]
+    assert (await call("tasks/get", {"id": task["id"]}))["result"] == task
+    assert (await call("tasks/get", {"id": task["id"], "historyLength": 0}))["result"]["history"] == []
+
+
+async def test_a_working_task_can_be_cancelled(call):
+    task = (await call("message/send", say("task wait", blocking=False)))["result"]
+    assert task["status"]["state"] == "working"
+    assert (await call("tasks/cancel", {"id": task["id"]}))["result"]["status"]["state"] == "canceled"
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "code"),
+    [
+        ("message/send", {}, -32602),
+        ("message/send", {"message": {}}, -32602),
+        ("tasks/get", {}, -32602),
+        ("tasks/get", {"id": 5}, -32602),
+        ("tasks/get", {"id": "nope"}, -32001),
+        ("tasks/cancel", {"id": "nope"}, -32001),
+        ("tasks/cancel", {"id": None}, -32602),
+        ("SendMessage", SEND, -32601),
+        ("message/stream", SEND, -32004),
+        ("tasks/pushNotificationConfig/set", {}, -32003),
+        ("agent/getAuthenticatedExtendedCard", {}, -32007),
+    ],
+)
+async def test_an_error_is_an_answer_with_its_code(call, method, params, code):
+    assert (await call(method, params))["error"]["code"] == code
+
+
+@pytest.mark.parametrize("length", [-1, "1", 1.5, True])
+async def test_a_history_length_that_is_no_count_is_refused(call, length):
+    task = (await call("message/send", say("task")))["result"]
+    error = (await call("tasks/get", {"id": task["id"], "historyLength": length}))["error"]
+    assert (error["code"], "historyLength" in error["message"]) == (-32602, True)
+
+
+@pytest.mark.parametrize(("body", "code"), [(b"{", -32700), (b"[]", -32600), (b'{"jsonrpc":"2.0","id":1}', -32600)])
+async def test_what_is_no_request_is_answered_as_json_rpc_says(client, body, code):
+    response = await client.post("/", data=body)
+    assert (response.status, (await response.json())["error"]["code"]) == (200, code)
+
+
+@pytest.mark.parametrize("depth", [10, 240, 260, 900])
+async def test_a_deeply_nested_message_comes_back_whole_or_is_refused(call, depth):
+    metadata = {"a": None}
+    for _ in range(depth):
+        metadata = {"a": metadata}
+    message = {**say("task")["message"], "metadata": metadata}
+    body = await call("message/send", {"message": message})
+    if "error" in body:
+        assert (depth > 200, body["error"]["code"]) == (True, -32602)
+    else:
+        assert (await call("tasks/get", {"id": body["result"]["id"]}))["result"]["history"][0]["metadata"] == metadata
+
+
+async def test_a_busy_agent_says_503_with_retry_after(client, call):
+    task = (await call("message/send", say("task wait", blocking=False)))["result"]
+    response = await client.post("/", json={"jsonrpc": "2.0", "id": 2, "method": "message/send", "params": SEND})
+    assert (response.status, response.headers["Retry-After"]) == (503, "5")
+    assert (await response.json())["id"] == 2
+    await call("tasks/cancel", {"id": task["id"]})
+    await call("message/send", SEND)
+
+
+async def test_a_body_of_the_limit_is_read_and_one_byte_more_is_refused(client):
+    frame = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": say("")}).encode()
+    body = frame + b" " * (BODY_LIMIT_BYTES - len(frame))
+    assert (await client.post("/", data=BytesIO(body))).status == 200
+    refused = await client.post("/", data=BytesIO(body + b" "))
+    assert (refused.status, (await refused.json())["error"]["code"]) == (413, -32600)
+
+
+async def test_a_body_that_does_not_come_is_given_up(client, monkeypatch):
+    monkeypatch.setattr(serve, "BODY_DEADLINE_S", 0.05)
+    held = asyncio.Event()
+
+    async def drip():
+        yield b"{"
+        await held.wait()
+
+    response = await client.post("/", data=drip())
+    assert response.status == 408
+    held.set()
+
+
+async def test_serving_listens_on_the_bound_socket_and_frees_it_at_the_end(take_turns):
+    app = Endpoint(turns=take_turns(reply), card=Agent(name="n", description="d", answer=reply).card("http://a/")).app()
+    sock = bind("127.0.0.1", 0)
+    host, port = sock.getsockname()
+    async with serving(app, sock):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /.well-known/agent-card.json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(host, port)
+
+
+def test_no_method_is_both_offered_and_not():
+    assert METHODS.keys().isdisjoint(NOT_OFFERED)
