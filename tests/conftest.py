@@ -2,12 +2,19 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
+import aiohttp
+import psycopg2
 import pytest
 
 from gateway.embedded import servers as embedded
+from gateway.store.migrate import migrate
+from tests.harness.world import ADMIN_TOKEN, World
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,3 +42,57 @@ def servers() -> Iterator[embedded.Urls]:
             yield urls
     finally:
         shutil.rmtree(data_dir)
+
+
+@pytest.fixture(scope="session")
+def template_database(servers: embedded.Urls) -> Iterator[str]:
+    """The name of a migrated database; nobody stays connected to it, so it can be cloned."""
+    name = "template_migrated"
+    with _administrator(servers) as ask:
+        ask(f"CREATE DATABASE {name}")
+        migrate(_of_database(servers, name))
+        yield name
+
+
+@pytest.fixture
+def migrated_database_url(servers: embedded.Urls, template_database: str) -> Iterator[str]:
+    """A migrated database that goes with the test."""
+    name = f"test_{uuid4().hex}"
+    with _administrator(servers) as ask:
+        ask(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+        yield _of_database(servers, name)
+        ask(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def world(servers: embedded.Urls, migrated_database_url: str) -> AsyncIterator[World]:
+    """Datastores of the test's own, on which it starts its gateways."""
+    env = {
+        "GATEWAY_DATABASE_URL": migrated_database_url,
+        "GATEWAY_REDIS_URL": servers.redis_url,
+        "GATEWAY_REDIS_PREFIX": f"test:{{{uuid4().hex}}}",
+        "ADMIN_TOKEN": ADMIN_TOKEN,
+        "GATEWAY_ALLOW_PRIVATE_AGENTS": "1",
+        "GATEWAY_WRITE_EVERY_SECONDS": "0.1",
+        "GATEWAY_LOG_FORMAT": "json",
+    }
+    async with AsyncExitStack() as stack:
+        connector = aiohttp.TCPConnector(limit=0)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        yield World(stack, session, env)
+
+
+@contextmanager
+def _administrator(servers: embedded.Urls) -> Iterator[Callable[[str], None]]:
+    with closing(psycopg2.connect(servers.database_url)) as session:
+        session.autocommit = True
+
+        def ask(query: str) -> None:
+            with session.cursor() as cursor:
+                cursor.execute(query)
+
+        yield ask
+
+
+def _of_database(servers: embedded.Urls, name: str) -> str:
+    return urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{name}"))

@@ -85,6 +85,10 @@ def _get(text: str, start: int, name: str) -> Member:
     return found
 
 
+def _written(text: str, member: Member) -> str:
+    return text[member.name.start : member.item.end]
+
+
 def _message(text: str, message: Span, message_id: str | None) -> str:
     members = list(jsontext.members(text, message.start))
     last = {member.name.value: member for member in members}
@@ -97,7 +101,7 @@ def _message(text: str, message: Span, message_id: str | None) -> str:
         elif member is parts and not means_content:
             kept.append('"parts":' + _parts(text, member.item))
         elif member.name.value != "content" and not (member.name.value == "parts" and means_content):
-            kept.append(text[member.name.start : member.item.end])
+            kept.append(_written(text, member))
     return f"{{{','.join(kept)}}}"
 
 
@@ -127,8 +131,9 @@ def _part(text: str, part: Span) -> str:
     if not isinstance(part.value, dict) or not _is_untagged(part.value):
         return text[part.start : part.end]
     if isinstance(part.value.get("type"), str):
-        name = _get(text, part.start, "type").name
-        return f'{text[part.start : name.start]}"kind"{text[name.end : part.end]}'
+        kind = _get(text, part.start, "type").item
+        kept = [_written(text, one) for one in jsontext.members(text, part.start) if one.name.value != "type"]
+        return f"{{{','.join(['"kind":' + text[kind.start : kind.end], *kept])}}}"
     kind = next(kind for kind in _KINDS if kind in part.value)
     return f'{{"kind":"{kind}",{text[part.start + 1 : part.end]}'
 

@@ -85,7 +85,7 @@ def connector(
         socket_factory=open_socket,
         ttl_dns_cache=dns_cache_s,
         keepalive_timeout=KEEPALIVE_S,
-        
+        limit=0,
         ssl=tls,
     )
 

@@ -40,7 +40,8 @@ def mend_message(members: str) -> str | None:
         ('"messageId":"m","content":"a","content":"b"', '"messageId":"m","parts":[{"kind":"text","text":"b"}]'),
         ('"messageId":"m","parts":[{"type":"text"}]', '"messageId":"m","parts":[{"kind":"text"}]'),
         ('"messageId":"m","parts":[{"type":"video"}]', '"messageId":"m","parts":[{"kind":"video"}]'),
-        ('"messageId":"m","parts":[{"a":1, "type" :"x"}]', '"messageId":"m","parts":[{"a":1, "kind" :"x"}]'),
+        ('"messageId":"m","parts":[{"a":1.0, "type" :"x"}]', '"messageId":"m","parts":[{"kind":"x","a":1.0}]'),
+        ('"messageId":"m","parts":[{"type":1,"type":"x"}]', '"messageId":"m","parts":[{"kind":"x"}]'),
         ('"messageId":"m","parts":[{"\\u0074ype":"x"}]', '"messageId":"m","parts":[{"kind":"x"}]'),
         (
             '"messageId":"m","parts":[{"type":5,"data":1}]',

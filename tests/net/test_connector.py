@@ -241,7 +241,7 @@ async def test_a_private_address_is_reached_only_while_it_is_ours():
 async def test_the_check_of_the_final_address_holds_when_the_answer_passed_earlier():
     """The answer of the name passes, and then the address is ours no longer: several failures are still one refusal."""
     told = iter([True, True])
-    names = Names(["10.255.255.1", "10.255.255.2"])
+    names = Names(["10.255.255.1", "fd00::1"])
     async with session(reach=Reach.HOSTED, names=names, exempt=lambda _: next(told, False)) as client:
         assert refused(await failure(client, "http://late.example/")) == "the address is in a private network"
 

@@ -1,0 +1,83 @@
+"""The gateway as a user starts it: a process of its own, told apart from the test by its environment alone."""
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import IO
+
+READY_S = 20.0
+STOP_S = 20.0
+
+
+class DidNotStart(AssertionError):
+    """The process ended before it was ready; carries what it said."""
+
+
+class GatewayProcess:
+    """One process of `a2a-gateway`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: IO[bytes]) -> None:
+        self._process = process
+        self._log = log
+        self.url = ""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
+    def log(self) -> str:
+        """What it has written to stderr."""
+        self._log.seek(0)
+        return self._log.read().decode()
+
+    async def wait_ready(self) -> None:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(READY_S):
+            async for line in self._process.stdout:
+                word, _, rest = line.decode().strip().partition(" ")
+                if word == "ready":
+                    self.url = rest
+                    return
+        await self._process.wait()
+        raise DidNotStart(self.log())
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.send(signal.SIGTERM)
+        return await self.wait()
+
+    async def wait(self) -> int:
+        async with asyncio.timeout(STOP_S):
+            return await self._process.wait()
+
+
+@asynccontextmanager
+async def started(*arguments: str, env: Mapping[str, str], ready: bool = True) -> AsyncIterator[GatewayProcess]:
+    """Run `a2a-gateway ARGUMENTS`; killed at the end if it still runs."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "A2A_", "ADMIN_"))}
+    with tempfile.TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", *arguments,
+            env={**kept, **env}, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        gateway = GatewayProcess(process, log)
+        try:
+            if ready:
+                await gateway.wait_ready()
+            yield gateway
+        finally:
+            gateway.send(signal.SIGCONT)
+            gateway.send(signal.SIGKILL)
+            await process.wait()

@@ -1,0 +1,105 @@
+"""A world for one test: a database and a bus of its own, gateways on them, agents, and clients."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+
+from tests.harness import agent, process
+from tests.harness.agent import Behaviour, ScriptedAgent
+from tests.harness.process import GatewayProcess
+
+ADMIN_TOKEN = "admin-token-of-the-tests"
+
+
+class Workspace:
+    """A workspace as the test knows it."""
+
+    def __init__(self, id_: str, token: str) -> None:
+        self.id = id_
+        self.token = token
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+class World:
+    """What a test needs to act as an operator, a browser, a runtime and an agent at once."""
+
+    def __init__(self, stack: AsyncExitStack, session: aiohttp.ClientSession, env: Mapping[str, str]) -> None:
+        self._stack = stack
+        self.session = session
+        self.env = dict(env)
+        self.gateways: list[GatewayProcess] = []
+
+    @property
+    def url(self) -> str:
+        """The first gateway's address."""
+        return self.gateways[0].url
+
+    async def start(self, **env: str) -> GatewayProcess:
+        """Start one more gateway on the same datastores."""
+        settings = {**self.env, **env}
+        one = await self._stack.enter_async_context(
+            process.started("serve", "--host", "127.0.0.1", "--port", "0", env=settings)
+        )
+        self.gateways.append(one)
+        return one
+
+    async def agent(self, behave: Behaviour = agent.echo) -> ScriptedAgent:
+        return await self._stack.enter_async_context(agent.running(behave))
+
+    async def request(
+        self, method: str, path: str, *, gateway: GatewayProcess | None = None, **options: Any
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """Return status, body (JSON where it is) and headers; as the operator, unless headers say otherwise."""
+        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"} | options.pop("headers", {})
+        headers = {name: value for name, value in headers.items() if value is not None}
+        url = (gateway or self.gateways[0]).url + path
+        async with self.session.request(method, url, headers=headers, **options) as response:
+            body: Any = await response.read()
+            if response.content_type == "application/json" and body:
+                body = await response.json()
+            return response.status, body, response.headers
+
+    async def workspace(self, url: str | None = None, **fields: Any) -> Workspace:
+        """Create an external workspace; with a url it is online at once."""
+        wanted = {"name": f"agent {uuid4().hex[:8]}", "external": True, **fields}
+        if url is not None:
+            wanted["url"] = url
+        status, body, _ = await self.request("POST", "/workspaces", json=wanted)
+        assert status == 201, body
+        return Workspace(body["id"], body["connection"]["auth_token"])
+
+    async def call(
+        self, to: Workspace, text: str = "hi", *, gateway: GatewayProcess | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """Send a message to a workspace, as a browser of the operator unless headers say otherwise."""
+        message = {"role": "user", "messageId": uuid4().hex, "parts": [{"kind": "text", "text": text}]}
+        body = {"jsonrpc": "2.0", "id": "1", "method": "message/send", "params": {"message": message}}
+        return await self.request("POST", f"/workspaces/{to.id}/a2a", gateway=gateway, json=body, headers=dict(headers or {}))
+
+    async def beat(self, of: Workspace, *, gateway: GatewayProcess | None = None, **fields: Any) -> int:
+        status, _, _ = await self.request(
+            "POST", "/registry/heartbeat", gateway=gateway, json={"workspace_id": of.id, **fields}, headers=of.bearer
+        )
+        return status
+
+    async def keep_beating(self, of: Workspace, every_s: float, *, gateway: GatewayProcess | None = None, **fields: Any) -> None:
+        """Heartbeat until cancelled."""
+        while True:
+            assert await self.beat(of, gateway=gateway, **fields) == 200
+            await asyncio.sleep(every_s)
+
+
+async def eventually(condition: Callable[[], object], within_s: float = 10.0) -> None:
+    """Wait until a condition holds, asking a hundred times a second."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        await asyncio.sleep(0.01)
