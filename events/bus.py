@@ -24,10 +24,10 @@ class LinkDown(Exception):
 
 
 class Link(Protocol):
-    """The way to Redis. `send` takes events with the sequence number of the first, and may be repeated with the same."""
+    """The way to Redis."""
 
     async def send(self, events: Sequence[Event], first_sequence: int) -> None:
-        """Publish these, in order; raises LinkDown."""
+        """Publish these, in order, the first under this number; may be repeated with the same. Raises LinkDown."""
 
 
 class Bus:
@@ -62,7 +62,7 @@ class Bus:
         self._wake.set()
 
     def _make_room(self, event: Event) -> bool:
-        """Full: let go of the oldest event that is no history, else of the oldest one; never of one that is being sent."""
+        """Full: let go of the oldest event that is state and not history, for one that is; never of one being sent."""
         if not event.journalled:
             return False
         for place in range(self._in_batch, len(self._waiting)):
@@ -73,7 +73,7 @@ class Bus:
         return False
 
     async def run(self) -> None:
-        """Send what waits, for ever; a batch that failed is sent again, with the same numbers, before anything later."""
+        """Send what waits, for ever; a batch that failed is sent again, under the same numbers, before any other."""
         while True:
             await self._wake.wait()
             self._wake.clear()

@@ -14,7 +14,7 @@ _KEPT_TEXT: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A row of the catalogue. `sign`: may be a sign of life of its workspace. `journal`: kept for readers who come back."""
+    """A row of the catalogue. `sign`: may be a sign of life. `journal`: kept for readers who come back."""
 
     sign: bool
     journal: bool

@@ -22,7 +22,7 @@ Position = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """An event as it was heard. `id` is its place in the journal, None for one that is not kept; `prev` the place before."""
+    """An event as it was heard. `id` is its place in the journal, None if it is not kept; `prev` the place before."""
 
     id: str | None
     prev: str
@@ -40,7 +40,7 @@ def find_position(text: str) -> Position | None:
 
 
 def body(event: Event) -> bytes:
-    """Return the part of a frame that its publisher knows: all but version, id and prev, which the script puts before it."""
+    """Return what the publisher knows of a frame: all but version, id and prev, which the script puts before it."""
     flag = _SIGN if event.sign else _OTHER
     return b"%b %b %b %d %b" % (event.workspace_id.encode(), event.type.encode(), flag, event.at_ms, event.payload)
 

@@ -102,7 +102,7 @@ class RedisBus:
                 return
 
     async def span(self) -> tuple[str, str] | None:
-        """Return the `prev` of the oldest entry and the id of the newest, or None for an empty journal. Raises JournalUnavailable."""
+        """Return the oldest entry's `prev` and the newest's id, None for an empty journal. Raises JournalUnavailable."""
         try:
             pipeline = self._client.pipeline(transaction=True)
             pipeline.xrange(self._journal, "-", "+", count=1)

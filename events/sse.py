@@ -15,7 +15,7 @@ def retry(milliseconds: int) -> bytes:
 
 
 def block(frame: Frame) -> bytes:
-    """Return an event's block; one that is not in the journal has no id, so that it does not move the reader's cursor."""
+    """Return an event's block; one that is not in the journal has no id, and does not move the reader's cursor."""
     event = frame.event
     head = b"" if frame.id is None else b"id: %b\n" % frame.id.encode()
     return b'%bdata: {"type":"%b","timestamp":%d,"data":%b,"workspace_id":"%b"}\n\n' % (
@@ -33,7 +33,7 @@ def keep_alive(cursor: str | None) -> bytes:
 
 
 def gap(*, reason: str, since: str | None, until: str | None, resync: str) -> bytes:
-    """Return the block that says: something is missing between these two; read again at `resync`, then go on from here."""
+    """Return the block that says: something is missing between these ids; read again at `resync`, then go on."""
     data = orjson.dumps({"reason": reason, "from": since, "to": until, "resync": resync})
     head = b"" if until is None else b"id: %b\n" % until.encode()
     return head + b"event: gap\ndata: " + data + b"\n\n"

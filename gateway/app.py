@@ -11,6 +11,7 @@ from importlib.metadata import version
 from random import uniform
 from typing import Final
 
+import orjson
 import structlog
 from aiohttp import web
 
@@ -207,8 +208,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
 
 
 def _task_noter(registry: Registry) -> Callable[[Frame], None]:
-    import orjson
-
     def note(heard: Frame) -> None:
         registry.note_task(heard.event.workspace_id, orjson.loads(heard.event.payload)["current_task"])
 

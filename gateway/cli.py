@@ -205,6 +205,7 @@ def _start_demo(url: str, state_dir: Path, heartbeat_s: float) -> "subprocess.Po
         "AGENT_PORT": "0",
         "A2A_STATE_DIR": str(state_dir),
         "A2A_HEARTBEAT_SECONDS": str(heartbeat_s),
+        "A2A_STOP_WITH_STDIN": "1",
     }
     kept = {name: value for name, value in os.environ.items() if name not in ("ADMIN_TOKEN", "WORKSPACE_TOKEN")}
     return subprocess.Popen(

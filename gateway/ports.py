@@ -20,7 +20,7 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """Nobody answers: the connection was refused or lost, none came free in time, or the server does not take writes."""
+    """Nobody answers: connection refused or lost, none free in time, or a server that does not take writes."""
 
 
 class StoreTimeout(StoreError):
@@ -81,7 +81,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outbound:
-    """A call as it goes out. Times are seconds; `limit_s` is the caller's deadline if `by_deadline`, else the ceiling."""
+    """A call as it goes out. Times are seconds; `limit_s` is the caller's deadline if `by_deadline`, else a ceiling."""
 
     call_id: str
     workspace_id: str
@@ -142,7 +142,7 @@ class Tokens(Protocol):
         """Return whether a workspace has any live token."""
 
     async def mint(self, workspace_id: str, token: TokenHash, *, limit: int) -> int | None:
-        """Add a token and return how many are live with it, or None if the limit is reached; raises KeyError for an unknown workspace."""
+        """Add a token and return how many are live with it, None if there are `limit`; KeyError: no such workspace."""
 
 
 class Liveness(Protocol):

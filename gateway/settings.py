@@ -72,23 +72,33 @@ class Settings:
     """The settings of one process."""
 
     database_url: str | None = _setting(
-        "GATEWAY_DATABASE_URL", _text, "PostgreSQL 14 or newer: `postgresql://user:password@host:5432/name`. `serve` needs it.",
-        default=None, secret=True,
-    )  # fmt: skip
+        "GATEWAY_DATABASE_URL",
+        _text,
+        "PostgreSQL 14+: `postgresql://user:password@host:5432/name`. `serve` needs it.",
+        default=None,
+        secret=True,
+    )
     redis_url: str | None = _setting(
-        "GATEWAY_REDIS_URL", _text, "Redis 6.2 or Valkey 7, or newer: `redis://`, `rediss://` or `unix://`. `serve` needs it.",
-        default=None, secret=True,
-    )  # fmt: skip
+        "GATEWAY_REDIS_URL",
+        _text,
+        "Redis 6.2+ or Valkey 7+: `redis://`, `rediss://` or `unix://`. `serve` needs it.",
+        default=None,
+        secret=True,
+    )
     admin_token: str | None = _setting(
-        "ADMIN_TOKEN", _text, "The operator's bearer token, at least 16 characters. `serve` needs it; `dev` is open without it.",
-        default=None, secret=True,
-    )  # fmt: skip
+        "ADMIN_TOKEN",
+        _text,
+        "The operator's bearer token, 16 characters or more. `serve` needs it; `dev` is open without it.",
+        default=None,
+        secret=True,
+    )
     secrets_key_file: Path | None = _setting(
-        "GATEWAY_SECRETS_KEY_FILE", _path,
+        "GATEWAY_SECRETS_KEY_FILE",
+        _path,
         "A file (mode 0600) with the key that seals stored secrets; make one with `a2a-gateway secrets-key`. "
         "Without it no inbound secrets are minted and `agent_auth` is refused.",
         default=None,
-    )  # fmt: skip
+    )
     allow_private_agents: bool = _setting(
         "GATEWAY_ALLOW_PRIVATE_AGENTS",
         _flag,
@@ -96,19 +106,25 @@ class Settings:
         default=False,
     )
     allow_tokenless_register: bool = _setting(
-        "GATEWAY_ALLOW_TOKENLESS_REGISTER", _flag,
-        "Let a workspace without a live token register, and give it its first one. On in `dev`.", default=False,
-    )  # fmt: skip
+        "GATEWAY_ALLOW_TOKENLESS_REGISTER",
+        _flag,
+        "Let a workspace without a live token register, and give it its first one. On in `dev`.",
+        default=False,
+    )
     public_url: str | None = _setting(
         "GATEWAY_PUBLIC_URL",
         _text,
-        "How agents reach this gateway; shown in `connection`. Default: as the request came.",
+        "How agents reach this gateway; shown in `connection`. Unset: as the request came.",
         default=None,
     )
     idle_timeout_s: float = _setting(
-        "A2A_IDLE_TIMEOUT_SECONDS", _seconds, "A call ends after this long without any sign of life of its agent.",
-        default=300.0, unit="s", lenient=True,
-    )  # fmt: skip
+        "A2A_IDLE_TIMEOUT_SECONDS",
+        _seconds,
+        "A call ends after this long without any sign of life of its agent.",
+        default=300.0,
+        unit="s",
+        lenient=True,
+    )
     ceiling_s: float = _setting(
         "A2A_CEILING_SECONDS",
         _seconds,
@@ -119,7 +135,7 @@ class Settings:
     max_timeout_s: float = _setting(
         "GATEWAY_MAX_TIMEOUT_S",
         _seconds,
-        "The longest a workspace's call may take whatever its `X-Timeout`.",
+        "The longest a workspace's call may take, whatever its `X-Timeout`.",
         default=21600.0,
         unit="s",
     )
@@ -127,17 +143,26 @@ class Settings:
         "A2A_CONNECT_TIMEOUT_SECONDS", _seconds, "How long connecting to an agent may take.", default=10.0, unit="s"
     )
     bus_lost_s: float = _setting(
-        "A2A_BUS_LOST_SECONDS", _seconds, "How long a silence may stay unconfirmed, because no datastore answers, before its call ends.",
-        default=900.0, unit="s",
-    )  # fmt: skip
+        "A2A_BUS_LOST_SECONDS",
+        _seconds,
+        "How long a silence may stay unconfirmed, the database being away, before its call ends.",
+        default=900.0,
+        unit="s",
+    )
     max_calls: int = _setting(
-        "GATEWAY_MAX_CALLS", _count, "Calls in flight at once in this process; past it callers get 503 `overloaded`.",
-        default=5000, unit="calls",
-    )  # fmt: skip
+        "GATEWAY_MAX_CALLS",
+        _count,
+        "Calls in flight in this process; past it callers get 503 `overloaded`.",
+        default=5000,
+        unit="calls",
+    )
     max_readers: int = _setting(
-        "GATEWAY_MAX_READERS", _count, "Event streams open at once in this process; past it browsers are asked to come back.",
-        default=20000, unit="streams",
-    )  # fmt: skip
+        "GATEWAY_MAX_READERS",
+        _count,
+        "Event streams open in this process; past it browsers are asked to come back.",
+        default=20000,
+        unit="streams",
+    )
     max_request_bytes: int = _setting(
         "A2A_MAX_REQUEST_BYTES", _count, "The largest request body.", default=1024 * 1024, unit="bytes"
     )
@@ -161,17 +186,26 @@ class Settings:
         "GATEWAY_STATEMENT_TIMEOUT_SECONDS", _seconds, "How long one SQL statement may take.", default=5.0, unit="s"
     )
     write_every_s: float = _setting(
-        "GATEWAY_WRITE_EVERY_SECONDS", _seconds, "How long heartbeats and activity rows are gathered before they are written.",
-        default=0.5, unit="s",
-    )  # fmt: skip
+        "GATEWAY_WRITE_EVERY_SECONDS",
+        _seconds,
+        "How long heartbeats and activity rows are gathered before one statement writes them.",
+        default=0.5,
+        unit="s",
+    )
     cache_ttl_s: float = _setting(
-        "GATEWAY_CACHE_TTL_SECONDS", _seconds, "How long workspaces and tokens are believed without asking again, if no change is heard of.",
-        default=30.0, unit="s",
-    )  # fmt: skip
+        "GATEWAY_CACHE_TTL_SECONDS",
+        _seconds,
+        "How long workspaces and tokens are believed when no change of them is heard of.",
+        default=30.0,
+        unit="s",
+    )
     changes_every_s: float = _setting(
-        "GATEWAY_CHANGES_EVERY_SECONDS", _seconds, "How often the list of changes is read when nobody wakes the reader.",
-        default=1.0, unit="s",
-    )  # fmt: skip
+        "GATEWAY_CHANGES_EVERY_SECONDS",
+        _seconds,
+        "How often the list of changes is read, if nothing wakes its reader before.",
+        default=1.0,
+        unit="s",
+    )
     redis_prefix: str = _setting(
         "GATEWAY_REDIS_PREFIX", _text, "What all keys and channels in Redis begin with.", default="gw:{bus}"
     )
@@ -185,7 +219,7 @@ class Settings:
     keepalive_s: float = _setting(
         "GATEWAY_SSE_KEEPALIVE_SECONDS",
         _seconds,
-        "How long an event stream may be silent before it gets a comment.",
+        "How long an event stream may be silent before a comment is sent.",
         default=15.0,
         unit="s",
     )

@@ -61,7 +61,7 @@ async def run(agent: Agent, settings: Settings, *, on_ready: Callable[[str], Non
     url = settings.url or f"{address}/"
     card = agent.card(url)
     async with AsyncExitStack() as stack:
-        stop = await stack.enter_async_context(stop_signals())
+        stop = await stack.enter_async_context(stop_signals(stdin=settings.stop_with_stdin))
         gateway = await stack.enter_async_context(connected(settings.gateway_url))
         tasks = await stack.enter_async_context(Tasks())
         changed = asyncio.Event()
@@ -110,8 +110,11 @@ def address_of(sock: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def stop_signals() -> AsyncIterator[asyncio.Event]:
-    """An event that the first SIGTERM or SIGINT sets; the second signal ends the process at once."""
+async def stop_signals(*, stdin: bool = False) -> AsyncIterator[asyncio.Event]:
+    """An event that the first SIGTERM or SIGINT sets; the second signal ends the process at once.
+
+    stdin: the end of standard input sets it too. A parent that holds the other end takes us along, even by SIGKILL.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -124,12 +127,21 @@ async def stop_signals() -> AsyncIterator[asyncio.Event]:
         stop.set()
         release()
 
+    def read() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin)
+            stop.set()
+
     for number in signals:
         loop.add_signal_handler(number, heard)
+    if stdin:
+        loop.add_reader(sys.stdin, read)
     try:
         yield stop
     finally:
         release()
+        if stdin:
+            loop.remove_reader(sys.stdin)
 
 
 def _say(error: Exception, code: int) -> int:

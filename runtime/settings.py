@@ -37,6 +37,7 @@ ROWS = (
     Row(name="A2A_STATE_DIR", default="~/.local/state/a2a-agent", meaning="the folder that keeps token and secret"),
     Row(name="A2A_HEARTBEAT_SECONDS", default="30", meaning="seconds between heartbeats, 0.01 to 3600"),
     Row(name="A2A_DRAIN_SECONDS", default="2", meaning="seconds that running work gets when we stop, 0 to 3600"),
+    Row(name="A2A_STOP_WITH_STDIN", default="0", meaning="1: stop when standard input ends, as it does with our parent"),
 )
 
 
@@ -53,6 +54,7 @@ class Settings:
     state_dir: Path
     heartbeat_s: float
     drain_s: float
+    stop_with_stdin: bool = False
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> "Settings":
@@ -68,6 +70,7 @@ class Settings:
             state_dir=Path(values["A2A_STATE_DIR"]).expanduser(),
             heartbeat_s=_read(values, "A2A_HEARTBEAT_SECONDS", _between(0.01, 3600, float), "a number, 0.01 to 3600"),
             drain_s=_read(values, "A2A_DRAIN_SECONDS", _between(0, 3600, float), "a number, 0 to 3600"),
+            stop_with_stdin=_read(values, "A2A_STOP_WITH_STDIN", _between(0, 1, int), "0 or 1") == 1,
         )
         if settings.url is None and _is_unspecified(settings.host):
             raise SettingError(f"AGENT_HOST is {settings.host}, which nobody can call: set AGENT_URL as well")

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -11,6 +11,7 @@ from uuid import uuid4
 import aiohttp
 import psycopg2
 import pytest
+import pytest_asyncio
 
 from gateway.embedded import servers as embedded
 from gateway.store.migrate import migrate
@@ -57,18 +58,38 @@ def template_database(servers: embedded.Urls) -> Iterator[str]:
 @pytest.fixture
 def migrated_database_url(servers: embedded.Urls, template_database: str) -> Iterator[str]:
     """A migrated database that goes with the test."""
-    name = f"test_{uuid4().hex}"
-    with _administrator(servers) as ask:
-        ask(f"CREATE DATABASE {name} TEMPLATE {template_database}")
-        yield _of_database(servers, name)
-        ask(f"DROP DATABASE {name} WITH (FORCE)")
+    with _database(servers, template_database) as url:
+        yield url
 
 
 @pytest.fixture
 async def world(servers: embedded.Urls, migrated_database_url: str) -> AsyncIterator[World]:
     """Datastores of the test's own, on which it starts its gateways."""
+    async with _world(servers, migrated_database_url) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_world(servers: embedded.Urls, template_database: str) -> AsyncIterator[World]:
+    """The same, for all tests of a module that runs them in one loop: `pytest.mark.asyncio(loop_scope="module")`."""
+    with _database(servers, template_database) as url:
+        async with _world(servers, url) as one:
+            yield one
+
+
+@contextmanager
+def _database(servers: embedded.Urls, template: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    with _administrator(servers) as ask:
+        ask(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield _of_database(servers, name)
+        ask(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def _world(servers: embedded.Urls, database_url: str) -> AsyncIterator[World]:
     env = {
-        "GATEWAY_DATABASE_URL": migrated_database_url,
+        "GATEWAY_DATABASE_URL": database_url,
         "GATEWAY_REDIS_URL": servers.redis_url,
         "GATEWAY_REDIS_PREFIX": f"test:{{{uuid4().hex}}}",
         "ADMIN_TOKEN": ADMIN_TOKEN,

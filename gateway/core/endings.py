@@ -1,6 +1,7 @@
 """How a call ends: from what happened on the wire to the one ending, and to the answer its caller gets."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -203,10 +204,8 @@ def _as_is(answer: Answered) -> Answer:
 def _agent_error(answer: Answered) -> Answer:
     """A JSON-RPC body as it is; else the agent's own string error, or the reason phrase of its status."""
     said: Any = None
-    try:
+    with suppress(orjson.JSONDecodeError):
         said = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        pass
     match said:
         case {"jsonrpc": _}:
             return _as_is(answer)

@@ -31,7 +31,7 @@ class Code(StrEnum):
 
 
 class Refusal(Exception):
-    """A refusal with a sentence for people, a stable code for programs, and what else the contract shows beside them."""
+    """A refusal: a sentence for people, a stable code for programs, and what else the contract shows beside them."""
 
     def __init__(self, code: Code, sentence: str, *, retry_after_s: int | None = None, **fields: Any) -> None:
         super().__init__(sentence)

@@ -41,7 +41,7 @@ def mend(raw: bytes, call: dict[str, Any], mint: Callable[[], str]) -> Mended:
     """Return the call with an envelope, and with a message that has an id and parts which say their kind.
 
     `call` is what `raw` means; it has a member, and its message, if it has one, is without a fault. White space
-    between the members of a mended message is not kept.
+    between the members of what is mended is not kept.
     """
     params = call.get("params")
     message = params.get("message") if isinstance(params, dict) else None
@@ -131,9 +131,9 @@ def _part(text: str, part: Span) -> str:
     if not isinstance(part.value, dict) or not _is_untagged(part.value):
         return text[part.start : part.end]
     if isinstance(part.value.get("type"), str):
-        kind = _get(text, part.start, "type").item
+        called = _get(text, part.start, "type").item
         kept = [_written(text, one) for one in jsontext.members(text, part.start) if one.name.value != "type"]
-        return f"{{{','.join(['"kind":' + text[kind.start : kind.end], *kept])}}}"
+        return "{" + ",".join(['"kind":' + text[called.start : called.end], *kept]) + "}"
     kind = next(kind for kind in _KINDS if kind in part.value)
     return f'{{"kind":"{kind}",{text[part.start + 1 : part.end]}'
 

@@ -45,7 +45,7 @@ MOVES: Final[Mapping[Status, frozenset[Status]]] = {
     S.HIBERNATED: frozenset({S.HIBERNATING}),
     S.REMOVED: _LIVING,
 }
-"""To each state, the states it may be entered from (wire.md 3). Each move is one UPDATE that checks this and one event."""
+"""To each state, the states it may be entered from. Each move is one UPDATE that checks this, and one event."""
 
 MOVE_EVENTS: Final[Mapping[Status, str]] = {
     S.PROVISIONING: "WORKSPACE_PROVISIONING",

@@ -84,7 +84,7 @@ class Line:
 
 
 class ActivityLog:
-    """Takes lines without making anybody wait. At most `capacity` wait for the database; past that new ones are dropped and counted."""
+    """Takes lines without making anybody wait. `capacity` of them may wait for the database; more are counted, and lost."""
 
     def __init__(
         self, store: ports.Activity, bus: Bus, *, capacity: int, every_s: float, now: Callable[[], float] = monotonic
@@ -123,7 +123,7 @@ class ActivityLog:
                 log.warning("activity_unwritten", waiting=len(self._waiting), error=type(error).__name__)
 
     async def flush(self) -> None:
-        """Write all that waits, in batches; on StoreUnavailable the rest stays. A row that the database refuses is logged and let go."""
+        """Write all that waits, in batches; while the database is away it stays. A row that is refused is logged and lost."""
         async with self._writing:
             while self._waiting:
                 batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]

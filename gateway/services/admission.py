@@ -57,7 +57,7 @@ class Admission:
 
 
 def bind(principal: Principal, claimed: str | None) -> str | None:
-    """Return the calling workspace, or None for an anonymous caller; a header that disagrees with the bearer is refused."""
+    """Return the calling workspace, None for a browser; a header that disagrees with the bearer is refused."""
     named = None
     if claimed is not None and claimed != "":
         named = find_uuid(claimed)

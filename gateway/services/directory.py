@@ -39,7 +39,7 @@ class Directory:
         return workspace
 
     async def lineage(self, workspace_id: str) -> Lineage:
-        """Return a workspace's id and those above it; empty when any of them is unknown or removed, or they go in a circle."""
+        """Return a workspace's id and those above it; empty when one is unknown or removed, or they go in a circle."""
         line: list[str] = []
         at: str | None = workspace_id
         while at is not None:

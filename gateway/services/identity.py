@@ -19,7 +19,7 @@ BEAT_STALE_S = 900.0
 
 
 class Identity:
-    """Tells who a bearer is. `admin_token` is None where there is none; `open_locally` lets the anonymous in (`dev`)."""
+    """Tells who a bearer is. `admin_token` is None where there is none; `open_locally` lets the anonymous in."""
 
     def __init__(
         self,

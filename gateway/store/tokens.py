@@ -26,7 +26,7 @@ class TokenStore:
         return row is not None and row["live"] > 0
 
     async def mint(self, workspace_id: str, token: TokenHash, *, limit: int) -> int | None:
-        """Add a token and return how many are live with it, or None if the limit is reached; raises KeyError for an unknown workspace."""
+        """Add a token and return how many are live with it, None if there are `limit`; KeyError: no such workspace."""
         async with self._database.transaction() as transaction:
             if await transaction.fetch_one(_SQL["lock_workspace"], workspace_id=workspace_id) is None:
                 raise KeyError(workspace_id)

@@ -1,7 +1,7 @@
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -80,6 +80,7 @@ def test_what_is_no_address_is_refused(text: str):
     assert check_ip(text, Reach.SAME_NETWORK)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses())
 def test_what_python_calls_special_is_never_public_to_us(address: IPv4Address | IPv6Address):
     carries = isinstance(address, IPv6Address) and (address.ipv4_mapped or address.sixtofour or address in NAT64)
@@ -87,6 +88,7 @@ def test_what_python_calls_special_is_never_public_to_us(address: IPv4Address | 
         assert check_ip(address, Reach.HOSTED)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_an_address_in_disguise_is_judged_like_itself(address: IPv4Address):
     bits = int(address)
@@ -204,6 +206,7 @@ def test_ports_are_kept_to_if_they_are_given():
     assert check_url("http://a.example", Reach.HOSTED, ports=ports) == Unsafe(reason="the port is not allowed")
 
 
+@settings(deadline=None)
 @given(st.text() | st.from_regex(r"https?://[^/]{0,40}(/.*)?"))
 def test_no_text_makes_it_raise_and_what_is_safe_the_http_client_reads_alike(url: str):
     found = check_url(url, Reach.SAME_NETWORK)

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.envelope import BadEnvelope, Envelope, error_body, normalise
@@ -93,6 +93,7 @@ def with_kind(part: Any) -> Any:
     return part if kind is None else {"kind": kind, **part}
 
 
+@settings(deadline=None)
 @given(CALLS | LIKELY_CALLS, VERSIONS)
 def test_a_call_goes_on_repaired_and_with_everything_else_as_it_was(text: str, version: str | None):
     raw = text.encode()
@@ -108,6 +109,7 @@ def test_a_call_goes_on_repaired_and_with_everything_else_as_it_was(text: str, v
     assert (again.id_json, again.message_id, again.method) == (call.id_json, call.message_id, call.method)
 
 
+@settings(deadline=None)
 @given(CALLS | LIKELY_CALLS, VERSIONS)
 def test_a_call_is_refused_for_the_reasons_of_the_contract_and_for_no_other(text: str, version: str | None):
     names = [name for name, _ in json.loads(text, object_pairs_hook=list)]
@@ -133,6 +135,7 @@ def test_a_call_is_refused_for_the_reasons_of_the_contract_and_for_no_other(text
     assert (found.code if isinstance(found, BadEnvelope) else 0) == expected
 
 
+@settings(deadline=None)
 @given(
     st.binary()
     | st.tuples(CALLS, st.binary(max_size=3), st.integers(0, 99)).map(

@@ -2,7 +2,7 @@ import json
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core import jsontext
@@ -48,6 +48,7 @@ def in_floats(value: Any) -> Any:
             return value
 
 
+@settings(deadline=None)
 @given(st.lists(pairs(), max_size=6), SPACE)
 def test_members_stand_where_they_are_found_in_their_order_and_repeated(written: list[tuple[str, str]], gap: str):
     inside = ",".join(f"{gap}{name}{gap}:{gap}{value}{gap}" for name, value in written)
@@ -58,6 +59,7 @@ def test_members_stand_where_they_are_found_in_their_order_and_repeated(written:
     assert [item.value for _, item in found] == [strict(value) for _, value in written]
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES.map(json.dumps), max_size=6), SPACE)
 def test_elements_stand_where_they_are_found(written: list[str], gap: str):
     text = f"{gap}[{','.join(f'{gap}{value}{gap}' for value in written) or gap}]"
@@ -66,6 +68,7 @@ def test_elements_stand_where_they_are_found(written: list[str], gap: str):
     assert [item.value for item in found] == [strict(value) for value in written]
 
 
+@settings(deadline=None)
 @given(st.lists(TOKENS, max_size=9).map("".join) | VALUES.map(json.dumps), st.integers(0, 60), TOKENS)
 def test_what_is_parsed_is_what_an_exact_parser_takes(text: str, at: int, token: str):
     text = text[:at] + token + text[at:]
@@ -78,6 +81,7 @@ def test_what_is_parsed_is_what_an_exact_parser_takes(text: str, at: int, token:
         assert in_floats(jsontext.parse(text.encode())) == expected
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_are_parsed_or_refused(raw: bytes):
     try:

@@ -143,10 +143,11 @@ def start_process(gateway, tmp_path):
     """Start a Python program as an agent of the fake gateway: `async with start_process("-m", "runtime.demo")`."""
 
     @asynccontextmanager
-    async def start(*arguments, **environment):
+    async def start(*arguments, stdin=None, **environment):
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={

@@ -1,6 +1,7 @@
 """runtime.run: a process that listens, registers, answers, and stops when asked."""
 
 import asyncio
+import os
 import signal
 import socket
 from pathlib import Path
@@ -161,4 +162,13 @@ async def test_the_example_is_an_agent_in_under_thirty_lines(start_process, wait
         assert (await say(agent.url, "hi"))["parts"][0]["text"] == "you said: hi"
         assert (await say(agent.url, "count to 0"))["artifacts"][0]["parts"][0]["text"] == "counted to 0"
         agent.process.terminate()
+        assert await agent.ends() == 0
+
+
+async def test_an_agent_that_was_told_to_ends_with_its_standard_input(start_process, wait_until):
+    read, write = os.pipe()
+    async with start_process(*DEMO, stdin=read, A2A_STOP_WITH_STDIN="1") as agent:
+        os.close(read)
+        await wait_until(lambda: agent.url)
+        os.close(write)
         assert await agent.ends() == 0

@@ -1,0 +1,123 @@
+"""The processes of a run: each on its core, started when it answers, and gone when the run is."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+_ROOT: Final = Path(__file__).resolve().parents[1]
+_STOP_S: Final = 20.0
+
+
+class BenchError(Exception):
+    """The run cannot go on; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cores:
+    """Where processes run: the one that is measured on `subject`, all others on `rest`; both None if there is one core."""
+
+    subject: int | None
+    rest: int | None
+
+    @classmethod
+    def choose(cls) -> "Cores":
+        """Take the last core that we may use for what is measured, and the first for the rest."""
+        if not hasattr(os, "sched_getaffinity"):
+            return cls(subject=None, rest=None)
+        allowed = sorted(os.sched_getaffinity(0))
+        return cls(subject=allowed[-1], rest=allowed[0]) if len(allowed) > 1 else cls(subject=None, rest=None)
+
+    def take_rest(self) -> None:
+        """Move this process, and with it all that it starts from now on."""
+        if self.rest is not None:
+            os.sched_setaffinity(0, {self.rest})
+
+    def give_subject(self, pid: int) -> None:
+        """Move a process that has just been started, and with it all that it will start."""
+        if self.subject is not None:
+            os.sched_setaffinity(pid, {self.subject})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A process that answers; `said` is the line with which it announced that."""
+
+    pid: int
+    said: str
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, subject_of: Cores | None = None
+) -> Iterator[Running]:
+    """Run a command that prints `ready ...` once it answers; on leaving, end it (SIGTERM, and later SIGKILL).
+
+    subject_of: move it to the core of what is measured. Its standard input ends with this process.
+    """
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            cwd=_ROOT,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            if subject_of is not None:
+                subject_of.give_subject(process.pid)
+            yield Running(pid=process.pid, said=_wait_ready(process))
+            if process.poll() is not None:
+                raise BenchError(f"{command[-1]} ended in the middle with {process.returncode}")
+        except BaseException:
+            log.seek(0)
+            sys.stderr.write(log.read()[-4000:].decode("utf-8", "replace"))
+            raise
+        finally:
+            _stop(process)
+
+
+def _wait_ready(process: "subprocess.Popen[bytes]") -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        word, _, said = line.decode().strip().partition(" ")
+        if word == "ready":
+            return said
+    raise BenchError("a process ended before it was ready")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time, user and system, that a process and its children have used, in seconds."""
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+async def serve_until_orphaned(port: int) -> None:
+    """In a child: say that it answers on this port, and return when the standard input ends, as it does with the parent."""
+    print(f"ready {port}", flush=True)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin.fileno(), lambda: ended.set() if not os.read(sys.stdin.fileno(), 64) else None)
+    with contextlib.suppress(asyncio.CancelledError):
+        await ended.wait()
