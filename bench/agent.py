@@ -2,13 +2,14 @@
 
 import asyncio
 import re
-from typing import Final
+from typing import Final, cast
 
 from bench.message import REPLY
 from bench.processes import serve_until_orphaned
 
-_ANSWER: Final = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(REPLY), REPLY)
+_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(REPLY),
+    REPLY,
 )
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
@@ -22,8 +23,7 @@ class Echo(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own transports do not inherit from it
 
     def data_received(self, data: bytes) -> None:
         self._received += data

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import count
 from time import perf_counter
-from typing import Final
+from typing import Final, cast
 
 import uvloop
 
@@ -61,8 +61,7 @@ class Caller(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own transports do not inherit from it
 
     def send(self) -> None:
         request = self._next_request()

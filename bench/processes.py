@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Final
 import psutil
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
+_START_S: Final = 10.0
 _STOP_S: Final = 20.0
 
 
@@ -24,7 +27,7 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Cores:
-    """Where processes run: the one that is measured on `subject`, all others on `rest`; both None if there is one core."""
+    """Where processes run: what is measured on `subject`, all others on `rest`; both None if there is one core."""
 
     subject: int | None
     rest: int | None
@@ -58,11 +61,16 @@ class Running:
 
 @contextmanager
 def running(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, subject_of: Cores | None = None
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    port: int | None = None,
+    measured: Cores | None = None,
 ) -> Iterator[Running]:
-    """Run a command that prints `ready ...` once it answers; on leaving, end it (SIGTERM, and later SIGKILL).
+    """Run a command until it answers, and for as long as the block lasts; then end it (SIGTERM, later SIGKILL).
 
-    subject_of: move it to the core of what is measured. Its standard input ends with this process.
+    It answers when it prints `ready ...`, or, if a port is given, when that takes connections. measured: the process
+    is the one that is measured, and gets the core for that. Its standard input ends with this process.
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -75,14 +83,15 @@ def running(
             start_new_session=True,
         )
         try:
-            if subject_of is not None:
-                subject_of.give_subject(process.pid)
-            yield Running(pid=process.pid, said=_wait_ready(process))
+            if measured is not None:
+                measured.give_subject(process.pid)
+            yield Running(pid=process.pid, said=_wait_ready(process) if port is None else _wait_open(process, port))
             if process.poll() is not None:
-                raise BenchError(f"{command[-1]} ended in the middle with {process.returncode}")
-        except BaseException:
-            log.seek(0)
-            sys.stderr.write(log.read()[-4000:].decode("utf-8", "replace"))
+                raise BenchError(f"{command[0]} ended in the middle of the run, with {process.returncode}")
+        except Exception:
+            if process.poll() is not None:
+                log.seek(0)
+                sys.stderr.write(log.read()[-4000:].decode("utf-8", "replace"))
             raise
         finally:
             _stop(process)
@@ -95,6 +104,23 @@ def _wait_ready(process: "subprocess.Popen[bytes]") -> str:
         if word == "ready":
             return said
     raise BenchError("a process ended before it was ready")
+
+
+def _wait_open(process: "subprocess.Popen[bytes]", port: int) -> str:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return f"127.0.0.1:{port}"
+        time.sleep(0.02)
+    raise BenchError(f"nobody answers on port {port}")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on right now, for servers that cannot choose one themselves."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -114,7 +140,7 @@ def cpu_s(pid: int) -> float:
 
 
 async def serve_until_orphaned(port: int) -> None:
-    """In a child: say that it answers on this port, and return when the standard input ends, as it does with the parent."""
+    """In a child: say that it answers on this port, and return when its standard input, and so its parent, ends."""
     print(f"ready {port}", flush=True)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -82,6 +82,11 @@ def elements(text: str, start: int) -> Iterator[Span]:
         at = _skip_comma(text, item.end)
 
 
+def is_deeper(raw: bytes, levels: int) -> bool:
+    """Return whether more arrays and objects than this stand inside each other; only a count unless there are many."""
+    return raw.count(b"[") + raw.count(b"{") > levels and _depth(_outside_strings(raw)) > levels
+
+
 def skip_space(text: str, at: int) -> int:
     """Return the place of the first character from `at` on that is no white space, which must exist."""
     if text[at] not in " \t\n\r":
@@ -117,7 +122,7 @@ _DECODER: Final = JSONDecoder(parse_int=float, parse_constant=_refuse_constant)
 
 def _is_absurd(raw: bytes) -> bool:
     """Return whether depth or digits are over the limit; cheap unless the text has that many brackets or digits."""
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(_outside_strings(raw)) > MAX_DEPTH:
+    if is_deeper(raw, MAX_DEPTH):
         return True
     # A run of more than MAX_DIGITS digits covers at least one of the places that are MAX_DIGITS apart.
     suspects = raw[MAX_DIGITS::MAX_DIGITS]

@@ -1,14 +1,18 @@
-"""What people see of a body: parsed, safe for the database, and cut when long."""
+"""What people see of a body: parsed, safe to write, and cut when long or deep."""
 
 import json
 from typing import Any, Final
 
 import orjson
 
+from gateway.core import jsontext
+
 VIEW_BYTES: Final = 64 * 1024
 """A longer body is shown as the beginning of its text."""
 PARSED_BYTES: Final = 1024 * 1024
 """A longer body is not parsed at all: that would hold up everybody else for milliseconds."""
+VIEW_DEPTH: Final = 200
+"""A body nested deeper is shown as text, too: what is written around a view must still be written (orjson: 254 levels)."""
 _KEPT_BYTES: Final = 2048
 
 
@@ -35,7 +39,7 @@ def view(body: bytes, parsed: Any) -> Any:
     """Return what is shown of a body; `parsed` is what `parse` made of it."""
     if not body:
         return None
-    if len(body) > VIEW_BYTES or parsed is None:
+    if len(body) > VIEW_BYTES or parsed is None or jsontext.is_deeper(body, VIEW_DEPTH):
         shown: dict[str, Any] = {"text": body[:_KEPT_BYTES].decode("utf-8", "replace")}
         if len(body) > _KEPT_BYTES:
             shown["truncated"] = True

@@ -1,7 +1,8 @@
 """The bodies that clients send: one model each, and the one door through which they come in."""
 
 import math
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -10,7 +11,9 @@ from gateway.core.workspaces import Beat, RuntimeMetadata
 from gateway.services.registry import Registration
 from gateway.services.workspaces import Wanted
 
-MAX_CENTS = 2**53
+MAX_CENTS: Final = 2**53
+MAX_LEVELS: Final = 100
+"""Objects and arrays inside each other in a card; everybody who reads it has such a limit."""
 
 
 def _printable(text: str) -> str:
@@ -33,6 +36,25 @@ def _storable(text: str) -> str:
     return text
 
 
+def _shallow(block: dict[str, Any]) -> dict[str, Any]:
+    layer: list[Any] = [block]
+    for _ in range(MAX_LEVELS):
+        layer = [below for one in layer for below in _children(one)]
+    if any(isinstance(one, dict | list) for one in layer):
+        raise ValueError(f"must not be nested deeper than {MAX_LEVELS} levels")
+    return block
+
+
+def _children(value: Any) -> Iterable[Any]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+        case _:
+            return ()
+
+
 def _clean_path(text: str) -> str:
     parts = text.split("/")
     if not text.startswith("/") or ".." in parts or "." in parts or "//" in text:
@@ -44,6 +66,7 @@ def _clean_path(text: str) -> str:
 
 Line = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
 Url = Annotated[str, Field(max_length=2048), AfterValidator(_one_line)]
+Card = Annotated[dict[str, Any], AfterValidator(_shallow)]
 Coordinate = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -113,7 +136,7 @@ class Register(Model):
 
     id: Uuid
     url: Url | None = None
-    agent_card: dict[str, Any]
+    agent_card: Card
     delivery_mode: Annotated[str, Field(max_length=16)] | None = None
 
     def to_core(self) -> Registration:
@@ -127,7 +150,7 @@ class UpdateCard(Model):
     """`POST /registry/update-card`."""
 
     workspace_id: Uuid
-    agent_card: dict[str, Any]
+    agent_card: Card
 
 
 def _whole(value: Any) -> int | None:

@@ -1,6 +1,7 @@
 """How requests come in: their bodies, ids and credentials, each checked once."""
 
 import asyncio
+import re
 from typing import Final, TypeVar, cast
 
 import orjson
@@ -9,17 +10,18 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.core.callers import Principal
 from gateway.core.ids import find_uuid
-from gateway.core.refusals import Code, Refusal, unknown_workspace
+from gateway.core.refusals import Code, Refusal, bad_field, unknown_workspace
 
 M = TypeVar("M", bound=BaseModel)
 
 PRINCIPAL: Final = "principal"
 """Where the middleware leaves who is asking."""
 BODY_TIMEOUT: Final = web.AppKey("body_timeout_s", float)
+_HOST: Final = re.compile(r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 async def raw(request: web.Request) -> bytes:
-    """Return the body; refuses one that is too large or takes too long to come."""
+    """Return the body; refuses one that is too large, takes too long to come or cannot be decoded."""
     try:
         async with asyncio.timeout(request.app[BODY_TIMEOUT]):
             return await request.read()
@@ -27,6 +29,8 @@ async def raw(request: web.Request) -> bytes:
         raise Refusal(Code.BODY_TIMEOUT, "the request's body took too long to arrive") from None
     except web.HTTPRequestEntityTooLarge:
         raise Refusal(Code.TOO_LARGE, f"the body is larger than {request.client_max_size} bytes") from None
+    except web.RequestPayloadError:  # cut off, or not compressed as it claims
+        raise Refusal(Code.INVALID_REQUEST, "the body is not encoded as its headers say") from None
 
 
 async def body(request: web.Request, model: type[M]) -> M:
@@ -65,6 +69,13 @@ def bearer(request: web.Request) -> str | None:
     if scheme.lower() != "bearer" or not token:
         raise Refusal(Code.INVALID_CREDENTIAL, "Authorization must be a bearer token")
     return token
+
+
+def base_url(request: web.Request) -> str:
+    """Return the address under which the client reached us; refuses a Host header that is none."""
+    if _HOST.fullmatch(request.host) is None:
+        raise bad_field("Host", "must be a host, with a port if need be")
+    return f"{request.scheme}://{request.host}"
 
 
 def peer(request: web.Request) -> str:

@@ -12,8 +12,9 @@ from gateway.web import keys, models, parse, render
 async def create(request: web.Request) -> web.Response:
     """Make a workspace; its first token is in the answer, and nowhere else."""
     wanted = await parse.body(request, models.CreateWorkspace)
+    base_url = request.app[keys.PUBLIC_URL] or parse.base_url(request)
     created = await request.app[keys.WORKSPACES].create(wanted.to_core())
-    return render.json(_created(created, _base_url(request)), status=201)
+    return render.json(_created(created, base_url), status=201)
 
 
 async def list_all(request: web.Request) -> web.Response:
@@ -37,10 +38,6 @@ async def mint_token(request: web.Request) -> web.Response:
 async def usage(request: web.Request) -> web.Response:
     """Show what a workspace has used today (UTC)."""
     return render.json(asdict(await request.app[keys.WORKSPACES].usage_today(parse.workspace_id(request))))
-
-
-def _base_url(request: web.Request) -> str:
-    return request.app[keys.PUBLIC_URL] or f"{request.scheme}://{request.host}"
 
 
 def _created(created: Created, base: str) -> dict[str, Any]:

@@ -61,10 +61,8 @@ def test_the_table_of_endings(outcome: Outcome, ending: Ending, status: int, del
 
 
 def test_every_ending_can_happen() -> None:
-    outcomes: list[Outcome] = [
-        answered(200), answered(500), answered(429), NotConnected(), Reset(), Cut(status=200), TooLarge(), Stopped(), Broke(),
-        *(Expired(clock=clock) for clock in Clock),
-    ]  # fmt: skip
+    outcomes: list[Outcome] = [answered(200), answered(500), answered(429), NotConnected(), Reset(), Cut(status=200)]
+    outcomes += [TooLarge(), Stopped(), Broke(), *(Expired(clock=clock) for clock in Clock)]
     assert {classify(outcome).ending for outcome in outcomes} == set(Ending)
 
 
