@@ -72,7 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a measurement")
     plan = QUICK if parser.parse_args().quick else FULL
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # out through every `with`
     try:
         bench(plan)
     except (BenchError, embedded.EmbeddedError) as error:

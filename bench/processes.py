@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typing import Final
 import psutil
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
+_TIED: Final = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
+"""What a command begins with, so that it ends with this process even if that is killed (Linux)."""
 _START_S: Final = 10.0
 _STOP_S: Final = 20.0
 
@@ -74,7 +77,7 @@ def running(
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command,
+            [*_TIED, *command],
             cwd=_ROOT,
             env={**os.environ, **(env or {})},
             stdin=subprocess.PIPE,

@@ -42,19 +42,23 @@ class Bus:
         self._capacity = capacity
         self._retry_s = retry_s
         self._waiting: deque[Event] = deque()
-        self._sequence = 0  # of the first event in _waiting
+        self._batch: list[Event] = []
+        """Taken from those that wait, and not yet known to have arrived; nothing is dropped from it any more."""
+        self._sequence = 0  # of the batch's first event
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._in_batch = 0
         self.dropped = 0
 
+    def __len__(self) -> int:
+        return len(self._batch) + len(self._waiting)
+
     def __repr__(self) -> str:
-        return f"<Bus waiting={len(self._waiting)} dropped={self.dropped}>"
+        return f"<Bus waiting={len(self)} dropped={self.dropped}>"
 
     def publish(self, event: Event) -> None:
         """Hand an event over; never waits, never raises."""
-        if len(self._waiting) >= self._capacity and not self._make_room(event):
+        if len(self) >= self._capacity and not self._make_room(event):
             self.dropped += 1
             return
         self._waiting.append(event)
@@ -62,11 +66,11 @@ class Bus:
         self._wake.set()
 
     def _make_room(self, event: Event) -> bool:
-        """Full: let go of the oldest event that is state and not history, for one that is; never of one being sent."""
+        """Full: let go of the oldest event that is state and not history, for one that is."""
         if not event.journalled:
             return False
-        for place in range(self._in_batch, len(self._waiting)):
-            if not self._waiting[place].journalled:
+        for place, waiting in enumerate(self._waiting):
+            if not waiting.journalled:
                 del self._waiting[place]
                 self.dropped += 1
                 return True
@@ -75,28 +79,28 @@ class Bus:
     async def run(self) -> None:
         """Send what waits, for ever; a batch that failed is sent again, under the same numbers, before any other."""
         while True:
+            while self:  # at first: what an earlier run has left
+                await self._send()
+            self._idle.set()
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting:
-                batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
-                self._in_batch = len(batch)
-                try:
-                    await self._link.send(batch, self._sequence)
-                except LinkDown as error:
-                    log.warning(
-                        "bus_send_failed", waiting=len(self._waiting), error=type(error.__cause__ or error).__name__
-                    )
-                    await asyncio.sleep(self._retry_s)
-                    continue
-                for _ in batch:
-                    self._waiting.popleft()
-                self._sequence += len(batch)
-                self._in_batch = 0
-            self._idle.set()
+
+    async def _send(self) -> None:
+        """Send one batch, or wait a while after having tried."""
+        if not self._batch:
+            self._batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+        try:
+            await self._link.send(self._batch, self._sequence)
+        except LinkDown as error:
+            log.warning("bus_send_failed", waiting=len(self), error=type(error.__cause__ or error).__name__)
+            await asyncio.sleep(self._retry_s)
+            return
+        self._sequence += len(self._batch)
+        self._batch = []
 
     async def drain(self, within_s: float) -> bool:
         """Wait until all has been sent; False if it was not within that time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._idle.wait()
-        return not self._waiting
+        return not self

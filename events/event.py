@@ -10,6 +10,8 @@ import orjson
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
 """A payload's size on the bus; a larger one is cut to what `shorten` keeps."""
 _KEPT_TEXT: Final = 2048
+_DEEPEST: Final = 200
+"""Levels of nesting that a payload keeps; the writer of JSON knows 254."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Event:
 
 
 def event(type_: str, workspace_id: str, data: Mapping[str, Any], *, sign: bool = False) -> Event:
-    """Return an event of the catalogue; raises ValueError where the catalogue does not allow it.
+    """Return an event of the catalogue; raises ValueError where the catalogue does not allow it, and for no data.
 
     sign: whether the workspace itself showed life. What the gateway or a caller did is none, whatever the event's kind.
     """
@@ -75,7 +77,11 @@ def event(type_: str, workspace_id: str, data: Mapping[str, Any], *, sign: bool 
         raise ValueError(f"{type_} is not in the catalogue")
     if sign and not kind.sign:
         raise ValueError(f"{type_} is never a sign of life")
-    payload = orjson.dumps(data)
+    try:
+        payload = orjson.dumps(data)
+    except TypeError:  # what callers may send and JSON cannot say: lone surrogates, nesting without end, ...
+        data = {_plain(str(name)): _plain(value) for name, value in data.items()}
+        payload = orjson.dumps(data)
     if len(payload) > MAX_PAYLOAD_BYTES:
         payload = orjson.dumps(shorten(data))
     return Event(type=type_, workspace_id=workspace_id, payload=payload, sign=sign)
@@ -87,10 +93,34 @@ def changed() -> Event:
 
 
 def shorten(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the payload cut to size: long values become their first 2 KB of JSON text, and `truncated` says so."""
-    short: dict[str, Any] = {}
+    """Return the payload cut to size: long values become their first 2 KB of JSON text, and `truncated` says so.
+
+    Fields that do not fit even so are left out, the last ones first.
+    """
+    short: dict[str, Any] = {"truncated": True}
+    room = MAX_PAYLOAD_BYTES - len(orjson.dumps(short))
     for name, value in data.items():
-        text = value.encode("utf-8", "replace") if isinstance(value, str) else orjson.dumps(value)
-        short[name] = value if len(text) <= _KEPT_TEXT else text[:_KEPT_TEXT].decode("utf-8", "ignore")
-    short["truncated"] = True
+        text = value.encode() if isinstance(value, str) else orjson.dumps(value)
+        kept = value if len(text) <= _KEPT_TEXT else text[:_KEPT_TEXT].decode("utf-8", "ignore")
+        size = len(orjson.dumps({name: kept}))
+        if size <= room and name not in short:
+            room -= size
+            short[name] = kept
     return short
+
+
+def _plain(value: Any, depth: int = 1) -> Any:
+    """Return the value as near as JSON comes to it: `?` for lone surrogates, null for what is too deep or too big."""
+    match value:
+        case None | bool() | float():
+            return value
+        case int():
+            return value if -(2**63) <= value < 2**64 else float(value) if abs(value) < 2**1000 else None
+        case Mapping() if depth < _DEEPEST:
+            return {_plain(str(name)): _plain(item, depth + 1) for name, item in value.items()}
+        case list() | tuple() if depth < _DEEPEST:
+            return [_plain(item, depth + 1) for item in value]
+        case Mapping() | list() | tuple():
+            return None
+        case _:
+            return str(value).encode("utf-8", "replace").decode()

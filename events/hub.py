@@ -74,7 +74,8 @@ class Hub:
         readers = self._readers.get(event.workspace_id)
         if readers:
             for reader in list(readers):
-                reader.deliver(frame)
+                if reader in readers:  # one before it may have ended its listening
+                    reader.deliver(frame)
 
     def lost(self, reason: str) -> None:
         """Tell every reader, and the caches, that frames may have been missed."""

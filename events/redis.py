@@ -54,6 +54,7 @@ class RedisBus:
         self._journal_length = journal_length
         self._last_sequence_key = f"{prefix}:publisher:{secrets.token_hex(8)}"
         self._script = client.register_script(_SCRIPT)
+        self._heard_before = False
         self.up = False
 
     # -- out
@@ -79,6 +80,7 @@ class RedisBus:
                 self._last_sequence_key,
                 self._channel,
                 first_sequence + place + 1,
+                first_sequence + 1,
                 1 if event.journalled else 0,
                 self._journal_length,
                 frame.body(event),
@@ -95,14 +97,18 @@ class RedisBus:
             except _AWAY as error:
                 raise JournalUnavailable from error
             for id_, fields in entries:
-                heard = frame.entry(id_, fields[b"p"], fields[b"f"])
-                yield heard
                 since = frame.find_position(id_.decode()) or since
+                try:
+                    heard = frame.entry(id_, fields[b"p"], fields[b"f"])
+                except (KeyError, MalformedFrame):  # not ours, or of a version to come
+                    log.warning("journal_malformed_entry", id=id_.decode())
+                    continue
+                yield heard
             if len(entries) < PAGE:
                 return
 
     async def span(self) -> tuple[str, str] | None:
-        """Return the oldest entry's `prev` and the newest's id, None for an empty journal. Raises JournalUnavailable."""
+        """Return the oldest entry's `prev` and the newest's id, None for no entry at all. Raises JournalUnavailable."""
         try:
             pipeline = self._client.pipeline(transaction=True)
             pipeline.xrange(self._journal, "-", "+", count=1)
@@ -122,7 +128,6 @@ class RedisBus:
         The client library's own pub/sub connects again in silence and loses what was published meanwhile; on a plain
         connection a loss is an error.
         """
-        heard_before = False
         while True:
             connection: Any = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
             try:
@@ -130,9 +135,9 @@ class RedisBus:
                 await connection.send_command("SUBSCRIBE", self._channel)
                 await connection.read_response()
                 self.up = True
-                if heard_before:
+                if self._heard_before:
                     listener.lost("reconnected")
-                heard_before = True
+                self._heard_before = True
                 if ready is not None:
                     ready.set()
                 log.info("bus_up")

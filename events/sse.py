@@ -34,6 +34,7 @@ def keep_alive(cursor: str | None) -> bytes:
 
 def gap(*, reason: str, since: str | None, until: str | None, resync: str) -> bytes:
     """Return the block that says: something is missing between these ids; read again at `resync`, then go on."""
-    data = orjson.dumps({"reason": reason, "from": since, "to": until, "resync": resync})
+    shown = None if since is None else since.encode("utf-8", "replace").decode()  # the reader's own words
+    data = orjson.dumps({"reason": reason, "from": shown, "to": until, "resync": resync})
     head = b"" if until is None else b"id: %b\n" % until.encode()
     return head + b"event: gap\ndata: " + data + b"\n\n"

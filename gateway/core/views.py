@@ -12,7 +12,7 @@ VIEW_BYTES: Final = 64 * 1024
 PARSED_BYTES: Final = 1024 * 1024
 """A longer body is not parsed at all: that would hold up everybody else for milliseconds."""
 VIEW_DEPTH: Final = 200
-"""A body nested deeper is shown as text, too: what is written around a view must still be written (orjson: 254 levels)."""
+"""A body nested deeper is shown as text, too: orjson reads 1024 levels and writes 254, some of them around the view."""
 _KEPT_BYTES: Final = 2048
 
 

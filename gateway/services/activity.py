@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Final
 
@@ -41,6 +41,11 @@ class Line:
     counts: bool = False
     sign: bool = False
     id: str = field(default_factory=new_id)
+
+    @property
+    def bodies(self) -> bool:
+        """Whether it carries a body."""
+        return self.request_body is not None or self.response_body is not None
 
     def payload(self) -> dict[str, Any]:
         """Return the payload of the ACTIVITY_LOGGED event."""
@@ -84,7 +89,7 @@ class Line:
 
 
 class ActivityLog:
-    """Takes lines without making anybody wait. `capacity` of them may wait for the database; more are counted, and lost."""
+    """Takes lines without making anybody wait. `capacity` of them wait for the database; more are counted, and lost."""
 
     def __init__(
         self, store: ports.Activity, bus: Bus, *, capacity: int, every_s: float, now: Callable[[], float] = monotonic
@@ -123,7 +128,10 @@ class ActivityLog:
                 log.warning("activity_unwritten", waiting=len(self._waiting), error=type(error).__name__)
 
     async def flush(self) -> None:
-        """Write all that waits, in batches; while the database is away it stays. A row that is refused is logged and lost."""
+        """Write all that waits, in batches; while the database is away it stays.
+
+        A row that is refused is logged, and written without its bodies; refused even so, it is lost.
+        """
         async with self._writing:
             while self._waiting:
                 batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
@@ -138,9 +146,12 @@ class ActivityLog:
             await self._store.record([line.row(now - at) for line, at in batch])
         except (ports.StoreUnavailable, ports.StoreTimeout):
             raise
-        except ports.StoreError as error:
-            if len(batch) == 1:
-                log.error("activity_refused", id=batch[0][0].id, error=type(error).__name__)
+        except (ports.StoreError, TypeError) as error:  # TypeError: a body that cannot be written as JSON
+            if len(batch) > 1:
+                for row in batch:  # one bad row does not take the others with it
+                    await self._write([row])
                 return
-            for row in batch:  # one bad row does not take the others with it
-                await self._write([row])
+            line, at = batch[0]
+            log.error("activity_refused", id=line.id, error=type(error).__name__, bodies=line.bodies)
+            if line.bodies:  # whatever they hold, that the call was made is kept, and counted
+                await self._write([(replace(line, request_body=None, response_body=None), at)])

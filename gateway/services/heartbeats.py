@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -14,7 +14,7 @@ from gateway.core.workspaces import Beat
 log = structlog.get_logger("gateway.heartbeats")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Pending:
     beat: Beat
     at: float
@@ -38,9 +38,9 @@ class Heartbeats:
     def note(self, workspace_id: str, beat: Beat) -> None:
         """Take a beat; it is written within `every_s` seconds."""
         now = self._now()
+        newer = _Pending(beat=beat, at=now, sign_at=None if beat.wedged else now)
         earlier = self._pending.get(workspace_id)
-        sign_at = now if not beat.wedged else earlier.sign_at if earlier else None
-        self._pending[workspace_id] = _Pending(beat=beat, at=now, sign_at=sign_at)
+        self._pending[workspace_id] = newer if earlier is None else _joined(earlier, newer)
         self._some.set()
 
     async def run(self) -> None:
@@ -61,14 +61,25 @@ class Heartbeats:
             if not batch:
                 return
             try:
-                await self._liveness.record([self._row(key, pending) for key, pending in batch.items()])
+                await self._write(list(batch.items()))
             except BaseException:
                 for key, pending in batch.items():
-                    newer = self._pending.setdefault(key, pending)
-                    if newer.sign_at is None:
-                        newer.sign_at = pending.sign_at
+                    newer = self._pending.get(key)
+                    self._pending[key] = pending if newer is None else _joined(pending, newer)
                 self._some.set()
                 raise
+
+    async def _write(self, batch: list[tuple[str, _Pending]]) -> None:
+        try:
+            await self._liveness.record([self._row(key, pending) for key, pending in batch])
+        except (ports.StoreUnavailable, ports.StoreTimeout):
+            raise
+        except ports.StoreError as error:
+            if len(batch) > 1:
+                for beat in batch:  # one bad beat does not take the others with it
+                    await self._write([beat])
+                return
+            log.error("heartbeat_refused", workspace_id=batch[0][0], error=type(error).__name__)
 
     def _row(self, workspace_id: str, pending: _Pending) -> dict[str, Any]:
         now, beat = self._now(), pending.beat
@@ -84,3 +95,13 @@ class Heartbeats:
             "monthly_spend": beat.monthly_spend,
             "runtime_state": beat.runtime_state,
         }
+
+
+def _joined(earlier: _Pending, newer: _Pending) -> _Pending:
+    """Return the newer beat, with what it does not say of the earlier one: its sign of life, and what was spent."""
+    spend = newer.beat.monthly_spend
+    return _Pending(
+        beat=replace(newer.beat, monthly_spend=earlier.beat.monthly_spend if spend is None else spend),
+        at=newer.at,
+        sign_at=earlier.sign_at if newer.sign_at is None else newer.sign_at,
+    )

@@ -112,11 +112,12 @@ class Proxy:
             return Answer(status=400, body=envelope.error_body(message), headers={"Content-Type": endings.JSON})
         call = _Call(asked=asked, target=admitted.target, caller_id=admitted.caller_id, message=message)
         outbound = self._outbound(call, admitted, wanted_s)
+        self._check_room()  # others may have come while this one was being admitted
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         task = self._spawn(self._run(call, outbound, answer), f"call:{asked.call_id}")
         self._in_flight[asked.call_id] = task
         task.add_done_callback(lambda _: self._in_flight.pop(asked.call_id, None))
-        return await asyncio.shield(answer)
+        return await answer  # a waiter that is cancelled cancels this future, and not the task
 
     def _check_room(self) -> None:
         if self._draining:
@@ -241,16 +242,17 @@ class Proxy:
                 },
             )
         )
-        log.info(
-            "call_ended",
-            call_id=asked.call_id,
-            workspace_id=target.id,
-            caller_id=call.caller_id,
-            method=method,
-            ending=ended.ending.value,
-            status=ended.answer.status,
-            duration_ms=duration_ms,
-        )
+        if ended.ending is not Ending.COMPLETED:  # a completed call has its row and its event; a line would cost more
+            log.info(
+                "call_ended",
+                call_id=asked.call_id,
+                workspace_id=target.id,
+                caller_id=call.caller_id,
+                method=method,
+                ending=ended.ending.value,
+                status=ended.answer.status,
+                duration_ms=duration_ms,
+            )
 
     def stop_admitting(self) -> None:
         """Refuse new calls from now on."""

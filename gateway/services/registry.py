@@ -21,7 +21,7 @@ from gateway.core.refusals import (
     platform_unavailable,
     unknown_workspace,
 )
-from gateway.core.tokens import MAX_LIVE, mint
+from gateway.core.tokens import mint
 from gateway.core.workspaces import MOVE_EVENTS, Beat, Status, Workspace, decide_beat
 from gateway.services.directory import Directory, removed
 from gateway.services.heartbeats import Heartbeats
@@ -150,8 +150,11 @@ class Registry:
         )
 
     async def _mint(self, workspace_id: str) -> str:
+        """Return a workspace's first token; refuses if somebody else was given one meanwhile."""
         token = mint()
-        await self._tokens.mint(workspace_id, ports.TokenHash(hash=token.hash, prefix=token.prefix), limit=MAX_LIVE)
+        kept = ports.TokenHash(hash=token.hash, prefix=token.prefix)
+        if await self._tokens.mint(workspace_id, kept, limit=1) is None:
+            raise credential_required()
         return token.text
 
     def _new_secret(self) -> bytes | None:
@@ -169,7 +172,7 @@ class Registry:
 
     async def heartbeat(self, principal: Principal, workspace_id: str, beat: Beat) -> None:
         """Take a sign of life: tell everybody, move the status if it says so, write it in the next batch."""
-        workspace = await self._find_for_beat(workspace_id)
+        workspace = await self._find_for_beat(principal, workspace_id)
         self._check_own(principal, workspace, workspace_id)
         if workspace is not None:
             await self._move_by(workspace, beat)
@@ -189,7 +192,7 @@ class Registry:
                 )
             )
 
-    async def _find_for_beat(self, workspace_id: str) -> Workspace | None:
+    async def _find_for_beat(self, principal: Principal, workspace_id: str) -> Workspace | None:
         """The workspace, or None while the database cannot say: its beat counts all the same."""
         try:
             workspace = await self._directory.find(workspace_id)
@@ -199,6 +202,7 @@ class Registry:
             log.warning("heartbeat_unchecked", workspace_id=workspace_id)
             return None
         if workspace is None:
+            self._check_own(principal, None, workspace_id)  # a stranger does not learn which ids there are
             raise unknown_workspace()
         return workspace
 

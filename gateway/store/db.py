@@ -27,7 +27,6 @@ __all__ = ["Database", "Json", "Row", "Transaction", "opened"]
 GRACE_S = 5.0
 """How much longer than the server's own limit a statement is waited for before the connection counts as dead."""
 
-
 AGAIN_S = 0.1
 """How long a cancelled statement gets to end before it is cancelled again."""
 

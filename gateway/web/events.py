@@ -91,7 +91,7 @@ class _Stream:
         self.done.set()
 
     def go_live(self, replayed: Position | None) -> None:
-        """Send what was held back, but for what the history already had; from here on frames are written as they come."""
+        """Send what was held back, but for what the history already had; from here on frames are written at once."""
         held, self._held = self._held or [], None
         self._replayed = replayed
         for heard in held:

@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from gateway.web import keys, render
+from gateway.web import answers, keys, render
 
 
 async def alive(request: web.Request) -> web.Response:
     """Answer as long as the process turns."""
-    return render.json({"status": "ok"})
+    return render.json(answers.Alive(status="ok"))
 
 
 async def ready(request: web.Request) -> web.Response:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -64,6 +64,13 @@ def _clean_path(text: str) -> str:
     return _one_line(text)
 
 
+def _no_secrets(given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Refused rather than dropped: who hands over a secret counts on it."""
+    if given:
+        raise ValueError("cannot be kept yet; configure the agent with them")
+    return given
+
+
 Line = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
 Url = Annotated[str, Field(max_length=2048), AfterValidator(_one_line)]
 Card = Annotated[dict[str, Any], AfterValidator(_shallow)]
@@ -105,8 +112,11 @@ class CreateWorkspace(Model):
     parent_id: Uuid | None = None
     budget_limit: Annotated[int, Field(ge=0, le=MAX_CENTS)] | None = Field(default=None, description="Cents a month.")
     max_concurrent_tasks: Annotated[int, Field(ge=1, le=1000)] = 1
-    delivery_mode: Annotated[str, Field(pattern="^push$")] | None = None
+    delivery_mode: Literal["push"] | None = None
     canvas: Canvas = Canvas()
+    secrets: Annotated[dict[str, Any] | None, AfterValidator(_no_secrets)] = Field(
+        default=None, description="Must be absent or empty: secrets of workspaces are not kept yet."
+    )
 
     def to_core(self) -> Wanted:
         """Return what the service takes."""
@@ -137,7 +147,7 @@ class Register(Model):
     id: Uuid
     url: Url | None = None
     agent_card: Card
-    delivery_mode: Annotated[str, Field(max_length=16)] | None = None
+    delivery_mode: Literal["push"] | None = None
 
     def to_core(self) -> Registration:
         """Return what the service takes."""

@@ -1,30 +1,62 @@
 """The routes and their models as an OpenAPI 3.1 document."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final, Literal
 
 import orjson
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
 
+from gateway.core.endings import Ending
+from gateway.core.envelope import CODES
+from gateway.core.refusals import Code
 from gateway.web.routes import Route, Scope
 
-_REFUSAL = {
+Schema = Mapping[str, Any]
+_Mode = Literal["validation", "serialization"]
+
+_UUID: Final[Schema] = {"type": "string", "format": "uuid"}
+_SECONDS: Final[Schema] = {"type": "number", "minimum": 0}
+_TEXT: Final[Schema] = {"type": "string"}
+_REFUSAL: Final[Schema] = {
     "type": "object",
-    "properties": {"error": {"type": ["string", "object"]}, "code": {"type": ["string", "integer"]}},
-    "required": ["error"],
+    "description": "What went wrong, for people, and its stable code, for programs; some refusals add fields.",
+    "properties": {"error": {"type": "string"}, "code": {"type": "string", "enum": sorted({*Code, *Ending})}},
+    "required": ["error", "code"],
+}
+_RPC_ERROR: Final[Schema] = {
+    "type": "object",
+    "description": "A call that cannot be read, as a JSON-RPC error with the stable code beside it.",
+    "properties": {
+        "jsonrpc": {"const": "2.0"},
+        "id": {},
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "integer", "enum": sorted(CODES)},
+                "message": {"type": "string"},
+                "data": {"type": "object", "properties": {"field": {"type": "string"}}},
+            },
+            "required": ["code", "message", "data"],
+        },
+        "code": {"type": "string", "enum": sorted(CODES.values())},
+    },
+    "required": ["jsonrpc", "id", "error", "code"],
+}
+_CALL: Final[Schema] = {
+    "type": "object",
+    "description": "A JSON-RPC request of A2A 0.2, 0.3 or 1.0; small faults of old clients are mended.",
+    "anyOf": [{"required": ["jsonrpc"]}, {"required": ["method"]}],
 }
 
 
 def document(routes: Iterable[Route], *, version: str) -> bytes:
     """Return the document."""
     rows = list(routes)
-    _, schemas = models_json_schema(
-        [(row.body, "validation") for row in rows if row.body is not None], ref_template="#/components/schemas/{model}"
-    )
+    schemas = _Schemas(rows)
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
-        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row)
+        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, schemas)
     whole = {
         "openapi": "3.1.0",
         "info": {
@@ -34,18 +66,37 @@ def document(routes: Iterable[Route], *, version: str) -> bytes:
         },
         "paths": paths,
         "components": {
-            "schemas": {**schemas.get("$defs", {}), "Refusal": _REFUSAL},
+            "schemas": {**schemas.definitions, "Refusal": _REFUSAL, "RpcError": _RPC_ERROR, "Call": _CALL},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
     return orjson.dumps(whole)
 
 
-def _operation(row: Route) -> dict[str, Any]:
+class _Schemas:
+    """The schemas of all bodies that come and go; those with a name are defined once and referred to."""
+
+    def __init__(self, rows: Sequence[Route]) -> None:
+        types: list[tuple[Any, _Mode, TypeAdapter[Any]]] = []
+        for row in rows:
+            if row.body is not None:
+                types.append((row.body, "validation", TypeAdapter(row.body)))
+            if row.gives is not None:
+                types.append((row.gives, "serialization", TypeAdapter(row.gives)))
+        by_type, shared = TypeAdapter.json_schemas(types, ref_template="#/components/schemas/{model}")
+        self._by_type = {kind: schema for (kind, _), schema in by_type.items()}
+        self.definitions: Schema = shared.get("$defs", {})
+
+    def of(self, kind: Any) -> Schema:
+        """Return the schema of one type."""
+        return self._by_type[kind]
+
+
+def _operation(row: Route, schemas: _Schemas) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": row.about,
         "operationId": f"{row.method.lower()} {row.path}",
-        "responses": {str(status): _response(status, row) for status in sorted(_statuses(row))},
+        "responses": {str(status): _response(status, row, schemas) for status in sorted(_statuses(row))},
     }
     if row.scope is not Scope.EVERYBODY:
         operation["security"] = [{"bearer": []}]
@@ -54,46 +105,61 @@ def _operation(row: Route) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if row.body is not None:
-        schema = {"$ref": f"#/components/schemas/{row.body.__name__}"}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": True, **_json(schemas.of(row.body))}
     elif row.a2a:
-        schema = {"type": "object", "description": "An A2A JSON-RPC request (v0.2, v0.3 or v1.0)."}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": True, **_json(_named("Call"))}
+        operation["responses"]["default"] = {"description": "Whatever else the agent answers."}
     return operation
 
 
 def _statuses(row: Route) -> set[int]:
-    statuses = {row.answers, *row.refuses}
+    statuses = {row.status, *row.refuses}
     if row.scope is not Scope.EVERYBODY:
         statuses |= {401, 403, 503}
+    if "{workspace_id}" in row.path:
+        statuses |= {404, 410}
     if row.body is not None or row.a2a:
         statuses |= {400, 408, 413}
     return statuses
 
 
-def _response(status: int, row: Route) -> dict[str, Any]:
+def _response(status: int, row: Route, schemas: _Schemas) -> dict[str, Any]:
     description = HTTPStatus(status).phrase
-    if status >= 400:
-        schema = {"$ref": "#/components/schemas/Refusal"}
-        return {"description": description, "content": {"application/json": {"schema": schema}}}
-    media = "text/event-stream" if row.stream else "application/json"
-    return {"description": description, "content": {media: {}}}
+    if status >= 400 and row.scope is not Scope.EVERYBODY:
+        refusal = _named("Refusal")
+        if row.a2a and status == HTTPStatus.BAD_REQUEST:
+            refusal = {"anyOf": [refusal, _named("RpcError")]}
+        return {"description": description, **_json(refusal)}
+    if row.stream:
+        return {"description": description, "content": {"text/event-stream": {}}}
+    if row.a2a:
+        return {"description": "The agent's answer, as it is.", "content": {"*/*": {}}}
+    return {"description": description, **_json({} if row.gives is None else schemas.of(row.gives))}
+
+
+def _json(schema: Schema) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema}}}
+
+
+def _named(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _parameters(row: Route) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
     if "{workspace_id}" in row.path:
-        schema: dict[str, Any] = {"type": "string", "format": "uuid"}
-        parameters.append({"name": "workspace_id", "in": "path", "required": True, "schema": schema})
+        parameters.append({"name": "workspace_id", "in": "path", "required": True, "schema": _UUID})
     if row.a2a:
-        parameters.append(_header("X-Workspace-ID", "The calling workspace; it must agree with the token."))
-        parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling."))
-        parameters.append(_header("A2A-Version", "The protocol version of the message."))
+        parameters.append(_header("X-Workspace-ID", "The calling workspace; it must agree with the token.", _UUID))
+        parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling.", _SECONDS))
+        parameters.append(_header("A2A-Version", "The protocol version of the message.", _TEXT))
     if row.stream:
-        parameters.append(_header("Last-Event-ID", "The last event seen; what has happened since is sent first."))
-        parameters.append({"name": "last_event_id", "in": "query", "schema": {"type": "string"}})
+        parameters.append(
+            _header("Last-Event-ID", "The last event seen; what has happened since is sent first.", _TEXT)
+        )
+        parameters.append({"name": "last_event_id", "in": "query", "schema": _TEXT})
     return parameters
 
 
-def _header(name: str, about: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": about, "schema": {"type": "string"}}
+def _header(name: str, about: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": about, "schema": schema}

@@ -1,17 +1,15 @@
 """What runtimes ask for: register, heartbeat, update-card."""
 
-from typing import Any
-
 from aiohttp import web
 
-from gateway.web import keys, models, parse, render
+from gateway.web import answers, keys, models, parse, render
 
 
 async def register(request: web.Request) -> web.Response:
     """Say where an agent listens and what it can do."""
     said = await parse.body(request, models.Register)
     registered = await request.app[keys.REGISTRY].register(parse.principal(request), said.to_core())
-    answer: dict[str, Any] = {"status": "registered", "delivery_mode": registered.delivery_mode}
+    answer: answers.Registered = {"status": "registered", "delivery_mode": "push"}
     if registered.auth_token is not None:
         answer["auth_token"] = registered.auth_token
     if registered.inbound_secret is not None:
@@ -23,11 +21,11 @@ async def heartbeat(request: web.Request) -> web.Response:
     """Take a sign of life."""
     beat = await parse.body(request, models.Heartbeat)
     await request.app[keys.REGISTRY].heartbeat(parse.principal(request), str(beat.workspace_id), beat.to_core())
-    return render.json({"status": "ok"})
+    return render.json(answers.Alive(status="ok"))
 
 
 async def update_card(request: web.Request) -> web.Response:
     """Take a new card."""
     said = await parse.body(request, models.UpdateCard)
     await request.app[keys.REGISTRY].update_card(parse.principal(request), str(said.workspace_id), said.agent_card)
-    return render.json({"status": "updated"})
+    return render.json(answers.Updated(status="updated"))

@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.core.endings import JSON, Answer
 from gateway.core.refusals import Refusal
 from gateway.core.workspaces import Workspace
+from gateway.web import answers
 from gateway.web.refusals import STATUS
 
 
@@ -25,7 +26,10 @@ def refusal(refused: Refusal) -> web.Response:
     status = STATUS[refused.code]
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return json(refused.to_json(), status=status, headers=headers)
+    response = json(refused.to_json(), status=status, headers=headers)
+    if status in (408, 413):
+        response.force_close()  # the rest of the body is not waited for
+    return response
 
 
 def answer(ended: Answer) -> web.Response:
@@ -33,14 +37,14 @@ def answer(ended: Answer) -> web.Response:
     return web.Response(body=ended.body, status=ended.status, headers=ended.headers)
 
 
-def workspace(one: Workspace) -> dict[str, Any]:
+def workspace(one: Workspace) -> answers.Workspace:
     """Return a workspace as everybody may see it who may see it."""
     return {
         "id": one.id,
         "name": one.name,
         "role": one.role,
         "tier": one.tier,
-        "status": one.status.value,
+        "status": one.status,
         "agent_card": one.agent_card,
         "url": one.url,
         "parent_id": one.parent_id,

@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from gateway.web import a2a, events, health, models, registry, workspaces
+from gateway.web import a2a, answers, events, health, models, registry, workspaces
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -27,15 +27,20 @@ class Scope(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Route:
-    """One row. `refuses`: the statuses it may answer besides the 4xx that its scope and body imply."""
+    """One row.
+
+    `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
+    besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with an event stream.
+    """
 
     method: str
     path: str
     handler: Handler
     scope: Scope
     about: str
-    answers: int = 200
+    status: int = 200
     body: type[BaseModel] | None = None
+    gives: Any = None
     refuses: tuple[int, ...] = ()
     a2a: bool = False
     stream: bool = False
@@ -43,53 +48,66 @@ class Route:
 
 S = Scope
 ROUTES: Final[tuple[Route, ...]] = (
-    Route(method="GET", path="/healthz", handler=health.alive, scope=S.EVERYBODY, about="Is the process alive?"),
-    Route(method="GET", path="/health", handler=health.alive, scope=S.EVERYBODY, about="Is the process alive?"),
-    Route(method="GET", path="/readyz", handler=health.ready, scope=S.EVERYBODY, refuses=(503,), about="May calls be sent here?"),
-    Route(method="GET", path="/openapi.json", handler=health.openapi, scope=S.INSPECTOR, about="These routes and their models."),
     Route(
-        method="POST", path="/registry/register", handler=registry.register, scope=S.RUNTIME, body=models.Register,
-        refuses=(404, 410, 503), about="An agent says where it listens and what it can do.",
+        method="GET", path="/healthz", handler=health.alive, scope=S.EVERYBODY,
+        gives=answers.Alive, about="Is the process alive?",
     ),
     Route(
-        method="POST", path="/registry/heartbeat", handler=registry.heartbeat, scope=S.RUNTIME, body=models.Heartbeat,
-        refuses=(404, 410, 503), about="A sign of life.",
+        method="GET", path="/health", handler=health.alive, scope=S.EVERYBODY,
+        gives=answers.Alive, about="Is the process alive?",
     ),
     Route(
-        method="POST", path="/registry/update-card", handler=registry.update_card, scope=S.RUNTIME, body=models.UpdateCard,
-        refuses=(404, 410, 503), about="A new agent card.",
+        method="GET", path="/readyz", handler=health.ready, scope=S.EVERYBODY, refuses=(503,),
+        gives=answers.Ready, about="May calls be sent here?",
     ),
     Route(
-        method="POST", path="/workspaces", handler=workspaces.create, scope=S.OPERATOR, body=models.CreateWorkspace,
-        answers=201, refuses=(503,), about="Make a workspace; the answer shows its first token, once.",
+        method="GET", path="/openapi.json", handler=health.openapi, scope=S.INSPECTOR,
+        about="These routes and their models.",
     ),
     Route(
-        method="GET", path="/workspaces", handler=workspaces.list_all, scope=S.OPERATOR, refuses=(503,),
-        about="All workspaces that are not removed.",
+        method="POST", path="/registry/register", handler=registry.register, scope=S.RUNTIME, refuses=(404, 410),
+        body=models.Register, gives=answers.Registered, about="An agent says where it listens and what it can do.",
     ),
     Route(
-        method="GET", path="/workspaces/{workspace_id}", handler=workspaces.get, scope=S.NEIGHBOUR, refuses=(404, 410, 503),
-        about="One workspace.",
+        method="POST", path="/registry/heartbeat", handler=registry.heartbeat, scope=S.RUNTIME, refuses=(404, 410),
+        body=models.Heartbeat, gives=answers.Alive, about="A sign of life.",
     ),
     Route(
-        method="POST", path="/workspaces/{workspace_id}/tokens", handler=workspaces.mint_token, scope=S.OWNER, answers=201,
-        refuses=(404, 410, 429, 503), about="A new token of a workspace, shown once.",
+        method="POST", path="/registry/update-card", handler=registry.update_card, scope=S.RUNTIME, refuses=(404, 410),
+        body=models.UpdateCard, gives=answers.Updated, about="A new agent card.",
+    ),
+    Route(
+        method="POST", path="/workspaces", handler=workspaces.create, scope=S.OPERATOR, status=201,
+        body=models.CreateWorkspace, gives=answers.Created,
+        about="Make a workspace; the answer shows its first token, once.",
+    ),
+    Route(
+        method="GET", path="/workspaces", handler=workspaces.list_all, scope=S.OPERATOR,
+        gives=list[answers.Workspace], about="All workspaces that are not removed.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}", handler=workspaces.get, scope=S.NEIGHBOUR,
+        gives=answers.Workspace, about="One workspace.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/tokens", handler=workspaces.mint_token, scope=S.OWNER,
+        status=201, gives=answers.Token, refuses=(429,), about="A new token of a workspace, shown once.",
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/metrics", handler=workspaces.usage, scope=S.OWNER,
-        refuses=(404, 410, 503), about="What a workspace has used today (UTC).",
+        gives=answers.Usage, about="What a workspace has used today (UTC).",
     ),
     Route(
-        method="GET", path="/workspaces/{workspace_id}/events/stream", handler=events.stream, scope=S.OWNER, stream=True,
-        refuses=(404, 410, 503), about="What happens in a workspace, live, as server-sent events.",
+        method="GET", path="/workspaces/{workspace_id}/events/stream", handler=events.stream, scope=S.OWNER,
+        stream=True, about="What happens in a workspace, live, as server-sent events.",
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a", handler=a2a.call, scope=S.CALLER, a2a=True,
-        refuses=(402, 404, 410, 502, 503, 504), about="An A2A JSON-RPC call, forwarded to the workspace's agent.",
+        refuses=(402, 502, 504), about="An A2A JSON-RPC call, forwarded to the workspace's agent.",
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a/", handler=a2a.call, scope=S.CALLER, a2a=True,
-        refuses=(402, 404, 410, 502, 503, 504), about="The same, for clients that add a slash.",
+        refuses=(402, 502, 504), about="The same, for clients that add a slash.",
     ),
 )  # fmt: skip
 """The routes, in the order in which people read them."""

@@ -1,12 +1,9 @@
 """What operators ask for: workspaces, their tokens, their usage."""
 
-from dataclasses import asdict
-from typing import Any
-
 from aiohttp import web
 
 from gateway.services.workspaces import Created
-from gateway.web import keys, models, parse, render
+from gateway.web import answers, keys, models, parse, render
 
 
 async def create(request: web.Request) -> web.Response:
@@ -32,22 +29,33 @@ async def mint_token(request: web.Request) -> web.Response:
     workspace_id = parse.workspace_id(request)
     token = await request.app[keys.WORKSPACES].mint_token(workspace_id)
     message = "Keep this token: it is not shown again."
-    return render.json({"auth_token": token, "workspace_id": workspace_id, "message": message}, status=201)
+    return render.json(answers.Token(auth_token=token, workspace_id=workspace_id, message=message), status=201)
 
 
 async def usage(request: web.Request) -> web.Response:
     """Show what a workspace has used today (UTC)."""
-    return render.json(asdict(await request.app[keys.WORKSPACES].usage_today(parse.workspace_id(request))))
+    used = await request.app[keys.WORKSPACES].usage_today(parse.workspace_id(request))
+    return render.json(
+        answers.Usage(calls=used.calls, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+    )
 
 
-def _created(created: Created, base: str) -> dict[str, Any]:
-    shown: dict[str, Any] = {"id": created.workspace_id, "status": created.status.value}
+def _created(created: Created, base: str) -> answers.Created:
+    shown: answers.Created = {
+        "id": created.workspace_id,
+        "status": created.status,
+        "connection": _connection(created, base),
+    }
     if created.external:
         shown["external"] = True
+    return shown
+
+
+def _connection(created: Created, base: str) -> answers.Connection:
     register, heartbeat = f"{base}/registry/register", f"{base}/registry/heartbeat"
     card = '{"name": "my agent"}'
     body = f'{{"id": "{created.workspace_id}", "url": "http://AGENT_HOST:PORT/", "agent_card": {card}}}'
-    shown["connection"] = {
+    return {
         "workspace_id": created.workspace_id,
         "platform_url": base,
         "auth_token": created.token,
@@ -64,4 +72,3 @@ def _created(created: Created, base: str) -> dict[str, Any]:
             f'httpx.post("{heartbeat}", headers=headers, json={{"workspace_id": "{created.workspace_id}"}})\n'
         ),
     }
-    return shown

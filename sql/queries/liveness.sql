@@ -1,16 +1,18 @@
 -- name: record
--- One statement for a batch of beats, oldest first for a workspace; ages are seconds before now, so that no replica's clock counts.
+-- One statement for a batch of beats, one a workspace; ages are seconds before now, so that no replica's clock counts.
+-- What was spent stays as it was when a beat does not say: it bounds a budget.
 insert into liveness as l (workspace_id, last_heartbeat_at, last_sign_at, active_tasks, current_task, error_rate,
                            sample_error, uptime_seconds, monthly_spend, runtime_state)
 select b.workspace_id, now() - make_interval(secs => b.age_s),
        case when b.sign_age_s is not null then now() - make_interval(secs => b.sign_age_s) end,
        coalesce(b.active_tasks, 0), b.current_task, coalesce(b.error_rate, 0), b.sample_error,
-       coalesce(b.uptime_seconds, 0), coalesce(b.monthly_spend, 0), b.runtime_state
+       coalesce(b.uptime_seconds, 0), coalesce(b.monthly_spend, k.monthly_spend, 0), b.runtime_state
   from jsonb_to_recordset(%(beats)s) as b (
            workspace_id uuid, age_s double precision, sign_age_s double precision, active_tasks integer,
            current_task text, error_rate double precision, sample_error text, uptime_seconds bigint,
            monthly_spend bigint, runtime_state text)
   join workspaces w on w.id = b.workspace_id and w.status <> 'removed'
+  left join liveness k on k.workspace_id = b.workspace_id
  order by b.workspace_id
 on conflict (workspace_id) do update
    set last_heartbeat_at = greatest(l.last_heartbeat_at, excluded.last_heartbeat_at),

@@ -11,6 +11,12 @@ from typing import IO
 
 READY_S = 20.0
 STOP_S = 20.0
+_CROWDED = """
+import os, sys
+for number in range(3, int(sys.argv[1])):
+    os.dup2(0, number)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 class DidNotStart(AssertionError):
@@ -64,12 +70,24 @@ class GatewayProcess:
 
 
 @asynccontextmanager
-async def started(*arguments: str, env: Mapping[str, str], ready: bool = True) -> AsyncIterator[GatewayProcess]:
-    """Run `a2a-gateway ARGUMENTS`; killed at the end if it still runs."""
+async def started(
+    *arguments: str,
+    env: Mapping[str, str],
+    ready: bool = True,
+    module: str = "gateway",
+    first_file: int = 0,
+) -> AsyncIterator[GatewayProcess]:
+    """Run `python -m MODULE ARGUMENTS`; killed at the end if it still runs.
+
+    first_file: the lowest file descriptor that it can open; those below are taken.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "A2A_", "ADMIN_"))}
+    command = ["-m", module, *arguments]
+    if first_file:
+        command = ["-c", _CROWDED, str(first_file), *command]
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway", *arguments,
+            sys.executable, *command,
             env={**kept, **env}, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
         )  # fmt: skip
         gateway = GatewayProcess(process, log)

@@ -32,14 +32,24 @@ class Bench:
         self.loop = cast(VirtualLoop, asyncio.get_running_loop())
 
     async def silent_call(
-        self, workspace: str = "w", *, idle_s: float = 10, limit_s: float | None = None, limit: Clock = Clock.CEILING
+        self,
+        workspace: str = "w",
+        *,
+        idle_s: float = 10,
+        limit_s: float | None = None,
+        limit: Clock = Clock.CEILING,
+        touches: Sequence[float] = (),
     ) -> tuple[Clock, float]:
         """Return which clock ended a call that is never answered, and after how many seconds."""
         started = self.loop.time()
-        with pytest.raises(ClockExpired) as caught:
-            async with self.clocks.watch(workspace, idle_s=idle_s, limit_s=limit_s, limit=limit):
+        try:
+            async with self.clocks.watch(workspace, idle_s=idle_s, limit_s=limit_s, limit=limit) as watch:
+                for after_s in touches:
+                    self.loop.call_later(after_s, watch.touch)
                 await asyncio.Event().wait()
-        return caught.value.clock, self.loop.time() - started
+        except ClockExpired as expired:
+            return expired.clock, self.loop.time() - started
+        raise AssertionError("the block ended by itself")
 
     def later(self, after_s: float, what: str = "w") -> None:
         """Show life of a workspace in a while."""
@@ -91,15 +101,9 @@ async def test_a_sign_of_life_from_before_the_call_neither_shortens_nor_lengthen
 
 
 async def test_bytes_of_its_own_answer_keep_a_call_alive_and_no_other(bench: Bench):
-    async with asyncio.TaskGroup() as group:
-        other = group.create_task(bench.silent_call())
-        with pytest.raises(ClockExpired):
-            async with bench.clocks.watch("w", idle_s=10, limit_s=None, limit=Clock.CEILING) as watch:
-                await asyncio.sleep(8)
-                watch.touch()
-                await asyncio.Event().wait()
-        assert bench.loop.time() == pytest.approx(18)
-    assert other.result() == (Clock.IDLE, pytest.approx(10))
+    answered, other = await asyncio.gather(bench.silent_call(touches=[8]), bench.silent_call())
+    assert answered == (Clock.IDLE, pytest.approx(18))
+    assert other == (Clock.IDLE, pytest.approx(10))
 
 
 @pytest.mark.parametrize("limit", [Clock.DEADLINE, Clock.CEILING])
@@ -116,8 +120,9 @@ async def test_a_total_time_shorter_than_the_idle_time_ends_the_call_first(bench
 
 
 async def test_what_the_database_heard_keeps_a_call_alive(bench: Bench):
-    bench.liveness.answer = lambda _: {"w": 4.0 if bench.loop.time() < 11 else 100.0}
-    assert await bench.silent_call() == (Clock.IDLE, pytest.approx(16))
+    bench.liveness.takes_s = 1.0
+    bench.liveness.answer = lambda _: {"w": 4.0 if bench.loop.time() < 12 else 100.0}
+    assert await bench.silent_call() == (Clock.IDLE, pytest.approx(17))
     assert len(bench.liveness.asked) == 2
 
 
@@ -134,10 +139,27 @@ async def test_who_becomes_a_suspect_while_the_database_is_asked_is_asked_about_
     assert [after_s for _, after_s in endings] == [pytest.approx(11), pytest.approx(12)]
 
 
+async def test_who_is_answered_before_the_question_is_not_asked_about(bench: Bench):
+    bench.liveness.takes_s = 1.0
+    async with asyncio.TaskGroup() as group:
+        group.create_task(bench.silent_call("a"))
+        async with bench.clocks.watch("b", idle_s=10.5, limit_s=None, limit=Clock.CEILING):
+            await asyncio.sleep(10.7)
+    assert bench.liveness.asked == [["a"]]
+
+
 async def test_a_sign_of_life_while_the_database_is_asked_counts(bench: Bench):
     bench.liveness.takes_s = 1.0
+    bench.liveness.answer = lambda _: {"w": 100.0}
     bench.later(10.5)
     assert await bench.silent_call() == (Clock.IDLE, pytest.approx(21.5))
+
+
+async def test_a_call_that_is_answered_while_the_database_is_asked_is_left_alone(bench: Bench):
+    bench.liveness.takes_s = 1.0
+    async with bench.clocks.watch("w", idle_s=10, limit_s=None, limit=Clock.CEILING):
+        await asyncio.sleep(10.5)
+    await asyncio.sleep(10)
 
 
 async def test_the_total_time_holds_while_the_database_is_asked(bench: Bench):

@@ -112,6 +112,13 @@ async def database(open_database: Opener) -> AsyncIterator[db.Database]:
 
 
 @pytest.fixture
+async def migrated(open_database: Opener, migrated_database_url: str) -> AsyncIterator[db.Database]:
+    """A database that goes with the test, with the schema in it."""
+    async with open_database(migrated_database_url) as database:
+        yield database
+
+
+@pytest.fixture
 def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
     """Wait until a condition holds; it is asked 100 times a second, for ten seconds at most."""
 

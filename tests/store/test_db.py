@@ -96,7 +96,8 @@ async def test_the_socket_may_change_while_connecting(open_database, network):
     assert plain.connections >= 8
 
 
-async def test_the_second_address_is_tried_when_the_first_does_not_answer(open_database, network):
+@pytest.mark.parametrize("addresses", ["127.0.0.2,127.0.0.1", "127.0.0.1,127.0.0.2"])
+async def test_the_address_that_answers_is_found(open_database, network, addresses):
     _, url = network
-    async with open_database(f"{url}&host=one,two&hostaddr=127.0.0.2,127.0.0.1", pool_size=1) as database:
+    async with open_database(f"{url}&host=one,two&hostaddr={addresses}", pool_size=1) as database:
         assert await database.fetch_one("SELECT 1 AS one") == {"one": 1}

@@ -114,7 +114,7 @@ async def test_what_still_runs_when_the_pool_closes_stops_on_the_server(
     open_database, watcher, eventually, monkeypatch
 ):
     monkeypatch.setattr(pool, "RECOVER_S", 0.1)
-    async with open_database() as database:
+    async with open_database(statement_timeout_s=60.0) as database:
         task = asyncio.get_running_loop().create_task(database.execute("SELECT pg_sleep(30)"))
         await eventually(watcher.running)
     (outcome,) = await asyncio.gather(task, return_exceptions=True)

@@ -108,6 +108,14 @@ def test_a_migration_that_fails_leaves_nothing_of_itself_and_keeps_those_before(
     assert pending(empty_database_url, folder=folder) == ["0002.second"]
 
 
+def test_a_migration_that_cannot_be_noted_has_not_happened(empty_database_url, folder, write, ask):
+    write("0001.first", "CREATE TABLE first ();")
+    write("0002.second", "CREATE TABLE second (); DROP TABLE _yoyo_log;")
+    with pytest.raises(StoreError, match="_yoyo_log"):
+        migrate(empty_database_url, folder=folder)
+    assert tables(ask) == {"first"}
+
+
 def test_a_migration_may_run_outside_a_transaction(empty_database_url, folder, write, ask):
     write("0001.first", "CREATE TABLE first (n int);")
     write("0002.index", "-- transactional: false\nCREATE INDEX CONCURRENTLY first_n ON first (n);")

@@ -1,0 +1,117 @@
+"""The bodies that the gateway answers with: the shapes that handlers fill and that /openapi.json shows."""
+
+from datetime import datetime
+from typing import Any, Final, Literal, NotRequired
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from gateway.core.workspaces import Status
+
+EXACT: Final = ConfigDict(extra="forbid")
+"""What is not described here is not answered."""
+
+
+@with_config(EXACT)
+class Alive(TypedDict):
+    """`GET /healthz` and an accepted heartbeat."""
+
+    status: Literal["ok"]
+
+
+@with_config(EXACT)
+class Ready(TypedDict):
+    """`GET /readyz`."""
+
+    ready: bool
+    database: Literal["up", "down"]
+    bus: Literal["up", "down"]
+    draining: bool
+
+
+@with_config(EXACT)
+class Registered(TypedDict):
+    """`POST /registry/register`; the token only when one had to be minted, the secret only where they are kept."""
+
+    status: Literal["registered"]
+    delivery_mode: Literal["push"]
+    auth_token: NotRequired[str]
+    platform_inbound_secret: NotRequired[str]
+
+
+@with_config(EXACT)
+class Updated(TypedDict):
+    """`POST /registry/update-card`."""
+
+    status: Literal["updated"]
+
+
+@with_config(EXACT)
+class Connection(TypedDict):
+    """How the agent of a new workspace gets in touch; the token is shown here and never again."""
+
+    workspace_id: str
+    platform_url: str
+    auth_token: str
+    registry_endpoint: str
+    heartbeat_endpoint: str
+    curl_register_template: str
+    python_snippet: str
+
+
+@with_config(EXACT)
+class Created(TypedDict):
+    """`POST /workspaces`."""
+
+    id: str
+    status: Status
+    external: NotRequired[Literal[True]]
+    connection: Connection
+
+
+@with_config(EXACT)
+class Workspace(TypedDict):
+    """A workspace as everybody may see it who may see it. Money is cents."""
+
+    id: str
+    name: str
+    role: str | None
+    tier: int
+    status: Status
+    agent_card: Any
+    url: str | None
+    parent_id: str | None
+    active_tasks: int
+    max_concurrent_tasks: int
+    last_error_rate: float
+    last_sample_error: str | None
+    uptime_seconds: int
+    current_task: str | None
+    runtime: str
+    workspace_dir: str | None
+    delivery_mode: str
+    x: float
+    y: float
+    collapsed: bool
+    budget_limit: int | None
+    monthly_spend: int
+    last_heartbeat_at: datetime | None
+    runtime_metadata: dict[str, Any]
+
+
+@with_config(EXACT)
+class Token(TypedDict):
+    """`POST /workspaces/{id}/tokens`."""
+
+    auth_token: str
+    workspace_id: str
+    message: str
+
+
+@with_config(EXACT)
+class Usage(TypedDict):
+    """`GET /workspaces/{id}/metrics`."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int

@@ -1,0 +1,105 @@
+"""What stands in two places says the same: refusals, endings, settings, events and routes."""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Final
+
+import pytest
+
+from events.event import CATALOGUE
+from gateway import settings
+from gateway.core import endings
+from gateway.core.endings import Clock, Ending, Outcome
+from gateway.core.refusals import Code
+from gateway.web.refusals import STATUS
+from gateway.web.routes import ROUTES
+from tests.harness.cast import GOOD
+from tests.harness.source import ROOT, below
+
+README: Final = (ROOT / "README.md").read_text()
+OUTCOMES: Final[Mapping[Ending, Outcome]] = {
+    Ending.COMPLETED: endings.Answered(status=200, headers={}, body=b"{}"),
+    Ending.AGENT_ERROR: endings.Answered(status=500, headers={}, body=b"no"),
+    Ending.AGENT_BUSY: endings.Answered(status=429, headers={}, body=b""),
+    Ending.AGENT_UNREACHABLE: endings.NotConnected(),
+    Ending.IDLE_TIMEOUT: endings.Expired(clock=Clock.IDLE),
+    Ending.AGENT_RESET: endings.Reset(),
+    Ending.TRUNCATED: endings.Cut(status=200),
+    Ending.RESPONSE_TOO_LARGE: endings.TooLarge(),
+    Ending.DEADLINE: endings.Expired(clock=Clock.DEADLINE),
+    Ending.CEILING: endings.Expired(clock=Clock.CEILING),
+    Ending.BUS_LOST: endings.Expired(clock=Clock.BUS_LOST),
+    Ending.GATEWAY_SHUTDOWN: endings.Stopped(),
+    Ending.INTERNAL: endings.Broke(),
+}
+"""What brings each ending about."""
+
+
+def row_of(ending: Ending) -> str:
+    """The README's line about an ending."""
+    [row] = [line for line in README.splitlines() if line.startswith("|") and f"`{ending.value}`" in line]
+    return row
+
+
+def settings_table() -> str:
+    """The table of settings as the README has to have it."""
+    rows = ["| setting | default | |", "|---|---|---|"]
+    for one in settings.describe():
+        default = f"{one.default} {one.unit}".strip() if one.default else ""
+        rows.append(f"| `{one.name}` | {default} | {one.about} |")
+    return "\n".join(rows)
+
+
+def published() -> Iterator[str]:
+    """The names in services and in the table of moves that look like an event's."""
+    for module in (*below("gateway/services"), *below("gateway/core")):
+        yield from (text for text in module.texts if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z]+)+", text))
+
+
+def codes_used() -> Iterator[str]:
+    """The members of Code in calls: refusals that are made, not tables about them."""
+    for module in below("gateway"):
+        for node in ast.walk(module.tree):
+            match node:
+                case ast.Call(args=arguments):
+                    for argument in arguments:
+                        match argument:
+                            case ast.Attribute(value=ast.Name(id="Code"), attr=name):
+                                yield name
+
+
+def test_every_refusal_has_its_status_and_is_used():
+    assert set(STATUS) == set(Code)
+    assert all(status >= HTTPStatus.BAD_REQUEST for status in STATUS.values())
+    assert set(codes_used()) == {code.name for code in Code}
+
+
+def test_every_route_has_a_good_body_to_start_from():
+    assert list(GOOD) == [f"{route.method} {route.path}" for route in ROUTES]
+    for route in ROUTES:
+        assert (GOOD[f"{route.method} {route.path}"] is not None) == (route.body is not None or route.a2a)
+
+
+@pytest.mark.parametrize("ending", Ending)
+def test_every_ending_is_in_the_readme_with_what_its_caller_gets(ending: Ending):
+    ended = endings.classify(OUTCOMES[ending])
+    assert ended.ending is ending
+    if ending is Ending.COMPLETED:
+        return  # the agent's own answer
+    shown, answer = row_of(ending).split("|")[1], ended.answer
+    assert shown.strip().startswith(str(answer.status)) or ending is Ending.AGENT_ERROR
+    assert "`Retry-After`" not in shown or "Retry-After" in answer.headers
+    assert "`outcome: unknown`" not in shown or b'"outcome":"unknown"' in answer.body
+    assert "`delivery_confirmed`" not in shown or b'"delivery_confirmed":' in answer.body
+
+
+def test_the_readme_shows_every_setting_as_it_is():
+    shown = re.search(r"<!-- settings -->\n(.*?)\n?<!-- /settings -->", README, re.DOTALL)
+    assert shown is not None
+    assert shown[1] == settings_table(), f"the README's table of settings should be:\n{settings_table()}"
+
+
+def test_every_event_that_is_published_is_in_the_catalogue_and_the_other_way_round():
+    assert set(published()) == set(CATALOGUE)

@@ -1,0 +1,40 @@
+"""What schemathesis is told of this gateway: a workspace that exists, and which server errors are in order."""
+
+import os
+from typing import Any
+
+import schemathesis
+
+TARGET = os.environ["TARGET_WORKSPACE"]
+AGENT_URL = os.environ["TARGET_AGENT_URL"]
+UUID_CHARS = 36
+
+
+@schemathesis.hook
+def map_path_parameters(context: Any, path_parameters: Any) -> Any:
+    """Let every second workspace that is asked for be one that exists."""
+    if path_parameters and _is_even(path_parameters.get("workspace_id")):
+        path_parameters["workspace_id"] = TARGET
+    return path_parameters
+
+
+@schemathesis.hook
+def map_body(context: Any, body: Any) -> Any:
+    """Let it register and beat, too, and stay where it is."""
+    if isinstance(body, dict):
+        for name in ("id", "workspace_id"):
+            if _is_even(body.get(name)):
+                body[name] = TARGET
+                if "url" in body:
+                    body["url"] = AGENT_URL
+    return body
+
+
+def _is_even(id_: Any) -> bool:
+    return isinstance(id_, str) and len(id_) == UUID_CHARS and id_[-1] in "02468ace"
+
+
+@schemathesis.check
+def nothing_breaks(ctx: Any, response: Any, case: Any) -> None:
+    """An agent, a datastore or a clock may be at fault, the gateway's own code may not."""
+    assert response.status_code < 500 or response.status_code in (502, 503, 504)

@@ -1,0 +1,102 @@
+"""What the tests of the services share: a migrated database with its stores, and a bus that can be looked at."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from events.bus import Bus
+from gateway.core.workspaces import Status
+from gateway.ports import NewWorkspace, TokenHash
+from gateway.services.tasks import Tasks
+from gateway.store import db
+from gateway.store.activity import ActivityStore
+from gateway.store.changes import ChangeStore
+from gateway.store.liveness import LivenessStore
+from gateway.store.tokens import TokenStore
+from gateway.store.workspaces import WorkspaceStore
+from tests.services.memory import Channel, Heard
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[Tasks]:
+    """Tasks that end with the test, and of which none may have died."""
+    async with Tasks() as tasks:
+        yield tasks
+    assert tasks.deaths == 0
+
+
+@pytest.fixture
+def channel() -> Channel:
+    return Channel()
+
+
+@pytest.fixture
+async def bus(tasks: Tasks, channel: Channel) -> Bus:
+    bus = Bus(channel, capacity=10_000)
+    tasks.spawn(bus.run(), "bus")
+    return bus
+
+
+@pytest.fixture
+def heard(bus: Bus, channel: Channel) -> Heard:
+    return Heard(bus, channel)
+
+
+class Stores:
+    """The real ones, on one database."""
+
+    def __init__(self, database: db.Database) -> None:
+        self.database = database
+        self.workspaces = WorkspaceStore(database)
+        self.tokens = TokenStore(database)
+        self.liveness = LivenessStore(database)
+        self.activity = ActivityStore(database)
+        self.changes = ChangeStore(database)
+
+    async def make(self, status: Status = Status.ONLINE, token: bytes | None = None, **fields: Any) -> str:
+        """Write a workspace in this state and return its id."""
+        id_ = str(uuid4())
+        first = None if token is None else TokenHash(hash=token, prefix="12345678")
+        born = Status.ONLINE if status is Status.REMOVED else status
+        await self.workspaces.create(NewWorkspace(id=id_, name="one", status=born, runtime="external", **fields), first)
+        if status is Status.REMOVED:
+            await self.remove(id_)
+        return id_
+
+    async def remove(self, workspace_id: str) -> None:
+        query = "update workspaces set status = 'removed', removed_at = now() where id = %(id)s"
+        await self.database.execute(query, id=workspace_id)
+
+    async def ask(self, query: str, **params: Any) -> Any:
+        """The only value of the only row."""
+        row = await self.database.fetch_one(query, **params)
+        assert row is not None
+        [value] = row.values()
+        return value
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """Opens one more replica's connections to the same database."""
+
+    open: Callable[[], Awaitable[Stores]]
+
+
+@pytest.fixture
+async def replicas(tasks: Tasks, migrated_database_url: str) -> AsyncIterator[Replicas]:
+    async with AsyncExitStack() as stack:
+
+        async def open_one() -> Stores:
+            opened = db.opened(migrated_database_url, pool_size=3, statement_timeout_s=10.0, spawn=tasks.spawn)
+            return Stores(await stack.enter_async_context(opened))
+
+        yield Replicas(open=open_one)
+
+
+@pytest.fixture
+async def stores(replicas: Replicas) -> Stores:
+    return await replicas.open()

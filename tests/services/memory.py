@@ -1,0 +1,160 @@
+"""The services' surroundings in memory, for tests of the order of the steps: they can be away, or refuse."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from events.bus import Bus
+from events.event import CHANGED, Event
+from gateway.core.endings import Outcome
+from gateway.core.workspaces import Workspace
+from gateway.ports import Change, Outbound, StoreUnavailable
+
+
+class Clock:
+    """A clock that the test turns. Seconds."""
+
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+class Away:
+    """What can be away: `turn` is passed before each answer."""
+
+    def __init__(self) -> None:
+        self.away = False
+
+    async def turn(self) -> None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise StoreUnavailable("away")
+
+
+class Workspaces(Away):
+    """Those that exist."""
+
+    def __init__(self, *some: Workspace) -> None:
+        super().__init__()
+        self.rows = {one.id: one for one in some}
+        self.asked: list[str] = []
+
+    async def find(self, workspace_id: str) -> Workspace | None:
+        self.asked.append(workspace_id)
+        await self.turn()
+        return self.rows.get(workspace_id)
+
+
+class Tokens(Away):
+    """Whose they are, by hash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owners: dict[bytes, str] = {}
+        self.asked = 0
+
+    async def find_owner(self, token_hash: bytes) -> str | None:
+        self.asked += 1
+        await self.turn()
+        return self.owners.get(token_hash)
+
+
+class Batches(Away):
+    """Takes batches of heartbeats or rows; refuses one in which `refuses` finds a row, with the error it returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[list[Mapping[str, Any]]] = []
+        self.tries = 0
+        self.refuses: Any = lambda row: None
+        self.during: Any = lambda: None
+
+    async def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.tries += 1
+        self.during()
+        await self.turn()
+        for row in rows:
+            error = self.refuses(row)
+            if error is not None:
+                raise error
+        self.taken.append(list(rows))
+
+    @property
+    def rows(self) -> list[Mapping[str, Any]]:
+        return [row for batch in self.taken for row in batch]
+
+
+class Changes(Away):
+    """A list of changes that the test fills: each look returns one of the given batches."""
+
+    def __init__(self, *looks: Sequence[Change]) -> None:
+        super().__init__()
+        self.looks = list(looks)
+        self.since: list[str] = []
+        self.cleaned = 0
+
+    async def horizon(self) -> str:
+        await self.turn()
+        return "0"
+
+    async def list_since(self, horizon: str) -> tuple[Sequence[Change], str]:
+        await self.turn()
+        self.since.append(horizon)
+        return self.looks.pop(0) if self.looks else [], str(len(self.since))
+
+    async def forget_old(self) -> None:
+        self.cleaned += 1
+
+
+class Dispatcher:
+    """Calls no agent: each call ends as `outcome` says, once `gate` is open."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome: Outcome | Exception = outcome
+        self.sent: list[Outbound] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def send(self, outbound: Outbound) -> Outcome:
+        self.sent.append(outbound)
+        await self.gate.wait()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class Channel:
+    """A link to nowhere that keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    async def send(self, events: Sequence[Event], first_sequence: int) -> None:
+        self.events += events
+
+
+class Heard:
+    """What was published since the last look, without the wake-ups of the caches, which are counted."""
+
+    def __init__(self, bus: Bus, channel: Channel) -> None:
+        self._bus = bus
+        self._channel = channel
+        self.wake_ups = 0
+
+    async def __call__(self) -> list[Event]:
+        assert await self._bus.drain(5)
+        events, self._channel.events = self._channel.events, []
+        self.wake_ups += sum(one.type == CHANGED for one in events)
+        return [one for one in events if one.type != CHANGED]
+
+    async def names(self) -> list[str]:
+        return [one.type for one in await self()]
+
+    async def one(self, type_: str) -> tuple[Event, Any]:
+        """The only one of this type, and its payload."""
+        [found] = [one for one in await self() if one.type == type_]
+        return found, orjson.loads(found.payload)

@@ -1,0 +1,124 @@
+import pytest
+
+from gateway.core.callers import Admin, Anonymous, Holder, Local, Stranger
+from gateway.core.refusals import Code, Refusal
+from gateway.core.tokens import hash_token, mint
+from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S, Identity
+from tests.services.memory import Clock, Tokens
+
+ID = "00000000-0000-4000-8000-00000000000a"
+ADMIN = "the operator's own token"
+GOOD = mint().text
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store() -> Tokens:
+    store = Tokens()
+    store.owners[hash_token(GOOD)] = ID
+    return store
+
+
+@pytest.fixture
+def identity(store, clock) -> Identity:
+    return Identity(store, admin_token=ADMIN, open_locally=False, ttl_s=10, now=clock)
+
+
+async def unavailable(identity: Identity, bearer: str, stale_s: float) -> bool:
+    try:
+        await identity.tell(bearer, stale_s=stale_s)
+    except Refusal as refused:
+        return refused.code is Code.PLATFORM_UNAVAILABLE
+    return False
+
+
+@pytest.mark.parametrize(
+    ("bearer", "admin_token", "open_locally", "principal"),
+    [
+        (None, ADMIN, False, Anonymous()),
+        (None, None, False, Anonymous()),
+        (None, None, True, Local()),
+        (ADMIN, ADMIN, False, Admin()),
+        (ADMIN, None, False, Stranger()),
+        (ADMIN, None, True, Stranger()),
+        (ADMIN[:-1], ADMIN, False, Stranger()),
+        (ADMIN + " ", ADMIN, False, Stranger()),
+        (GOOD, ADMIN, False, Holder(workspace_id=ID)),
+        (GOOD, None, True, Holder(workspace_id=ID)),
+        (GOOD[:-1], ADMIN, False, Stranger()),
+        ("", ADMIN, False, Stranger()),
+        ("\udcff\ud800", ADMIN, False, Stranger()),
+        ("ключ", ADMIN, False, Stranger()),
+    ],
+)
+async def test_who_a_bearer_is(store, bearer, admin_token, open_locally, principal):
+    identity = Identity(store, admin_token=admin_token, open_locally=open_locally, ttl_s=10)
+    assert await identity.tell(bearer) == principal
+
+
+async def test_a_token_is_asked_about_once_until_it_is_old_or_forgotten(identity, store, clock):
+    for _ in range(3):
+        await identity.tell(GOOD)
+    assert store.asked == 1
+    clock.at += 11
+    await identity.tell(GOOD)
+    assert store.asked == 2
+    identity.forget(hash_token(GOOD).hex())
+    await identity.tell(GOOD)
+    assert store.asked == 3
+
+
+async def test_a_revoked_token_is_a_strangers_as_soon_as_the_change_is_told(identity, store):
+    await identity.tell(GOOD)
+    store.owners.clear()
+    assert await identity.tell(GOOD) == Holder(workspace_id=ID)
+    identity.forget(hash_token(GOOD).hex())
+    assert await identity.tell(GOOD) == Stranger()
+
+
+async def test_the_operator_needs_no_database(identity, store):
+    store.away = True
+    assert await identity.tell(ADMIN) == Admin()
+    assert await identity.tell(None) == Anonymous()
+
+
+async def test_while_the_database_is_away_a_token_seen_valid_is_good_for_calls_and_longer_for_heartbeats(
+    identity, store, clock
+):
+    await identity.tell(GOOD)
+    seen = clock.at
+    store.away = True
+    for age_s, for_calls, for_beats in (
+        (11, True, True),
+        (CALL_STALE_S - 0.1, True, True),
+        (CALL_STALE_S, False, True),
+        (BEAT_STALE_S - 0.1, False, True),
+        (BEAT_STALE_S, False, False),
+    ):
+        clock.at = seen + age_s
+        assert await unavailable(identity, GOOD, CALL_STALE_S) is not for_calls, age_s
+        assert await unavailable(identity, GOOD, BEAT_STALE_S) is not for_beats, age_s
+    assert (CALL_STALE_S, BEAT_STALE_S) == (30, 15 * 60)
+
+
+async def test_a_use_while_the_database_is_away_does_not_make_a_token_any_younger(identity, store, clock):
+    await identity.tell(GOOD)
+    store.away = True
+    for _ in range(2):
+        clock.at += 16
+        last = await unavailable(identity, GOOD, CALL_STALE_S)
+    assert last
+
+
+async def test_while_the_database_is_away_nobody_can_say_whose_an_unknown_or_revoked_token_is(identity, store):
+    store.away = True
+    assert await unavailable(identity, "never seen", BEAT_STALE_S)
+    store.away = False
+    await identity.tell(GOOD)
+    store.away = True
+    identity.forget(hash_token(GOOD).hex())
+    assert await unavailable(identity, GOOD, BEAT_STALE_S)

@@ -1,0 +1,367 @@
+"""A call's steps, with an agent that is only an outcome."""
+
+import asyncio
+from uuid import uuid4
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+from structlog.testing import capture_logs
+
+from events.bus import Bus
+from gateway.core.address import Reach
+from gateway.core.callers import Admin, Holder
+from gateway.core.endings import (
+    Answer,
+    Answered,
+    Broke,
+    Clock,
+    Cut,
+    Ending,
+    Expired,
+    NotConnected,
+    Reset,
+    Stopped,
+    TooLarge,
+)
+from gateway.core.refusals import Code, Refusal
+from gateway.core.workspaces import RuntimeMetadata, Status, Workspace
+from gateway.services.activity import ActivityLog
+from gateway.services.admission import Admission
+from gateway.services.directory import Directory
+from gateway.services.proxy import Asked, Proxy, Times
+from gateway.services.tasks import Tasks
+from gateway.store.vault import FernetVault, new_key
+from tests.harness.world import eventually
+from tests.services.memory import Batches, Channel, Dispatcher, Heard, Workspaces
+
+TARGET, CALLER, MUTE, UNSAFE, GONE = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(5))
+VAULT = FernetVault(new_key().encode())
+REPLY = b'{"jsonrpc":"2.0","id":"1","result":{"kind":"message","usage":{"input_tokens":3,"output_tokens":4}}}'
+DONE = Answered(status=200, headers={"Content-Type": "application/json"}, body=REPLY)
+MESSAGE = {"role": "user", "messageId": "m-1", "parts": [{"kind": "text", "text": "hi"}]}
+BODY = orjson.dumps({"jsonrpc": "2.0", "id": "1", "method": "message/send", "params": {"message": MESSAGE}})
+FAILURES = [
+    (Answered(status=500, headers={}, body=b""), Ending.AGENT_ERROR),
+    (Answered(status=429, headers={}, body=b""), Ending.AGENT_BUSY),
+    (NotConnected(), Ending.AGENT_UNREACHABLE),
+    (NotConnected(unsafe=True), Ending.AGENT_UNREACHABLE),
+    (Reset(), Ending.AGENT_RESET),
+    (Cut(status=200), Ending.TRUNCATED),
+    (TooLarge(), Ending.RESPONSE_TOO_LARGE),
+    *((Expired(clock=clock), Ending(clock)) for clock in Clock),
+    (Stopped(), Ending.GATEWAY_SHUTDOWN),
+    (Broke(), Ending.INTERNAL),
+]
+
+
+def workspace(id_: str, **fields: object) -> Workspace:
+    return Workspace(**{"id": id_, "name": "one", "status": Status.ONLINE, "url": "http://127.0.0.1:1/", **fields})
+
+
+class Switchboard:
+    """A proxy, and all that it speaks to."""
+
+    def __init__(self, bus: Bus, channel: Channel, tasks: Tasks, *, capacity: int = 100) -> None:
+        self.workspaces = Workspaces(
+            workspace(TARGET),
+            workspace(CALLER),
+            workspace(MUTE, url=None, status=Status.AWAITING_AGENT),
+            workspace(UNSAFE, url="http://169.254.169.254/"),
+            workspace(GONE, status=Status.REMOVED),
+        )
+        self.heard = Heard(bus, channel)
+        self.rows = Batches()
+        self.activity = ActivityLog(self.rows, bus, capacity=100, every_s=1)
+        self.dispatcher = Dispatcher(DONE)
+        self.tasks = tasks
+        self.proxy = Proxy(
+            admission=Admission(Directory(self.workspaces, ttl_s=300)),
+            dispatcher=self.dispatcher,
+            activity=self.activity,
+            bus=bus,
+            vault=VAULT,
+            reach=Reach.SAME_NETWORK,
+            times=Times(idle_s=300, ceiling_s=1800, max_s=3600),
+            capacity=capacity,
+            spawn=tasks.spawn,
+        )
+
+    async def call(self, *, caller: str | None = None, to: str = TARGET, body: bytes = BODY, **headers: str) -> Answer:
+        """Call as a browser of the operator, or as a workspace."""
+        asked = Asked(
+            call_id=str(uuid4()),
+            request_id="r-1",
+            target_id=to,
+            principal=Admin() if caller is None else Holder(workspace_id=caller),
+            claimed=None,
+            peer="192.0.2.1",
+            headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
+            body=body,
+        )
+        return await self.proxy.call(asked)
+
+    async def ended(self) -> None:
+        """Wait for the last call's bookkeeping."""
+        await eventually(lambda: self.proxy.in_flight == 0)
+
+    async def written(self) -> list:
+        await self.ended()
+        await self.activity.flush()
+        return self.rows.rows
+
+    async def refusal(self, **asked: str) -> Refusal:
+        with pytest.raises(Refusal) as refused:
+            await self.call(**asked)
+        return refused.value
+
+
+@pytest.fixture
+def board(bus, channel, tasks) -> Switchboard:
+    return Switchboard(bus, channel, tasks)
+
+
+async def test_a_browsers_call_gives_one_row_and_tells_everybody_of_the_answer(board):
+    answer = await board.call()
+    assert (answer.status, answer.body) == (200, REPLY)
+    [row] = await board.written()
+    assert (row["workspace_id"], row["activity_type"], row["source_id"], row["target_id"]) == (
+        TARGET,
+        "a2a_receive",
+        None,
+        TARGET,
+    )
+    assert (row["method"], row["status"], row["summary"]) == ("message/send", "ok", "message/send: completed")
+    assert (row["calls"], row["input_tokens"], row["output_tokens"]) == (1, 3, 4)
+    assert (row["request_body"], row["response_body"]) == (orjson.loads(BODY), orjson.loads(REPLY))
+    logged, response, ended = await board.heard()
+    assert [one.type for one in (logged, response, ended)] == ["ACTIVITY_LOGGED", "A2A_RESPONSE", "CALL_ENDED"]
+    assert orjson.loads(response.payload)["response_body"] == orjson.loads(REPLY)
+    told = orjson.loads(ended.payload)
+    assert (told["call_id"], told["ending"], told["status"]) == (row["call_id"], "completed", 200)
+    assert board.dispatcher.sent[0].call_id == row["call_id"]
+
+
+async def test_a_workspaces_call_gives_a_row_on_either_side_and_no_answer_to_browsers(board):
+    await board.call(caller=CALLER)
+    received, sent = await board.written()
+    assert [(row["workspace_id"], row["activity_type"]) for row in (received, sent)] == [
+        (TARGET, "a2a_receive"),
+        (CALLER, "a2a_send"),
+    ]
+    for row in (received, sent):
+        assert (row["source_id"], row["target_id"], row["call_id"]) == (CALLER, TARGET, received["call_id"])
+    assert (received["calls"], sent["calls"]) == (1, 0), "one call is counted once"
+    assert [(one.type, one.workspace_id) for one in await board.heard()] == [
+        ("ACTIVITY_LOGGED", TARGET),
+        ("ACTIVITY_LOGGED", CALLER),
+        ("CALL_ENDED", TARGET),
+    ]
+
+
+async def test_a_workspace_that_calls_itself_has_one_row(board):
+    await board.call(caller=TARGET, to=TARGET)
+    assert [row["activity_type"] for row in await board.written()] == ["a2a_receive"]
+
+
+async def test_an_answer_is_a_sign_of_its_agent_and_a_call_one_of_its_caller(board):
+    await board.call()
+    assert [(one.type, one.workspace_id) for one in await board.heard() if one.sign] == [("A2A_RESPONSE", TARGET)]
+    await board.call(caller=CALLER)
+    assert [(one.type, one.workspace_id) for one in await board.heard() if one.sign] == [("ACTIVITY_LOGGED", CALLER)]
+
+
+@pytest.mark.parametrize(("outcome", "ending"), FAILURES, ids=lambda value: str(value)[:40])
+async def test_a_call_that_fails_is_told_and_written_and_no_sign_of_its_agent(board, outcome, ending):
+    board.dispatcher.outcome = outcome
+    await board.call()
+    [row] = await board.written()
+    assert (row["summary"], row["response_body"]) == (f"message/send: {ending.value}", None)
+    assert row["status"] == ("ok" if ending in (Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE) else "error")
+    heard = await board.heard()
+    assert [one.type for one in heard] == ["ACTIVITY_LOGGED", "CALL_ENDED"]
+    assert orjson.loads(heard[1].payload)["ending"] == ending.value
+    assert not any(one.sign for one in heard), "the gateway's own writing keeps no call alive"
+
+
+def test_every_ending_but_the_good_one_has_been_tried():
+    assert {ending for _, ending in FAILURES} == set(Ending) - {Ending.COMPLETED}
+
+
+async def test_a_bug_in_the_dispatch_is_an_ending_too_and_nobody_waits_for_ever(board):
+    board.dispatcher.outcome = ZeroDivisionError("a bug")
+    with capture_logs() as logs:
+        answer = await board.call()
+    assert (answer.status, orjson.loads(answer.body)["code"]) == (500, "internal")
+    assert "call_broke" in [entry["event"] for entry in logs]
+    assert [row["summary"] for row in await board.written()] == ["message/send: internal"]
+
+
+async def test_a_caller_that_goes_away_does_not_stop_its_call(board, tasks):
+    board.dispatcher.gate.clear()
+    caller = tasks.spawn(board.call(), "caller")
+    await eventually(lambda: board.dispatcher.sent)
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert (caller.cancelled(), board.proxy.in_flight) == (True, 1)
+    board.dispatcher.gate.set()
+    [row] = await board.written()
+    assert row["summary"] == "message/send: completed"
+    assert await board.heard.names() == ["ACTIVITY_LOGGED", "A2A_RESPONSE", "CALL_ENDED"]
+
+
+async def test_past_the_capacity_callers_are_asked_to_come_back_and_are_taken_when_there_is_room(bus, channel, tasks):
+    board = Switchboard(bus, channel, tasks, capacity=2)
+    board.dispatcher.gate.clear()
+    callers = [tasks.spawn(board.call(), "caller") for _ in range(2)]
+    await eventually(lambda: board.proxy.in_flight == 2)
+    refused = await board.refusal()
+    assert (refused.code, refused.retry_after_s) == (Code.OVERLOADED, 2)
+    board.dispatcher.gate.set()
+    await asyncio.gather(*callers)
+    await board.ended()
+    assert (await board.call()).status == 200
+
+
+async def test_the_capacity_holds_for_those_that_are_admitted_at_the_same_moment(bus, channel, tasks):
+    board = Switchboard(bus, channel, tasks, capacity=2)
+    board.dispatcher.gate.clear()
+    outcomes: list[object] = []
+
+    async def caller() -> None:
+        try:
+            outcomes.append((await board.call()).status)
+        except Refusal as refused:
+            outcomes.append(refused.code)
+
+    callers = [tasks.spawn(caller(), "caller") for _ in range(5)]
+    await eventually(lambda: len(outcomes) == 3)
+    assert len(board.dispatcher.sent) == board.proxy.in_flight == 2
+    board.dispatcher.gate.set()
+    await asyncio.gather(*callers)
+    assert sorted(map(str, outcomes)) == ["200", "200", "overloaded", "overloaded", "overloaded"]
+
+
+async def test_draining_lets_calls_end_and_takes_no_new_ones(board, tasks):
+    board.dispatcher.gate.clear()
+    caller = tasks.spawn(board.call(), "caller")
+    await eventually(lambda: board.proxy.in_flight == 1)
+    draining = tasks.spawn(board.proxy.drain(30), "drain")
+    await asyncio.sleep(0)
+    refused = await board.refusal()
+    assert (refused.code, refused.retry_after_s) == (Code.DRAINING, 5)
+    assert not draining.done()
+    board.dispatcher.gate.set()
+    await draining
+    assert (await caller).status == 200
+    assert repr(board.proxy) == "<Proxy in_flight=0>"
+
+
+async def test_what_does_not_end_while_draining_ends_as_a_shutdown_and_is_written(board, tasks):
+    board.dispatcher.gate.clear()
+    caller = tasks.spawn(board.call(), "caller")
+    await eventually(lambda: board.proxy.in_flight == 1)
+    await board.proxy.drain(0)
+    answer = await caller
+    assert (answer.status, orjson.loads(answer.body)["code"]) == (503, "gateway_shutdown")
+    assert [row["summary"] for row in await board.written()] == ["message/send: gateway_shutdown"]
+    await board.proxy.drain(30)
+
+
+@pytest.mark.parametrize(
+    ("to", "code", "fields"),
+    [
+        (MUTE, Code.NO_URL, {"status": "awaiting_agent"}),
+        (UNSAFE, Code.UNSAFE_URL, {}),
+        (GONE, Code.REMOVED, {"id": GONE, "removed_at": None}),
+        (str(uuid4()), Code.NOT_FOUND, {}),
+    ],
+)
+async def test_what_cannot_be_called_is_refused_before_anything_goes_out(board, to, code, fields):
+    refused = await board.refusal(to=to)
+    assert (refused.code, refused.fields) == (code, fields)
+    assert board.dispatcher.sent == []
+    assert await board.written() == []
+
+
+async def test_a_body_that_is_no_call_is_answered_as_json_rpc_and_goes_nowhere(board):
+    answer = await board.call(body=b"[")
+    assert (answer.status, orjson.loads(answer.body)["error"]["code"]) == (400, -32700)
+    assert (board.dispatcher.sent, board.proxy.in_flight) == ([], 0)
+
+
+async def test_the_agent_gets_the_bytes_that_were_sent_and_only_the_headers_it_may_see(board):
+    await board.call(
+        caller=CALLER, Authorization="Bearer x", Cookie="c", X_Custom="y", Accept="text/event-stream",
+        content_type="application/json; v=1", A2A_Version="0.3", traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
+    )  # fmt: skip
+    [outbound] = board.dispatcher.sent
+    assert outbound.body is BODY
+    headers = dict(outbound.headers)
+    assert headers.pop("traceparent").split("-")[1] == "a" * 32
+    assert headers == {
+        "Content-Type": "application/json; v=1",
+        "Accept": "text/event-stream",
+        "A2A-Version": "0.3",
+        "X-Request-ID": "r-1",
+        "X-A2A-Call-ID": outbound.call_id,
+        "X-Workspace-ID": CALLER,
+    }
+
+
+async def test_a_sealed_credential_goes_to_the_agent_unsealed_and_one_of_another_key_not_at_all(board):
+    board.workspaces.rows[TARGET] = workspace(TARGET, agent_auth=VAULT.seal("Bearer of the agent"))
+    await board.call(Authorization="Bearer of the caller")
+    assert board.dispatcher.sent[0].headers["Authorization"] == "Bearer of the agent"
+    foreign = FernetVault(new_key().encode()).seal("x")
+    board.workspaces.rows[MUTE] = workspace(MUTE, agent_auth=foreign)
+    with capture_logs() as logs:
+        await board.call(to=MUTE)
+    assert "Authorization" not in board.dispatcher.sent[1].headers
+    assert "agent_auth_unreadable" in [entry["event"] for entry in logs]
+
+
+@pytest.mark.parametrize(
+    ("caller", "timeout", "limit_s", "by_deadline"),
+    [
+        (None, None, None, False),
+        (CALLER, None, 1800, False),
+        (None, "2", 2, True),
+        (CALLER, "2", 2, True),
+        (None, "0", None, False),
+        (CALLER, "0", 3600, False),
+        (CALLER, "7200", 3600, False),
+    ],
+)
+async def test_how_long_a_call_may_take_follows_from_who_calls_and_what_it_asks(
+    board, caller, timeout, limit_s, by_deadline
+):
+    await board.call(caller=caller, **({} if timeout is None else {"X_Timeout": timeout}))
+    [outbound] = board.dispatcher.sent
+    assert (outbound.limit_s, outbound.by_deadline, outbound.idle_s) == (limit_s, by_deadline, 300)
+
+
+async def test_a_bad_timeout_is_refused_and_a_declared_silence_is_kept(board):
+    assert (await board.refusal(X_Timeout="soon")).code is Code.INVALID_REQUEST
+    board.workspaces.rows[TARGET] = workspace(TARGET, metadata=RuntimeMetadata(idle_timeout_s=7.5))
+    await board.call()
+    assert board.dispatcher.sent[0].idle_s == 7.5
+
+
+@given(st.binary(max_size=64) | st.just(b"[" * 900 + b"]" * 900) | st.just(b'"\\ud800"') | st.just(b"1" * 400))
+def test_whatever_an_agent_answers_the_call_ends_once_and_is_written(answered):
+    async def run() -> None:
+        async with Tasks() as tasks:
+            channel = Channel()
+            bus = Bus(channel, capacity=100)
+            tasks.spawn(bus.run(), "bus")
+            board = Switchboard(bus, channel, tasks)
+            board.dispatcher.outcome = Answered(status=200, headers={}, body=answered)
+            assert (await board.call()).body == answered
+            assert len(await board.written()) == 1
+            assert await board.heard.names() == ["ACTIVITY_LOGGED", "A2A_RESPONSE", "CALL_ENDED"]
+        assert tasks.deaths == 0
+
+    asyncio.run(run())
