@@ -37,7 +37,7 @@ ROWS = (
     Row(name="A2A_STATE_DIR", default="~/.local/state/a2a-agent", meaning="the folder that keeps token and secret"),
     Row(name="A2A_HEARTBEAT_SECONDS", default="30", meaning="seconds between heartbeats, 0.01 to 3600"),
     Row(name="A2A_DRAIN_SECONDS", default="2", meaning="seconds that running work gets when we stop, 0 to 3600"),
-    Row(name="A2A_STOP_WITH_STDIN", default="0", meaning="1: stop when standard input ends, as it does with our parent"),
+    Row(name="A2A_STOP_WITH_STDIN", default="0", meaning="1: stop when standard input ends"),
 )
 
 

@@ -104,6 +104,7 @@ def check_ip(address: str | IPv4Address | IPv6Address, reach: Reach) -> str | No
     return None if reason in reach.value else reason
 
 
+@lru_cache(8192)
 def check_url(url: str, reach: Reach, *, ports: frozenset[int] | None = None) -> Safe | Unsafe:
     """Return where the url leads, or why it must not be connected to.
 

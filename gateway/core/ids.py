@@ -1,16 +1,17 @@
 """What an id looks like, and how a new one is made."""
 
 import re
+from os import urandom
 from typing import Final
-from uuid import uuid4
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def new_id() -> str:
-    """Return a fresh UUID."""
-    return str(uuid4())
+    """Return a fresh random UUID (RFC 9562, version 4), quicker than `uuid.uuid4`: a call makes several."""
+    hexes = urandom(16).hex()
+    return f"{hexes[:8]}-{hexes[8:12]}-4{hexes[13:16]}-a{hexes[17:20]}-{hexes[20:]}"
 
 
 def find_uuid(text: str) -> str | None:

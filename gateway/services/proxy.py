@@ -28,6 +28,9 @@ log = structlog.get_logger("gateway.proxy")
 FORWARDED: Final = ("Content-Type", "Accept", "A2A-Version", "A2A-Extensions", "X-A2A-Extensions")
 """The caller's headers that reach the agent; its credentials and cookies never do."""
 
+METHOD_CHARS: Final = 200
+"""How much of a method's name is shown and stored: it is the caller's word."""
+
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 
@@ -105,8 +108,8 @@ class Proxy:
         Once it is under way it goes on to its end, whether or not anybody still waits here for the answer.
         """
         self._check_room()
-        wanted_s = read_timeout(asked.headers.get("X-Timeout"))
         admitted = await self._admission.admit(asked.principal, asked.claimed, asked.target_id, peer=asked.peer)
+        wanted_s = read_timeout(asked.headers.get("X-Timeout"))
         message = envelope.normalise(asked.body, a2a_version=asked.headers.get("A2A-Version"), mint=new_id)
         if isinstance(message, envelope.BadEnvelope):
             return Answer(status=400, body=envelope.error_body(message), headers={"Content-Type": endings.JSON})
@@ -191,6 +194,8 @@ class Proxy:
     def _tell(self, call: _Call, ended: Ended) -> None:
         """Tell the world and write it down; nothing here waits."""
         target, asked, method = call.target, call.asked, call.message.method
+        if method is not None:
+            method = method[:METHOD_CHARS]
         duration_ms = round((monotonic() - call.started) * 1000)
         said = views.parse(ended.answer.body) if ended.ending is Ending.COMPLETED else None
         shown = views.view(ended.answer.body, said) if ended.ending is Ending.COMPLETED else None

@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Mapping
 from typing import Final, assert_never
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -18,6 +19,7 @@ from gateway.web.routes import Route, Scope
 
 log = structlog.get_logger("gateway.web")
 
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -61,6 +63,8 @@ async def _let_in(request: web.Request, route: Route) -> None:
         return
     stale_s = BEAT_STALE_S if route.scope is Scope.RUNTIME else CALL_STALE_S
     principal = await request.app[keys.IDENTITY].tell(parse.bearer(request), stale_s=stale_s)
+    if isinstance(principal, Local) and not _is_local(request):
+        principal = Anonymous()
     request[parse.PRINCIPAL] = principal
     match route.scope:
         case Scope.RUNTIME | Scope.CALLER:
@@ -82,6 +86,24 @@ async def _let_in(request: web.Request, route: Route) -> None:
                 raise not_allowed()
         case never:
             assert_never(never)
+
+
+def _is_local(request: web.Request) -> bool:
+    """Whether a request without a credential was meant for this machine by somebody on it.
+
+    A page of another site can make the browser of whoever runs `dev` send requests here: by their Origin they are told,
+    and by their Host where the site's own name was made to lead to loopback (DNS rebinding).
+    """
+    origin = request.headers.get("Origin")
+    hosts = [f"//{request.host}", *([origin] if origin is not None else [])]
+    return all(_hostname(host) in LOOPBACK_NAMES for host in hosts)
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _check_operator(principal: Principal) -> None:

@@ -23,6 +23,8 @@ _HOST: Final = re.compile(r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5}
 async def raw(request: web.Request) -> bytes:
     """Return the body; refuses one that is too large, takes too long to come or cannot be decoded."""
     try:
+        if request.content.is_eof():  # all of it came with the headers, as nearly always
+            return await request.read()
         async with asyncio.timeout(request.app[BODY_TIMEOUT]):
             return await request.read()
     except TimeoutError:

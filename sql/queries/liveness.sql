@@ -17,13 +17,12 @@ select b.workspace_id, now() - make_interval(secs => b.age_s),
 on conflict (workspace_id) do update
    set last_heartbeat_at = greatest(l.last_heartbeat_at, excluded.last_heartbeat_at),
        last_sign_at      = greatest(l.last_sign_at, excluded.last_sign_at),
-       active_tasks      = excluded.active_tasks,
-       current_task      = excluded.current_task,
-       error_rate        = excluded.error_rate,
-       sample_error      = excluded.sample_error,
-       uptime_seconds    = excluded.uptime_seconds,
-       monthly_spend     = excluded.monthly_spend,
-       runtime_state     = excluded.runtime_state;
+       (active_tasks, current_task, error_rate, sample_error, uptime_seconds, monthly_spend, runtime_state) = (
+           -- a batch of another replica may have brought a newer beat before
+           select n.active_tasks, n.current_task, n.error_rate, n.sample_error, n.uptime_seconds, n.monthly_spend,
+                  n.runtime_state
+             from (select excluded.* union all select l.*) n
+            order by n.last_heartbeat_at desc nulls last limit 1);
 
 -- name: touch
 -- A sign of life that is no heartbeat: a register, an update of the card.

@@ -23,7 +23,8 @@ select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l
 
 -- name: move
 -- One checked move of the status table in core/workspaces.py; no row: somebody else moved it first, or it may not.
-update workspaces set status = %(to)s, updated_at = now()
+update workspaces
+   set status = %(to)s, updated_at = now(), removed_at = case when %(to)s = 'removed' then now() end
  where id = %(id)s and status = any(%(sources)s)
 returning id;
 
