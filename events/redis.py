@@ -12,7 +12,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from events import frame
 from events.bus import LinkDown
@@ -61,31 +61,13 @@ class RedisBus:
 
     async def send(self, events: Sequence[Event], first_sequence: int) -> None:
         """Publish these in order, in one round trip; safe to repeat with the same numbers. Raises LinkDown."""
+        arguments: list[str | int | bytes] = [self._channel, self._journal_length, first_sequence + 1]
+        for event in events:
+            arguments += (1 if event.journalled else 0, frame.body(event))
         try:
-            try:
-                await self._pipeline(events, first_sequence)
-            except NoScriptError:
-                await self._client.script_load(_SCRIPT)
-                await self._pipeline(events, first_sequence)
+            await self._script(keys=(self._journal, self._last_sequence_key), args=arguments)
         except _AWAY as error:
             raise LinkDown from error
-
-    async def _pipeline(self, events: Sequence[Event], first_sequence: int) -> None:
-        pipeline = self._client.pipeline(transaction=False)
-        for place, event in enumerate(events):
-            await pipeline.evalsha(
-                self._script.sha,
-                2,
-                self._journal,
-                self._last_sequence_key,
-                self._channel,
-                first_sequence + place + 1,
-                first_sequence + 1,
-                1 if event.journalled else 0,
-                self._journal_length,
-                frame.body(event),
-            )
-        await pipeline.execute()
 
     # -- back
 

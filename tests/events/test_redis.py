@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from redis.exceptions import RedisError
 
 from events import frame, redis
 from events.bus import LinkDown
@@ -108,20 +107,27 @@ async def test_another_publisher_has_numbers_of_its_own(link, other_link):
     assert len(await journal(link)) == 2
 
 
-async def test_an_event_is_not_taken_before_the_one_that_it_follows(link, client, prefix):
-    """Within a batch one may fail (memory, a script that is unknown for a moment) and the next not."""
-    sent = [kept(0), kept(1), kept(2)]
-    await link.send(sent[:1], 0)
-    sha = await client.script_load(redis._SCRIPT)
-    [key] = await client.keys(f"{prefix}:publisher:*")
-    arguments = (f"{prefix}:events", 3, 2, 1, 100, frame.body(sent[2]))
-    with pytest.raises(RedisError, match="OUTOFORDER"):
-        await client.evalsha(sha, 2, f"{prefix}:journal", key, *arguments)
-    await link.send(sent[1:], 1)
-    assert [one.event for one in await journal(link)] == sent
+async def test_a_batch_is_taken_whole_or_not_at_all_when_memory_runs_out(link, client, prefix):
+    """The second batch begins below the limit and ends above it; the third begins above it."""
+    size = 60_000
+    first, second, third = ([event("TASK_UPDATED", ID, {"text": "x" * size})] * 200 for _ in range(3))
+    await link.send(first, 0)
+    used = (await client.info("memory"))["used_memory"]
+    await client.config_set("maxmemory", used + 200 * size * 3 // 2)  # a batch, as it comes in, and half of it again
+    try:
+        await link.send(second, 200)
+        with pytest.raises(LinkDown):
+            await link.send(third, 400)
+        assert len(await journal(link)) == 400
+    finally:
+        await client.config_set("maxmemory", 0)
+    await link.send(third, 400)
+    entries = await journal(link)
+    check_chain(entries)
+    assert len(entries) == 600
 
 
-async def test_a_batch_that_is_refused_in_the_middle_is_down_and_complete_after_a_retry(link, client, prefix):
+async def test_a_batch_that_is_refused_is_down_and_complete_after_a_retry(link, client, prefix):
     """The journal's key holds something else for a while: every script fails, and none is taken for sent."""
     sent = [kept(0), kept(1)]
     await client.set(f"{prefix}:journal", "not a stream")
@@ -191,7 +197,7 @@ async def test_a_message_that_is_no_frame_stops_no_listener(link, ear, client, p
     assert link.up
 
 
-async def test_a_listener_whose_connection_is_killed_connects_again_and_says_so(link, ear, client):
+async def test_a_listener_whose_connection_is_killed_connects_again_and_says_so(link, ear, client, prefix):
     await link.send([kept(0)], 0)
     await eventually(lambda: ear.heard)
     assert (link.up, ear.losses) == (True, [])

@@ -344,8 +344,8 @@ async def test_how_long_a_call_may_take_follows_from_who_calls_and_what_it_asks(
 
 
 async def test_a_bad_timeout_is_refused_and_a_declared_silence_is_kept(board):
-    assert (await board.refusal(X_Timeout="soon")).code is Code.INVALID_REQUEST
     board.workspaces.rows[TARGET] = workspace(TARGET, metadata=RuntimeMetadata(idle_timeout_s=7.5))
+    assert (await board.refusal(X_Timeout="soon")).code is Code.INVALID_REQUEST
     await board.call()
     assert board.dispatcher.sent[0].idle_s == 7.5
 

@@ -114,3 +114,11 @@ async def test_two_replicas_that_write_the_same_workspaces_do_not_block_each_oth
     batches = [[beat(id_) for id_ in order] for order in (some, some[::-1]) * 5]
     await asyncio.gather(*(store.record(batch) for batch in batches))
     assert len(await store.silence(some)) == 20
+
+
+async def test_a_late_batch_does_not_undo_a_newer_beat(store, workspaces, migrated):
+    one = await make(workspaces)
+    await store.record([beat(one, age_s=1, current_task="new", active_tasks=2, monthly_spend=7)])
+    await store.record([beat(one, age_s=5, current_task="old", active_tasks=1, monthly_spend=3)])
+    row = await migrated.fetch_one("select current_task, active_tasks, monthly_spend from liveness")
+    assert row == {"current_task": "new", "active_tasks": 2, "monthly_spend": 7}
