@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from events.event import Event
+from events.event import Event, gap
 
 log = structlog.get_logger("events.bus")
 
@@ -33,54 +33,67 @@ class Link(Protocol):
 class Bus:
     """Publishes events in the order in which they were given, without making anybody wait.
 
-    While Redis is away the newest `capacity` events wait; what does not fit is dropped, heartbeats and wake-ups first
-    (they are state, not history), and counted in `dropped`.
+    While Redis is away at most `capacity` events, of at most `capacity_bytes`, wait. Those that are state and not
+    history (heartbeats, probes) do not wait at all: the next one says it again. What else does not fit ends as one GAP
+    entry in its place, and is counted in `dropped`.
     """
 
-    def __init__(self, link: Link, *, capacity: int, retry_s: float = 0.2) -> None:
+    def __init__(self, link: Link, *, capacity: int, capacity_bytes: int, retry_s: float = 0.2) -> None:
         self._link = link
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
         self._retry_s = retry_s
         self._waiting: deque[Event] = deque()
+        self._waiting_bytes = 0
         self._batch: list[Event] = []
         """Taken from those that wait, and not yet known to have arrived; nothing is dropped from it any more."""
         self._sequence = 0  # of the batch's first event
+        self._hole = False
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self.away = False
         self.dropped = 0
+        self.failures = 0
 
     def __len__(self) -> int:
         return len(self._batch) + len(self._waiting)
 
     def __repr__(self) -> str:
-        return f"<Bus waiting={len(self)} dropped={self.dropped}>"
+        return f"<Bus waiting={len(self)} dropped={self.dropped} away={self.away}>"
 
     def publish(self, event: Event) -> None:
         """Hand an event over; never waits, never raises."""
-        if len(self) >= self._capacity and not self._make_room(event):
+        full = len(self) >= self._capacity or self._waiting_bytes >= self._capacity_bytes
+        if not event.journalled:
+            if not (self.away or full):
+                self._put(event)
+        elif full:
             self.dropped += 1
-            return
+            self._hole = True
+        else:
+            self._fill_hole()
+            self._put(event)
+
+    def _put(self, event: Event) -> None:
         self._waiting.append(event)
+        self._waiting_bytes += len(event.payload)
         self._idle.clear()
         self._wake.set()
 
-    def _make_room(self, event: Event) -> bool:
-        """Full: let go of the oldest event that is state and not history, for one that is."""
-        if not event.journalled:
-            return False
-        for place, waiting in enumerate(self._waiting):
-            if not waiting.journalled:
-                del self._waiting[place]
-                self.dropped += 1
-                return True
-        return False
+    def _fill_hole(self) -> None:
+        """Put a gap where events were dropped: before the next one that fits, or after all the others."""
+        if self._hole:
+            self._hole = False
+            self._put(gap("overflow"))
 
     async def run(self) -> None:
         """Send what waits, for ever; a batch that failed is sent again, under the same numbers, before any other."""
         while True:
             while self:  # at first: what an earlier run has left
                 await self._send()
+                if not self:
+                    self._fill_hole()
             self._idle.set()
             await self._wake.wait()
             self._wake.clear()
@@ -89,14 +102,25 @@ class Bus:
         """Send one batch, or wait a while after having tried."""
         if not self._batch:
             self._batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            self._waiting_bytes -= sum(len(event.payload) for event in self._batch)
         try:
             await self._link.send(self._batch, self._sequence)
         except LinkDown as error:
+            self.failures += 1
+            self._go_away()
             log.warning("bus_send_failed", waiting=len(self), error=type(error.__cause__ or error).__name__)
             await asyncio.sleep(self._retry_s)
             return
+        self.away = False
         self._sequence += len(self._batch)
         self._batch = []
+
+    def _go_away(self) -> None:
+        """Redis has gone: what is state and not history would be old when it is back."""
+        if not self.away:
+            self.away = True
+            self._waiting = deque(event for event in self._waiting if event.journalled)
+            self._waiting_bytes = sum(len(event.payload) for event in self._waiting)
 
     async def drain(self, within_s: float) -> bool:
         """Wait until all has been sent; False if it was not within that time."""

@@ -42,8 +42,14 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
 }
 """Every event that readers may see. Whether one of a kind that may be a sign is one, its publisher says."""
 
+GAP: Final = "GAP"
+"""In the journal: something that was published before this is missing. It concerns every workspace."""
+EVERYWHERE: Final = "*"
+"""In the place of a workspace: all of them."""
 CHANGED: Final = ".changed"
 """Not for readers: wakes the caches of every process, which then read the list of changes."""
+PROBE: Final = ".probe"
+"""Not for readers: published every few seconds, so that whoever does not hear one knows that it hears nothing."""
 
 
 def _now_ms() -> int:
@@ -64,7 +70,7 @@ class Event:
     def journalled(self) -> bool:
         """Whether it is kept for readers who come back."""
         kind = CATALOGUE.get(self.type)
-        return kind is not None and kind.journal
+        return self.type == GAP or (kind is not None and kind.journal)
 
 
 def event(type_: str, workspace_id: str, data: Mapping[str, Any], *, sign: bool = False) -> Event:
@@ -90,6 +96,16 @@ def event(type_: str, workspace_id: str, data: Mapping[str, Any], *, sign: bool 
 def changed() -> Event:
     """Return the wake-up for the caches of every process."""
     return Event(type=CHANGED, workspace_id="-", payload=b"{}")
+
+
+def probe(by: str, number: int) -> Event:
+    """Return a probe of this process."""
+    return Event(type=PROBE, workspace_id="-", payload=orjson.dumps({"by": by, "number": number}))
+
+
+def gap(reason: str) -> Event:
+    """Return the entry that stands for what could not be published, or is not in the journal any more."""
+    return Event(type=GAP, workspace_id=EVERYWHERE, payload=orjson.dumps({"reason": reason}))
 
 
 def shorten(data: Mapping[str, Any]) -> dict[str, Any]:

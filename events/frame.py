@@ -1,7 +1,7 @@
 """How an event travels through Redis: a header of eight words, then its exact JSON bytes."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from events.event import Event
@@ -12,7 +12,7 @@ _OTHER: Final = b"-"
 LIVE: Final = b"-"
 """In the place of an id: the event is not in the journal."""
 _PLACE: Final = rb"\d{1,20}-\d{1,20}"
-_WORD: Final = rb"[0-9A-Za-z._-]+"
+_WORD: Final = rb"[0-9A-Za-z._*-]+"
 _HEADER: Final = re.compile(
     rb"%b (-|%b) (%b) (%b) (%b) ([s-]) (\d{1,20}) (?=.)" % (VERSION, _PLACE, _PLACE, _WORD, _WORD)
 )
@@ -26,14 +26,34 @@ class MalformedFrame(ValueError):
 Position = tuple[int, int]
 """A place in the journal, comparable: the two numbers of a Redis stream id."""
 
+ORIGIN: Final[Position] = (0, 0)
+"""The place before the first entry."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """An event as it was heard. `id` is its place in the journal, None if it is not kept; `prev` the place before."""
+    """An event as it was heard. `place` is its own in the journal, None if it is not kept; `prev` the one before it."""
 
-    id: str | None
-    prev: str
+    place: Position | None
+    prev: Position
     event: Event
+    blocks: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """How it looks to readers, by style, once somebody has asked."""
+
+    @property
+    def id(self) -> str | None:
+        """The place as readers know it."""
+        return None if self.place is None else show(self.place)
+
+
+def show(place: Position) -> str:
+    """Return a place as Redis and readers write it."""
+    return f"{place[0]}-{place[1]}"
+
+
+def _read(text: bytes) -> Position:
+    left, _, right = text.partition(b"-")
+    return int(left), int(right)
 
 
 def find_position(text: str) -> Position | None:
@@ -65,7 +85,7 @@ def parse(raw: bytes) -> Frame:
         sign=flag == _SIGN,
         at_ms=int(at_ms),
     )
-    return Frame(id=None if id_ == LIVE else id_.decode(), prev=prev.decode(), event=event)
+    return Frame(place=None if id_ == LIVE else _read(id_), prev=_read(prev), event=event)
 
 
 def entry(id_: bytes, prev: bytes, rest: bytes) -> Frame:

@@ -1,85 +1,326 @@
-"""Who hears what in this process: every frame goes to the readers of its workspace."""
+"""Who hears what in this process: at once for those who keep up, from the ring for those who do not."""
 
-from collections import defaultdict
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, Protocol
 
-from events.event import CHANGED
-from events.frame import Frame
+import orjson
+
+from events.event import CHANGED, EVERYWHERE, GAP, PROBE, gap
+from events.frame import Frame, Position, show
+from events.ring import Lane, Ring
+
+COALESCE_S: Final = 0.01
+"""Writes to one reader are at least this far apart: what happens meanwhile goes out together."""
+SLICE_S: Final = 0.002
+"""The longest that writing to readers keeps the loop from everything else."""
 
 
-class Reader(Protocol):
-    """Somebody who listens. Called in the bus's own turn: must not wait and must not raise."""
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How readers of one kind want their events. Each function returns bytes ready for the wire, once wrapped."""
 
-    def deliver(self, frame: Frame) -> None:
-        """Take one frame."""
+    name: str
+    block: Callable[[Frame], bytes]
+    wrap: Callable[[bytes], bytes]
+    bus: Callable[[str], bytes]
+    gap: Callable[[str, str, str, str], bytes]
+    """Frames a loss: the reason, the id before it, the id after it, and where to read again."""
 
-    def resync(self, reason: str) -> None:
-        """Learn that frames may be missing from here on."""
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a reader wants to hear: of these workspaces, events of these types; None for all."""
+
+    workspaces: frozenset[str] | None = None
+    types: frozenset[str] | None = None
+
+    @property
+    def only(self) -> str | None:
+        """The one workspace that is wanted, if it is one."""
+        return next(iter(self.workspaces)) if self.workspaces is not None and len(self.workspaces) == 1 else None
+
+    def has(self, frame: Frame) -> bool:
+        """Return whether this frame is wanted; a gap always is."""
+        event = frame.event
+        if event.type == GAP:
+            return True
+        if self.workspaces is not None and event.workspace_id not in self.workspaces:
+            return False
+        return self.types is None or event.type in self.types
+
+
+class Sink(Protocol):
+    """Where a reader's bytes go. Called in the hub's own turn: must not wait and must not raise."""
+
+    def write(self, blob: bytes) -> bool:
+        """Write at once; False if enough is waiting to be read there: the rest is fetched with `pull`."""
+
+    def stir(self) -> None:
+        """Learn that there is something to pull."""
+
+
+class Subscription:
+    """One reader's place. It keeps up (`cursor` is None), or has a cursor into its channel's lane and pulls."""
+
+    __slots__ = ("_channel", "_since", "cursor", "sink")
+
+    def __init__(self, channel: "Channel", sink: Sink) -> None:
+        self._channel = channel
+        self._since: Position | None = None
+        self.sink = sink
+        self.cursor: int | None = None
+
+    def gap(self, reason: str, since: str) -> bytes:
+        """Return the block that tells of a loss up to the present."""
+        channel = self._channel
+        return channel.style.gap(reason, since, show(channel.newest), channel.resync)
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether it is written to at once."""
+        return self.cursor is None
+
+    def hold(self) -> None:
+        """Stop being written to, here in the present; go on by pulling."""
+        self.fall_behind(self._channel.served, None)
+
+    def rewind(self, place: Position) -> None:
+        """Go back to just after this place."""
+        self.fall_behind(self._channel.lane.after(place), place)
+
+    def fall_behind(self, cursor: int, since: Position | None) -> None:
+        """Stop being written to; go on by pulling from this cursor."""
+        self._channel.current.pop(self, None)
+        self.cursor = cursor
+        self._since = since
+
+    def pull(self, limit_bytes: int) -> bytes:
+        """Return the blocks that come next, of `limit_bytes` and one more at most; nothing once it keeps up again."""
+        channel, lane = self._channel, self._channel.lane
+        assert self.cursor is not None, "who keeps up has nothing to pull"
+        blocks: list[bytes] = []
+        if self.cursor < lane.start:
+            reached = lane[lane.start].prev if len(lane) else channel.newest
+            overrun = Frame(place=reached, prev=self._since or reached, event=gap("overrun"))
+            blocks.append(channel.block(overrun))
+            self.cursor, self._since = lane.start, reached
+        size = 0
+        while self.cursor < channel.served and size < limit_bytes:
+            frame = lane[self.cursor]
+            self.cursor += 1
+            self._since = frame.place
+            if channel.wanted.has(frame):
+                block = channel.block(frame)
+                blocks.append(block)
+                size += len(block)
+        if blocks:
+            return b"".join(blocks)
+        if self.cursor >= channel.served:
+            self.cursor = None
+            channel.current[self] = None
+        return b""
+
+
+class Channel:
+    """Readers who want the same in the same style; what those who keep up get is framed once, for all of them together.
+
+    `served` is the lane's cursor up to which they have been served, `window` what has come since.
+    """
+
+    def __init__(self, ring: Ring, wanted: Wanted, style: Style) -> None:
+        self._ring = ring
+        self.wanted = wanted
+        self.style = style
+        self.lane: Lane = ring.pin(wanted.only) if wanted.only is not None else ring.everything
+        self.served = self.lane.end
+        self.window: list[Frame] = []
+        self.current: dict[Subscription, None] = {}
+        self.subscriptions: dict[Subscription, None] = {}
+
+    @property
+    def newest(self) -> Position:
+        """The last place that this process has heard of."""
+        return self._ring.newest
+
+    def close(self) -> None:
+        """Let go of the lane."""
+        if self.wanted.only is not None:
+            self._ring.unpin(self.wanted.only)
+
+    @property
+    def resync(self) -> str:
+        """Where these readers read again after a loss."""
+        return "/workspaces" if self.wanted.only is None else f"/workspaces/{self.wanted.only}"
+
+    def block(self, frame: Frame) -> bytes:
+        """Return a frame's block, made once."""
+        if frame.event.type == GAP:
+            reason = orjson.loads(frame.event.payload)["reason"]
+            return self.style.gap(reason, show(frame.prev), frame.id or "", self.resync)
+        block = frame.blocks.get(self.style.name)
+        if block is None:
+            block = frame.blocks[self.style.name] = self.style.block(frame)
+        return block
+
+    def take_window(self) -> tuple[bytes, int]:
+        """Return what has come since the last time, for those who keep up, and the cursor after it."""
+        window, self.window = self.window, []
+        self.served = self.lane.end
+        return self.style.wrap(b"".join(map(self.block, window))), self.served
 
 
 class Hub:
-    """The readers of one process, by workspace.
+    """The readers of one process, and the ring they read from.
 
     on_sign hears every sign of life, on_change every wake-up for caches, and each of `taps` all events of one type.
     """
 
     def __init__(
         self,
+        ring: Ring,
         *,
         on_sign: Callable[[str], None],
         on_change: Callable[[], None],
         taps: Mapping[str, Callable[[Frame], None]] | None = None,
     ) -> None:
+        self.ring = ring
         self._on_sign = on_sign
         self._on_change = on_change
         self._taps = dict(taps or {})
-        self._readers: defaultdict[str, dict[Reader, None]] = defaultdict(dict)
-        self.cursor: str | None = None
-        """The journal's last id as this process has heard it."""
+        self._channels: dict[tuple[Wanted, str], Channel] = {}
+        self._by_workspace: dict[str, dict[Channel, None]] = {}
+        self._of_all: dict[Channel, None] = {}
+        self._changed: dict[Channel, None] = {}
+        self._some = asyncio.Event()
+        self._advanced = asyncio.Event()
+        self.readers = 0
+        self.fallen_behind = 0
 
     def __repr__(self) -> str:
-        return f"<Hub workspaces={len(self._readers)} readers={self.readers}>"
+        return f"<Hub readers={self.readers} channels={len(self._channels)} ring={self.ring!r}>"
 
     @property
-    def readers(self) -> int:
-        """How many listen."""
-        return sum(len(readers) for readers in self._readers.values())
+    def lagging(self) -> int:
+        """Readers that do not keep up."""
+        return self.readers - sum(len(channel.current) for channel in self._channels.values())
+
+    # -- readers
 
     @contextmanager
-    def listening(self, workspace_id: str, reader: Reader) -> Iterator[None]:
-        """Let this reader hear one workspace for as long as the block lasts."""
-        self._readers[workspace_id][reader] = None
+    def subscribed(self, wanted: Wanted, style: Style, sink: Sink) -> Iterator[Subscription]:
+        """Let a reader hear what it wants for as long as the block lasts; it begins in the present."""
+        key = (wanted, style.name)
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._channels[key] = self._open(wanted, style)
+        subscription = Subscription(channel, sink)
+        channel.subscriptions[subscription] = channel.current[subscription] = None
+        self.readers += 1
         try:
-            yield
+            yield subscription
         finally:
-            readers = self._readers[workspace_id]
-            readers.pop(reader, None)
-            if not readers:
-                del self._readers[workspace_id]
+            self.readers -= 1
+            channel.current.pop(subscription, None)
+            del channel.subscriptions[subscription]
+            if not channel.subscriptions:
+                self._close(channel, key)
 
-    def hear(self, frame: Frame) -> None:
-        """Give one frame to everybody it concerns."""
+    def _open(self, wanted: Wanted, style: Style) -> Channel:
+        channel = Channel(self.ring, wanted, style)
+        if wanted.workspaces is None:
+            self._of_all[channel] = None
+        else:
+            for workspace_id in wanted.workspaces:
+                self._by_workspace.setdefault(workspace_id, {})[channel] = None
+        return channel
+
+    def _close(self, channel: Channel, key: tuple[Wanted, str]) -> None:
+        del self._channels[key]
+        self._changed.pop(channel, None)
+        self._of_all.pop(channel, None)
+        for workspace_id in channel.wanted.workspaces or ():
+            channels = self._by_workspace[workspace_id]
+            del channels[channel]
+            if not channels:
+                del self._by_workspace[workspace_id]
+        channel.close()
+
+    async def reached(self, place: Position, within_s: float) -> bool:
+        """Wait until this process has heard of a place that a reader knows from elsewhere; False if it does not."""
+        try:
+            async with asyncio.timeout(within_s):
+                while self.ring.newest < place:
+                    self._advanced.clear()
+                    await self._advanced.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # -- frames
+
+    def hear(self, frame: Frame, *, breaks: bool = False) -> None:
+        """Take the next frame. breaks: a gap that this process has found by itself."""
         event = frame.event
-        self.cursor = frame.id or frame.prev
+        if frame.place is not None:
+            (self.ring.append_gap if breaks else self.ring.append)(frame)
+            self._advanced.set()
+        tap = self._taps.get(event.type)
+        if tap is not None:
+            tap(frame)
+        if event.type == PROBE:
+            return
         if event.type == CHANGED:
             self._on_change()
             return
         if event.sign:
             self._on_sign(event.workspace_id)
-        tap = self._taps.get(event.type)
-        if tap is not None:
-            tap(frame)
-        readers = self._readers.get(event.workspace_id)
-        if readers:
-            for reader in list(readers):
-                if reader in readers:  # one before it may have ended its listening
-                    reader.deliver(frame)
+        if event.workspace_id == EVERYWHERE:
+            self._on_change()
+            for channel in self._channels.values():
+                self._put(channel, frame)
+        else:
+            for channel in self._by_workspace.get(event.workspace_id, ()):
+                self._put(channel, frame)
+            for channel in self._of_all:
+                self._put(channel, frame)
 
-    def lost(self, reason: str) -> None:
-        """Tell every reader, and the caches, that frames may have been missed."""
-        self._on_change()
-        for readers in list(self._readers.values()):
-            for reader in list(readers):
-                reader.resync(reason)
+    def _put(self, channel: Channel, frame: Frame) -> None:
+        if channel.wanted.has(frame):
+            channel.window.append(frame)
+            self._changed[channel] = None
+            self._some.set()
+
+    def tell(self, state: str) -> None:
+        """Tell every reader of the state of the bus (`ok` or `degraded`), whatever else waits for it."""
+        for channel in self._channels.values():
+            blob = channel.style.wrap(channel.style.bus(state))
+            for subscription in list(channel.current):
+                subscription.sink.write(blob)
+
+    async def run(self) -> None:
+        """Write to those who keep up, for ever: at once, but not twice within COALESCE_S."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            changed, self._changed = self._changed, {}
+            for channel in changed:
+                await self._serve(channel)
+            await asyncio.sleep(COALESCE_S)
+
+    async def _serve(self, channel: Channel) -> None:
+        blob, served = channel.take_window()
+        began = monotonic()
+        for subscription in list(channel.current):
+            if not subscription.keeps_up or subscription not in channel.subscriptions:
+                continue  # it fell behind, or left, while others were written to
+            if not subscription.sink.write(blob):
+                subscription.fall_behind(served, self.ring.newest)
+                self.fallen_behind += 1
+                subscription.sink.stir()
+            if monotonic() - began > SLICE_S:
+                await asyncio.sleep(0)
+                began = monotonic()

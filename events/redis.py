@@ -1,87 +1,204 @@
-"""The way to Redis and back: the only place in which the bus knows its client library."""
+"""The way to Redis and back: the only place in which the bus knows its client library.
+
+Publishing and listening each have a plain connection of their own. The library's pub/sub connects again in silence and
+loses what was published meanwhile; on a plain connection a loss is an error.
+"""
 
 import asyncio
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any, Final, Protocol
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from events import frame
 from events.bus import LinkDown
-from events.event import Event
-from events.frame import Frame, MalformedFrame, Position
+from events.event import Event, gap
+from events.frame import ORIGIN, Frame, MalformedFrame, Position
 
 log = structlog.get_logger("events.redis")
 
 _SCRIPT: Final = files("events").joinpath("publish.lua").read_text()
 _AWAY: Final = (RedisError, OSError, TimeoutError)
+ANSWER_S: Final = 2.0
+"""How long Redis may take to connect, or to answer a batch or a page."""
 PAGE: Final = 500
 """Journal entries read in one round trip."""
+_OPTIONS: Final[dict[str, Any]] = {
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": ANSWER_S,
+    "socket_connect_timeout": ANSWER_S,
+    "protocol": 2,
+    "client_name": "a2a-gateway",
+}
 
 
 class JournalUnavailable(Exception):
     """The journal could not be read."""
 
 
-class Listener(Protocol):
-    """Who hears the frames of this process (`hub.Hub`)."""
+class Servers:
+    """Where Redis is: at one URL, or wherever its sentinels say that the primary is now.
 
-    def hear(self, frame: Frame) -> None:
-        """Take one frame."""
+    `redis+sentinel://[user:password@]host:port[,host:port...]/name[?db=0]` asks sentinels; any other URL is Redis's.
+    Raises ValueError for a malformed one.
+    """
 
-    def lost(self, reason: str) -> None:
-        """Learn that frames may have been missed."""
+    def __init__(self, url: str) -> None:
+        self._sentinel: Sentinel | None = None
+        self._pool: ConnectionPool | None = None
+        if url.startswith("redis+sentinel://"):
+            self._sentinel, self._name, self._options = _sentinel(url)
+        else:
+            self._pool = ConnectionPool.from_url(url, **_OPTIONS)
+
+    async def connect(self) -> Any:
+        """Return a new connection to the primary; raises RedisError, OSError or TimeoutError."""
+        connection = await self._make()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await connection.connect()
+                await connection.send_command("ROLE")
+                role = await connection.read_response(timeout=math.inf)
+            if role[0] != b"master":
+                raise MasterNotFoundError(f"a server that says it is a {role[0]!r}")
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    async def _make(self) -> Any:
+        if self._sentinel is None:
+            assert self._pool is not None
+            return self._pool.make_connection()  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(ANSWER_S):
+            host, port = await self._sentinel.discover_master(self._name)
+        return Connection(host=host, port=port, **self._options)
+
+    async def close(self) -> None:
+        """Let go of what was opened to ask."""
+        for asked in self._sentinel.sentinels if self._sentinel is not None else ():
+            await asked.aclose()
+        if self._pool is not None:
+            await self._pool.disconnect()
+
+
+def _sentinel(url: str) -> tuple[Sentinel, str, dict[str, Any]]:
+    parts = urlsplit(url)
+    name = parts.path.strip("/")
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    addresses = []
+    for host in hosts.split(","):
+        left, _, port = host.rpartition(":")
+        if not left or not port.isdecimal():
+            raise ValueError("redis+sentinel:// needs HOST:PORT[,HOST:PORT...]/NAME")
+        addresses.append((left.strip("[]"), int(port)))
+    if not name:
+        raise ValueError("redis+sentinel:// needs the name of the primary as its path")
+    query = dict(parse_qsl(parts.query))
+    user, _, password = credentials.partition(":")
+    options = {**_OPTIONS, "db": int(query.get("db", 0))}
+    if credentials:
+        options |= {"username": user or None, "password": password}
+    sentinel = Sentinel(addresses, sentinel_kwargs=dict(_OPTIONS))  # type: ignore[no-untyped-call]
+    return sentinel, name, options
+
+
+class Ear:
+    """A connection on which frames are heard."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def hear(self) -> bytes:
+        """Return the next frame's bytes; raises LinkDown when the connection is lost."""
+        try:
+            _, _, raw = await self._connection.read_response(timeout=math.inf)
+        except _AWAY as error:
+            raise LinkDown from error
+        heard: bytes = raw
+        return heard
+
+    def cut(self) -> None:
+        """Break the connection, so that `hear` ends: the read itself is never cancelled."""
+        writer = self._connection._writer
+        if writer is not None:
+            writer.transport.abort()
 
 
 class RedisBus:
-    """One Redis with one journal, under `prefix`; `journal_length` entries are kept, roughly.
+    """One Redis with one journal, under `prefix`; `journal_length` entries are kept, roughly."""
 
-    `up` tells whether the subscriber is connected.
-    """
-
-    def __init__(self, client: Redis, *, prefix: str, journal_length: int) -> None:
-        self._client = client
+    def __init__(self, servers: Servers, *, prefix: str, journal_length: int) -> None:
+        self._servers = servers
         self._journal = f"{prefix}:journal"
         self._channel = f"{prefix}:events"
+        self._keys = (self._journal, f"{prefix}:publisher:{secrets.token_hex(8)}", f"{prefix}:server")
         self._journal_length = journal_length
-        self._last_sequence_key = f"{prefix}:publisher:{secrets.token_hex(8)}"
-        self._script = client.register_script(_SCRIPT)
-        self._heard_before = False
-        self.up = False
+        self._publishing: Any = None
+        self._run_id = b""
+        self._sha = b""
+        self._reading: Any = None
+        self._read_turn = asyncio.Lock()
 
     # -- out
 
     async def send(self, events: Sequence[Event], first_sequence: int) -> None:
         """Publish these in order, in one round trip; safe to repeat with the same numbers. Raises LinkDown."""
-        arguments: list[str | int | bytes] = [self._channel, self._journal_length, first_sequence + 1]
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                if self._publishing is None:
+                    await self._connect()
+                await self._publish(events, first_sequence)
+        except BaseException as error:
+            await self._let_go()
+            if isinstance(error, _AWAY):
+                raise LinkDown from error
+            raise
+
+    async def _connect(self) -> None:
+        """Connect, learn which server this is, and teach it the script."""
+        self._publishing = await self._servers.connect()
+        self._run_id = _run_id(await _ask(self._publishing, "INFO", "server"))
+        self._sha = await _ask(self._publishing, "SCRIPT", "LOAD", _SCRIPT)
+
+    async def _publish(self, events: Sequence[Event], first_sequence: int) -> None:
+        missing = frame.body(gap("server_changed"))
+        arguments: list[str | int | bytes] = [self._channel, self._journal_length, self._run_id, missing]
+        arguments.append(first_sequence + 1)
         for event in events:
             arguments += (1 if event.journalled else 0, frame.body(event))
         try:
-            await self._script(keys=(self._journal, self._last_sequence_key), args=arguments)
-        except _AWAY as error:
-            raise LinkDown from error
+            await _ask(self._publishing, "EVALSHA", self._sha, len(self._keys), *self._keys, *arguments)
+        except NoScriptError:
+            await _ask(self._publishing, "EVAL", _SCRIPT, len(self._keys), *self._keys, *arguments)
+
+    async def _let_go(self) -> None:
+        connection, self._publishing = self._publishing, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
 
     # -- back
 
-    async def read(self, since: Position) -> AsyncIterator[Frame]:
-        """Yield the journal's entries after this place, oldest first. Raises JournalUnavailable."""
+    async def read(self, since: Position | None) -> AsyncIterator[Frame]:
+        """Yield the journal's entries after this place (None: all), oldest first. Raises JournalUnavailable."""
         while True:
-            try:
-                entries: Any = await self._client.xrange(self._journal, f"({since[0]}-{since[1]}", "+", count=PAGE)
-            except _AWAY as error:
-                raise JournalUnavailable from error
+            start = "-" if since is None else f"({frame.show(since)}"
+            entries = await self._query("XRANGE", self._journal, start, "+", "COUNT", PAGE)
             for id_, fields in entries:
-                since = frame.find_position(id_.decode()) or since
+                since = frame.find_position(id_.decode())
+                named = dict(zip(fields[::2], fields[1::2], strict=True))
                 try:
-                    heard = frame.entry(id_, fields[b"p"], fields[b"f"])
+                    heard = frame.entry(id_, named[b"p"], named[b"f"])
                 except (KeyError, MalformedFrame):  # not ours, or of a version to come
                     log.warning("journal_malformed_entry", id=id_.decode())
                     continue
@@ -89,66 +206,87 @@ class RedisBus:
             if len(entries) < PAGE:
                 return
 
-    async def span(self) -> tuple[str, str] | None:
-        """Return the oldest entry's `prev` and the newest's id, None for no entry at all. Raises JournalUnavailable."""
-        try:
-            pipeline = self._client.pipeline(transaction=True)
-            pipeline.xrange(self._journal, "-", "+", count=1)
-            pipeline.xrevrange(self._journal, "+", "-", count=1)
-            oldest, newest = await pipeline.execute()
-        except _AWAY as error:
-            raise JournalUnavailable from error
-        if not oldest or not newest:
-            return None
-        return oldest[0][1][b"p"].decode(), newest[0][0].decode()
+    async def newest(self) -> Position:
+        """Return the journal's last place. Raises JournalUnavailable."""
+        entries = await self._query("XREVRANGE", self._journal, "+", "-", "COUNT", 1)
+        return (frame.find_position(entries[0][0].decode()) or ORIGIN) if entries else ORIGIN
 
-    async def listen(
-        self, listener: Listener, *, retry_s: Callable[[], float], ready: asyncio.Event | None = None
-    ) -> None:
-        """Hear every frame, for ever, on a connection of its own; after each loss of it, say so.
+    async def length(self) -> int:
+        """Return how many entries the journal has. Raises JournalUnavailable."""
+        return int(await self._query("XLEN", self._journal))
 
-        The client library's own pub/sub connects again in silence and loses what was published meanwhile; on a plain
-        connection a loss is an error.
+    async def eviction(self) -> str | None:
+        """Return the policy by which Redis evicts keys when its memory is full, None if it does not tell.
+
+        The journal needs `noeviction`. Raises JournalUnavailable.
         """
-        while True:
-            connection: Any = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            found = await self._query("CONFIG", "GET", "maxmemory-policy")
+        except JournalUnavailable as error:
+            if isinstance(error.__cause__, ResponseError):
+                return None
+            raise
+        return found[1].decode() if found else None
+
+    async def _query(self, *command: str | int) -> Any:
+        async with self._read_turn:
             try:
-                await connection.connect()
+                async with asyncio.timeout(ANSWER_S):
+                    if self._reading is None:
+                        self._reading = await self._servers.connect()
+                    return await _ask(self._reading, *command)
+            except BaseException as error:
+                connection, self._reading = self._reading, None
+                if connection is not None:
+                    await connection.disconnect(nowait=True)
+                if isinstance(error, _AWAY):
+                    raise JournalUnavailable from error
+                raise
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Ear]:
+        """Subscribe, on a new connection that lasts as long as the block. Raises LinkDown."""
+        try:
+            connection = await self._servers.connect()
+        except _AWAY as error:
+            raise LinkDown from error
+        try:
+            try:
                 await connection.send_command("SUBSCRIBE", self._channel)
                 await connection.read_response()
-                self.up = True
-                if self._heard_before:
-                    listener.lost("reconnected")
-                self._heard_before = True
-                if ready is not None:
-                    ready.set()
-                log.info("bus_up")
-                while True:
-                    _, _, raw = await connection.read_response(timeout=math.inf)
-                    try:
-                        listener.hear(frame.parse(raw))
-                    except MalformedFrame:
-                        log.warning("bus_malformed_frame", start=raw[:80])
             except _AWAY as error:
-                log.warning("bus_down", error=type(error).__name__)
-            finally:
-                self.up = False
-                await connection.disconnect(nowait=True)
-            await asyncio.sleep(retry_s())
+                raise LinkDown from error
+            yield Ear(connection)
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Close what is open."""
+        await self._let_go()
+        if self._reading is not None:
+            await self._reading.disconnect(nowait=True)
+
+
+async def _ask(connection: Any, *command: str | int | bytes) -> Any:
+    await connection.send_command(*command)
+    return await connection.read_response(timeout=math.inf)
+
+
+def _run_id(info: bytes) -> bytes:
+    for line in info.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name == b"run_id":
+            return value
+    return b"unknown"
 
 
 @asynccontextmanager
 async def opened(url: str, *, prefix: str, journal_length: int) -> AsyncIterator[RedisBus]:
-    """Open the clients for this URL. Redis need not answer yet; a malformed URL raises ValueError."""
-    client = Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=5,
-        socket_connect_timeout=2,
-        protocol=2,
-        client_name="a2a-gateway",
-    )
+    """Prepare the ways to this URL. Redis need not answer yet; a malformed URL raises ValueError."""
+    servers = Servers(url)
+    link = RedisBus(servers, prefix=prefix, journal_length=journal_length)
     try:
-        yield RedisBus(client, prefix=prefix, journal_length=journal_length)
+        yield link
     finally:
-        await client.aclose()
+        await link.close()
+        await servers.close()

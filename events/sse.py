@@ -32,9 +32,13 @@ def keep_alive(cursor: str | None) -> bytes:
     return b": .\n\n" if cursor is None else b": .\n\nid: %b\n\n" % cursor.encode()
 
 
-def gap(*, reason: str, since: str | None, until: str | None, resync: str) -> bytes:
+def gap(reason: str, since: str, until: str, resync: str) -> bytes:
     """Return the block that says: something is missing between these ids; read again at `resync`, then go on."""
-    shown = None if since is None else since.encode("utf-8", "replace").decode()  # the reader's own words
+    shown = since.encode("utf-8", "replace").decode()  # it may be the reader's own word
     data = orjson.dumps({"reason": reason, "from": shown, "to": until, "resync": resync})
-    head = b"" if until is None else b"id: %b\n" % until.encode()
-    return head + b"event: gap\ndata: " + data + b"\n\n"
+    return b"id: %b\nevent: gap\ndata: %b\n\n" % (until.encode(), data)
+
+
+def bus(state: str) -> bytes:
+    """Return the block that tells how well this process hears: `ok` or `degraded`."""
+    return b'event: bus\ndata: {"state":"%b"}\n\n' % state.encode()

@@ -1,6 +1,7 @@
 """The composition root: settings in, a running gateway out, its resources opened in reading order."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import resource
@@ -18,9 +19,14 @@ from aiohttp import web
 
 from events import redis
 from events.bus import Bus
+from events.event import PROBE
 from events.frame import Frame
 from events.hub import Hub
+from events.probe import Prober
+from events.ring import Ring
+from events.subscriber import Subscriber
 from gateway.core.address import Reach
+from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
@@ -28,26 +34,34 @@ from gateway.services.changes import ChangeReader
 from gateway.services.directory import Directory
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import Identity
+from gateway.services.instances import Instances
 from gateway.services.proxy import Proxy, Times
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
 from gateway.services.tasks import Tasks
+from gateway.services.visibility import Visibility
 from gateway.services.workspaces import WorkspaceService
 from gateway.settings import Settings
 from gateway.store import db, vault
 from gateway.store.activity import ActivityStore
 from gateway.store.changes import ChangeStore
+from gateway.store.instances import InstanceStore
 from gateway.store.liveness import LivenessStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
 from gateway.web import events as web_events
 from gateway.web import guard, keys, openapi, parse
+from gateway.web import sockets as web_sockets
 from gateway.web.routes import ROUTES
 
 log = structlog.get_logger("gateway.app")
 
 BUS_CAPACITY: Final = 20_000
-"""Events that wait while Redis is away."""
+"""Events that wait while Redis is away ..."""
+BUS_BYTES: Final = 64 * 1024 * 1024
+"""... and what they may take."""
+RETRY_MOST_S: Final = 2.0
+"""The longest wait between two attempts to connect to Redis."""
 ACTIVITY_CAPACITY: Final = 20_000
 """Activity rows that wait while PostgreSQL is away."""
 BUS_READY_S: Final = 5.0
@@ -69,6 +83,7 @@ class Gateway:
     application: web.Application
     proxy: Proxy
     streams: web_events.EventStreams
+    sockets: web_sockets.EventSockets
     readiness: Readiness
     drain_s: float
 
@@ -77,6 +92,7 @@ class Gateway:
         self.readiness.draining = True
         self.proxy.stop_admitting()
         self.streams.close()
+        await self.sockets.close()
         await self.proxy.drain(self.drain_s)
 
 
@@ -108,7 +124,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
         workspaces, tokens, changes = WorkspaceStore(database), TokenStore(database), ChangeStore(database)
         liveness, history = LivenessStore(database), ActivityStore(database)
-        bus = Bus(link, capacity=BUS_CAPACITY)
+        instances = InstanceStore(database)
+        bus = Bus(link, capacity=BUS_CAPACITY, capacity_bytes=BUS_BYTES)
 
         # what is known here, and how it is forgotten
         directory = Directory(workspaces, ttl_s=settings.cache_ttl_s)
@@ -164,22 +181,59 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
 
         # who hears of it
-        hub = Hub(on_sign=ticking.stamp, on_change=reader.wake, taps={"TASK_UPDATED": _task_noter(registry)})
+        prober = Prober(bus.publish, every_s=settings.probe_s)
+        ring = Ring(max_frames=settings.journal_length, max_bytes=settings.ring_bytes)
+        taps = {"TASK_UPDATED": _task_noter(registry), PROBE: prober.note}
+        hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)
+        subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=_retry_s)
+        visibility = Visibility(directory, workspaces)
         streams = web_events.EventStreams(
-            hub, link, directory, capacity=settings.max_readers, keepalive_s=settings.keepalive_s
+            hub, visibility, capacity=settings.max_readers, keepalive_s=settings.keepalive_s
         )
-        readiness = Readiness(changes, lambda: link.up)
+        sockets = web_sockets.EventSockets(hub, visibility, loops.spawn, capacity=settings.max_readers)
+        readiness = Readiness(changes, lambda: subscriber.state.value)
+        leases = Instances(instances, bus, every_s=settings.probe_s)
 
         # what turns for ever
-        bus_up = asyncio.Event()
         loops.loop(bus.run, "bus:publish")
-        loops.loop(lambda: link.listen(hub, retry_s=lambda: uniform(0.1, 0.5), ready=bus_up), "bus:listen")  # noqa: S311
+        loops.loop(prober.run, "bus:probe")
+        loops.loop(subscriber.run, "bus:listen")
+        loops.loop(subscriber.watch, "bus:watch")
+        loops.loop(hub.run, "bus:serve")
+        loops.loop(leases.run, "instances:renew")
         loops.loop(reader.run, "changes:read")
         loops.loop(heartbeats.run, "heartbeats:write")
         loops.loop(activity.run, "activity:write")
         loops.loop(streams.run, "streams:sweep")
-        stack.push_async_callback(_write_down, heartbeats, activity, bus)
-        await _wait_for_bus(bus_up)
+        stack.push_async_callback(_write_down, heartbeats, activity, bus, leases)
+        await _wait_for_bus(subscriber.up)
+        await _check_eviction(link)
+
+        async def read_metrics() -> bytes:
+            with contextlib.suppress(redis.JournalUnavailable):
+                return exposition(readings(await link.length()))
+            return exposition(readings(None))
+
+        def readings(journal_entries: int | None) -> Readings:
+            return Readings(
+                bus_state=subscriber.state.value,
+                bus_waiting_events=len(bus),
+                bus_dropped_events=bus.dropped,
+                bus_publish_failures=bus.failures,
+                bus_gaps=subscriber.gaps,
+                bus_repairs=subscriber.repairs,
+                bus_probe_latency_seconds=prober.latency_s,
+                journal_entries=journal_entries,
+                ring_frames=len(ring),
+                ring_bytes=ring.bytes,
+                readers=hub.readers,
+                readers_lagging=hub.lagging,
+                readers_fallen_behind=hub.fallen_behind,
+                calls_in_flight=proxy.in_flight,
+                activity_waiting_rows=len(activity),
+                activity_dropped_rows=activity.dropped,
+                tasks_died=tasks.deaths + loops.deaths,
+            )
 
         application = web.Application(
             middlewares=[guard.guard({route.handler: route for route in ROUTES})],
@@ -201,13 +255,20 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             reach=reach,
         )
         application[web_events.STREAMS] = streams
+        application[web_sockets.SOCKETS] = sockets
+        application[keys.METRICS] = read_metrics
         application[keys.PUBLIC_URL] = settings.public_url or ""
         application[keys.OPENAPI] = openapi.document(ROUTES, version=version("a2a-gateway"))
         application[parse.BODY_TIMEOUT] = settings.body_timeout_s
         for route in ROUTES:
             application.router.add_route(route.method, route.path, route.handler)
         yield Gateway(
-            application=application, proxy=proxy, streams=streams, readiness=readiness, drain_s=settings.drain_s
+            application=application,
+            proxy=proxy,
+            streams=streams,
+            sockets=sockets,
+            readiness=readiness,
+            drain_s=settings.drain_s,
         )
 
 
@@ -226,12 +287,26 @@ async def _wait_for_bus(up: asyncio.Event) -> None:
         log.error("bus_not_up", consequence="events wait, silences are judged by the database alone")
 
 
-async def _write_down(heartbeats: Heartbeats, activity: ActivityLog, bus: Bus) -> None:
+async def _check_eviction(link: redis.RedisBus) -> None:
+    """Say clearly when Redis may throw the journal away."""
+    with contextlib.suppress(redis.JournalUnavailable):
+        policy = await link.eviction()
+        if policy not in (None, "noeviction"):
+            log.error("redis_evicts", maxmemory_policy=policy, needed="noeviction", consequence="events may be lost")
+
+
+def _retry_s(attempts: int) -> float:
+    """How long to wait before connecting to Redis again: longer each time, and never as long as the others wait."""
+    return float(min(0.1 * 1.6**attempts, RETRY_MOST_S) * uniform(0.5, 1.0))  # noqa: S311 - spreads, keeps no secret
+
+
+async def _write_down(heartbeats: Heartbeats, activity: ActivityLog, bus: Bus, leases: Instances) -> None:
     """Write what is still waiting; what cannot be written in time is lost, and said to be."""
     for what, writing in (
         ("heartbeats", heartbeats.flush()),
         ("activity", activity.flush()),
         ("events", bus.drain(FLUSH_S)),
+        ("lease", leases.leave()),
     ):
         try:
             async with asyncio.timeout(FLUSH_S):

@@ -168,6 +168,27 @@ class Activity(Protocol):
         """Return what a workspace has used today (UTC)."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dead:
+    """A process whose lease has run out. `unpublished`: events of it waited for Redis when it was last heard of."""
+
+    id: str
+    unpublished: bool
+
+
+class Instances(Protocol):
+    """`store/instances.py`. Every method may raise StoreError."""
+
+    async def renew(self, instance_id: str, *, lease_s: float, unpublished: bool) -> None:
+        """Say that a process is alive, and whether events of it wait for Redis."""
+
+    async def leave(self, instance_id: str) -> None:
+        """Say that a process has ended in good order."""
+
+    async def bury(self) -> Sequence[Dead]:
+        """Take away the processes whose lease has run out, and return them; each is returned to one caller only."""
+
+
 class Changes(Protocol):
     """`store/changes.py`. Every method may raise StoreError."""
 

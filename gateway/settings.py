@@ -216,6 +216,20 @@ class Settings:
         default=20000,
         unit="events",
     )
+    ring_bytes: int = _setting(
+        "GATEWAY_RING_BYTES",
+        _count,
+        "What the events held in this process for its readers may take, roughly.",
+        default=64 * 1024 * 1024,
+        unit="bytes",
+    )
+    probe_s: float = _setting(
+        "GATEWAY_PROBE_SECONDS",
+        _seconds,
+        "How often the bus is probed; a process that misses two probes counts itself as blind.",
+        default=2.0,
+        unit="s",
+    )
     keepalive_s: float = _setting(
         "GATEWAY_SSE_KEEPALIVE_SECONDS",
         _seconds,

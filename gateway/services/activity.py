@@ -104,6 +104,9 @@ class ActivityLog:
         self._some = asyncio.Event()
         self.dropped = 0
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def __repr__(self) -> str:
         return f"<ActivityLog waiting={len(self._waiting)} dropped={self.dropped}>"
 

@@ -17,6 +17,8 @@ class Directory:
     """Workspaces by id, right within a second of any change (`services/changes.py`) and never older than `ttl_s`."""
 
     def __init__(self, workspaces: ports.Workspaces, *, ttl_s: float, now: Callable[[], float] = monotonic) -> None:
+        self.generation = 0
+        """Grows whenever a workspace may have changed."""
         self._cache: Cache[str, Workspace] = Cache(workspaces.find, ttl_s=ttl_s, capacity=CAPACITY, now=now)
 
     async def find(self, workspace_id: str) -> Workspace | None:
@@ -52,6 +54,7 @@ class Directory:
 
     def forget(self, workspace_id: str) -> None:
         """Ask again at the next turn."""
+        self.generation += 1
         self._cache.forget(workspace_id)
 
 

@@ -12,7 +12,7 @@ ASK_S = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What /readyz says. The bus may be down and calls still go on; without the database they do not for long."""
+    """What /readyz says. `bus` is up, blind or repairing; calls go on without it, but not without the database."""
 
     ready: bool
     database: str
@@ -21,11 +21,11 @@ class Report:
 
 
 class Readiness:
-    """Asks the database, and remembers whether the process is going away. `bus_up` tells of the subscriber."""
+    """Asks the database, and remembers whether the process is going away. `bus_state` tells of the subscriber."""
 
-    def __init__(self, changes: ports.Changes, bus_up: Callable[[], bool]) -> None:
+    def __init__(self, changes: ports.Changes, bus_state: Callable[[], str]) -> None:
         self._changes = changes
-        self._bus_up = bus_up
+        self._bus_state = bus_state
         self.draining = False
 
     async def report(self) -> Report:
@@ -39,6 +39,6 @@ class Readiness:
         return Report(
             ready=database == "up" and not self.draining,
             database=database,
-            bus="up" if self._bus_up() else "down",
+            bus=self._bus_state(),
             draining=self.draining,
         )

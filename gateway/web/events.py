@@ -9,10 +9,8 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from events import frame, sse
-from events.frame import Frame, Position
-from events.hub import Hub
-from events.redis import JournalUnavailable, RedisBus
-from gateway.services.directory import Directory
+from events.hub import Hub, Style, Subscription, Wanted
+from gateway.services.visibility import Visibility
 from gateway.web import parse
 
 log = structlog.get_logger("gateway.web.events")
@@ -24,78 +22,32 @@ HEADERS: Final = {
 }
 RETRY_MS: Final = 2000
 """How long a browser waits before it connects again; up to as much again is added, so that not all come at once."""
-BUFFER_BYTES: Final = 1024 * 1024
-"""A reader whose unread bytes pass this is let go; it may come back with its last id."""
-HELD_FRAMES: Final = 10_000
-"""Frames held back for one reader while its history is read; past this it is let go."""
+BUFFER_BYTES: Final = 64 * 1024
+"""A reader with more than this unread does not keep up: it is fed from the ring, as fast as it reads."""
+DRAIN_S: Final = 30.0
+"""A reader that takes nothing for this long is let go; it may come back with its last id."""
+REACH_S: Final = 5.0
+"""How long a reader is held that knows more than this process does yet."""
 SWEEP_S: Final = 1.0
 
 
-class _Stream:
-    """One reader: a writer onto one transport. Frames are held back until its history has been sent."""
+def _chunk(blocks: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(blocks), blocks)
 
-    def __init__(self, streams: "EventStreams", request: web.Request, resync_url: str) -> None:
-        self._streams = streams
+
+CHUNKED: Final = Style(name="sse", block=sse.block, wrap=_chunk, bus=sse.bus, gap=sse.gap)
+PLAIN: Final = Style(name="sse/1.0", block=sse.block, wrap=lambda blocks: blocks, bus=sse.bus, gap=sse.gap)
+
+
+class Stream:
+    """One reader's transport (hub.Sink)."""
+
+    def __init__(self, request: web.Request, style: Style) -> None:
         self._request = request
-        self._resync_url = resync_url
-        self._chunked = request.version >= HttpVersion11
-        self._held: list[Frame] | None = []
-        self._replayed: Position | None = None
+        self._style = style
+        self._stirred = asyncio.Event()
         self.last_write = monotonic()
-        self.done = asyncio.Event()
-
-    def deliver(self, heard: Frame) -> None:
-        """Take one frame (hub.Reader)."""
-        if self._held is not None:
-            self._held.append(heard)
-            if len(self._held) > HELD_FRAMES:
-                self.let_go()
-        elif self._replayed is None or not self._was_replayed(heard, self._replayed):
-            self.write(self._streams.block(heard))
-
-    def _was_replayed(self, heard: Frame, replayed: Position) -> bool:
-        """The journal is read faster than the channel: what it gave already may still be on its way here."""
-        place = frame.find_position(heard.id) if heard.id is not None else None
-        if place is None:
-            return False
-        if place <= replayed:
-            return True
-        self._replayed = None
-        return False
-
-    def resync(self, reason: str) -> None:
-        """Tell the browser that something may be missing (hub.Reader)."""
-        self.write(self.gap(reason=reason, since=None, until=None))
-
-    def gap(self, *, reason: str, since: str | None, until: str | None) -> bytes:
-        """Return the block that says so."""
-        return sse.gap(reason=reason, since=since, until=until, resync=self._resync_url)
-
-    def write(self, block: bytes) -> None:
-        """Write a block, or let the reader go if it is gone or does not read."""
-        transport = self._request.transport
-        if transport is None or transport.is_closing() or self.done.is_set():
-            self.done.set()
-            return
-        transport.write(b"%x\r\n%b\r\n" % (len(block), block) if self._chunked else block)
-        self.last_write = monotonic()
-        if transport.get_write_buffer_size() > BUFFER_BYTES:
-            log.info("reader_too_slow")
-            self.let_go()
-
-    def let_go(self) -> None:
-        """End this stream at once; a reader that comes back resumes."""
-        transport = self._request.transport
-        if transport is not None:
-            transport.abort()
-        self.done.set()
-
-    def go_live(self, replayed: Position | None) -> None:
-        """Send what was held back, but for what the history already had; from here on frames are written at once."""
-        held, self._held = self._held or [], None
-        self._replayed = replayed
-        for heard in held:
-            self.deliver(heard)
+        self.ended = False
 
     @property
     def gone(self) -> bool:
@@ -103,19 +55,66 @@ class _Stream:
         transport = self._request.transport
         return transport is None or transport.is_closing()
 
+    def write(self, blob: bytes) -> bool:
+        """Write at once; False if more is unread than a reader that keeps up may have."""
+        transport = self._request.transport
+        if self.ended or transport is None or transport.is_closing():
+            self.end()
+            return True
+        transport.write(blob)
+        self.last_write = monotonic()
+        return transport.get_write_buffer_size() <= BUFFER_BYTES
+
+    def write_block(self, block: bytes) -> None:
+        """Write a block of this reader's own."""
+        self.write(self._style.wrap(block))
+
+    def stir(self) -> None:
+        """Wake the handler: there is something to pull, or the end has come."""
+        self._stirred.set()
+
+    def end(self) -> None:
+        """End the stream; a reader that comes back resumes."""
+        self.ended = True
+        self._stirred.set()
+
+    def abort(self) -> None:
+        """End the stream of a reader that does not read, with what still waits for it."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        self.end()
+
+    async def stirred(self) -> None:
+        """Wait until there is something to do."""
+        await self._stirred.wait()
+        self._stirred.clear()
+
+
+async def resume(hub: Hub, stream: Stream, subscription: Subscription, since: str) -> None:
+    """Go back to where the reader was, or tell it that something is missing and go on in the present."""
+    subscription.hold()
+    place = frame.find_position(since)
+    if place is not None:
+        # this replica may be a moment behind the one that the reader comes from
+        if hub.ring.newest < place:
+            await hub.reached(place, REACH_S)
+        if hub.ring.covers(place):
+            subscription.rewind(place)
+            return
+    reason = "trimmed" if place is not None and place < hub.ring.floor else "unknown_id"
+    stream.write_block(subscription.gap(reason, since))
+
 
 class EventStreams:
     """All event streams of this process. `capacity` bounds them, `keepalive_s` their silence."""
 
-    def __init__(self, hub: Hub, bus: RedisBus, directory: Directory, *, capacity: int, keepalive_s: float) -> None:
+    def __init__(self, hub: Hub, visibility: Visibility, *, capacity: int, keepalive_s: float) -> None:
         self._hub = hub
-        self._bus = bus
-        self._directory = directory
+        self._visibility = visibility
         self._capacity = capacity
         self._keepalive_s = keepalive_s
-        self._open: set[_Stream] = set()
+        self._open: dict[Stream, Subscription] = {}
         self._closed = False
-        self._built: tuple[Frame | None, bytes] = (None, b"")
 
     def __repr__(self) -> str:
         return f"<EventStreams open={len(self._open)}>"
@@ -123,16 +122,8 @@ class EventStreams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def block(self, heard: Frame) -> bytes:
-        """Return a frame's block, built once however many read it."""
-        if self._built[0] is not heard:
-            self._built = (heard, sse.block(heard))
-        return self._built[1]
-
-    async def serve(self, request: web.Request) -> web.StreamResponse:
+    async def serve(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
         """Serve one stream to its end."""
-        workspace_id = parse.workspace_id(request)
-        await self._directory.get(workspace_id)
         response = web.StreamResponse(headers=HEADERS)
         opening = sse.retry(RETRY_MS + random.randrange(RETRY_MS))  # noqa: S311 - spreads clients, keeps no secret
         full = self._closed or len(self._open) >= self._capacity
@@ -141,74 +132,75 @@ class EventStreams:
             await response.write(opening)
             return response
         await response.write(opening + sse.OPENING)
-        since = request.headers.get("Last-Event-ID") or request.query.get("last_event_id")
-        stream = _Stream(self, request, f"/workspaces/{workspace_id}")
-        self._open.add(stream)
-        try:
-            with self._hub.listening(workspace_id, stream):
-                stream.go_live(await self._replay(response, workspace_id, since, stream))
-                await stream.done.wait()
-        except ConnectionError:
-            stream.let_go()
-        finally:
-            self._open.discard(stream)
+        style = CHUNKED if request.version >= HttpVersion11 else PLAIN
+        stream = Stream(request, style)
+        with self._hub.subscribed(wanted, style, stream) as subscription:
+            self._open[stream] = subscription
+            try:
+                since = request.headers.get("Last-Event-ID") or request.query.get("last_event_id")
+                if since:
+                    await resume(self._hub, stream, subscription, since)
+                await self._feed(response, stream, subscription)
+            except (ConnectionError, TimeoutError):
+                stream.abort()
+            finally:
+                del self._open[stream]
         return response
 
-    async def _replay(
-        self, response: web.StreamResponse, workspace_id: str, since: str | None, stream: _Stream
-    ) -> Position | None:
-        """Send what has happened since, and return up to where; a loss is announced."""
-        if not since:
-            return None
-        try:
-            return await self._send_history(response, workspace_id, since, stream)
-        except JournalUnavailable:
-            await response.write(stream.gap(reason="journal_unavailable", since=since, until=None))
-            return None
-
-    async def _send_history(
-        self, response: web.StreamResponse, workspace_id: str, since: str, stream: _Stream
-    ) -> Position | None:
-        place = frame.find_position(since)
-        span = await self._bus.span()
-        oldest = frame.find_position(span[0]) if span else None
-        newest = frame.find_position(span[1]) if span else None
-        if place is None or oldest is None or newest is None or not oldest <= place <= newest:
-            reason = "unknown_id" if place is None else "trimmed"
-            await response.write(stream.gap(reason=reason, since=since, until=span[1] if span else None))
-            return newest
-        async for heard in self._bus.read(place):
-            if stream.done.is_set():
-                break
-            if heard.id is not None:
-                place = frame.find_position(heard.id) or place
-            if heard.event.workspace_id == workspace_id:
-                await response.write(sse.block(heard))
+    async def _feed(self, response: web.StreamResponse, stream: Stream, subscription: Subscription) -> None:
+        """Pull for the reader while it does not keep up, as fast as it reads; wait while it does."""
+        while not stream.ended:
+            if subscription.keeps_up:
+                await stream.stirred()
+                continue
+            blocks = subscription.pull(BUFFER_BYTES)
+            if blocks:
+                async with asyncio.timeout(DRAIN_S):
+                    await response.write(blocks)
                 stream.last_write = monotonic()
-        return place
 
     async def run(self) -> None:
         """Once a second: remove readers whose connection is gone, and keep the silent ones alive."""
         while True:
             await asyncio.sleep(SWEEP_S)
             now = monotonic()
-            comment = sse.keep_alive(self._hub.cursor)
-            for stream in list(self._open):
+            comment = sse.keep_alive(frame.show(self._hub.ring.newest))
+            for stream, subscription in list(self._open.items()):
                 if stream.gone:
-                    stream.done.set()
-                elif now - stream.last_write >= self._keepalive_s:
-                    stream.write(comment)
+                    stream.end()
+                elif subscription.keeps_up and now - stream.last_write >= self._keepalive_s:
+                    stream.write_block(comment)
 
     def close(self) -> None:
         """End every stream, so that browsers go elsewhere; new ones are sent away at once."""
         self._closed = True
         for stream in self._open:
-            stream.done.set()
+            stream.end()
+
+    # -- handlers
+
+    async def of_one(self, request: web.Request) -> web.StreamResponse:
+        """Show what happens in one workspace."""
+        workspace_id = parse.workspace_id(request)
+        await self._visibility.check(workspace_id)
+        return await self.serve(request, Wanted(workspaces=frozenset({workspace_id})))
+
+    async def of_all(self, request: web.Request) -> web.StreamResponse:
+        """Show what happens in all workspaces that the caller may see, or in those it names."""
+        named = parse.workspace_ids(request)
+        visible = await self._visibility.of(parse.principal(request), named)
+        types = request.query.getall("type", None)
+        return await self.serve(request, Wanted(workspaces=visible, types=None if types is None else frozenset(types)))
 
 
-async def stream(request: web.Request) -> web.StreamResponse:
+async def stream_of_one(request: web.Request) -> web.StreamResponse:
     """Show what happens in one workspace."""
-    return await request.app[STREAMS].serve(request)
+    return await request.app[STREAMS].of_one(request)
+
+
+async def stream_of_all(request: web.Request) -> web.StreamResponse:
+    """Show what happens everywhere."""
+    return await request.app[STREAMS].of_all(request)
 
 
 STREAMS: Final = web.AppKey("streams", EventStreams)

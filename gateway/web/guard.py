@@ -74,6 +74,9 @@ async def _let_in(request: web.Request, route: Route) -> None:
                 _check_operator(principal)
         case Scope.OPERATOR:
             _check_operator(principal)
+        case Scope.VIEWER:
+            if not isinstance(principal, Holder):
+                _check_operator(principal)
         case Scope.OWNER:
             if not isinstance(principal, Holder):
                 _check_operator(principal)

@@ -18,6 +18,12 @@ async def ready(request: web.Request) -> web.Response:
     return render.json(asdict(report), status=200 if report.ready else 503)
 
 
+async def metrics(request: web.Request) -> web.Response:
+    """Show the readings of this process."""
+    text = await request.app[keys.METRICS]()
+    return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
 async def openapi(request: web.Request) -> web.Response:
     """Show every route and its models."""
     return web.Response(body=request.app[keys.OPENAPI], headers={"Content-Type": "application/json"})

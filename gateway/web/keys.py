@@ -1,5 +1,6 @@
 """What handlers find in the application, and in a request."""
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -19,6 +20,8 @@ REGISTRY: Final = web.AppKey("registry", Registry)
 WORKSPACES: Final = web.AppKey("workspaces", WorkspaceService)
 PUBLIC_URL: Final = web.AppKey("public_url", str)
 """How agents reach this gateway; empty: as the request came."""
+METRICS: Final[web.AppKey[Callable[[], Awaitable[bytes]]]] = web.AppKey("metrics")
+"""Returns the text of /metrics."""
 OPENAPI: Final = web.AppKey("openapi", bytes)
 """The document of /openapi.json."""
 

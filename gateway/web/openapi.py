@@ -132,6 +132,8 @@ def _response(status: int, row: Route, schemas: _Schemas) -> dict[str, Any]:
         return {"description": description, **_json(refusal)}
     if row.stream:
         return {"description": description, "content": {"text/event-stream": {}}}
+    if row.text:
+        return {"description": description, "content": {"text/plain": {}}}
     if row.a2a:
         return {"description": "The agent's answer, as it is.", "content": {"*/*": {}}}
     return {"description": description, **_json({} if row.gives is None else schemas.of(row.gives))}

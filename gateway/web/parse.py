@@ -61,6 +61,17 @@ def workspace_id(request: web.Request) -> str:
     return found
 
 
+def workspace_ids(request: web.Request) -> frozenset[str] | None:
+    """Return the workspaces that the query names (`?workspace=` repeated), None if it names none."""
+    named = request.query.getall("workspace", [])
+    if len(named) > 1000:
+        raise bad_field("workspace", "may be given 1000 times at most")
+    ids = [find_uuid(one) for one in named]
+    if not all(ids):
+        raise bad_field("workspace", "must be a workspace's UUID")
+    return frozenset(one for one in ids if one) or None
+
+
 def bearer(request: web.Request) -> str | None:
     """Return the bearer token, None without an Authorization header; refuses another scheme or an empty token."""
     header = request.headers.get("Authorization")

@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import BaseModel
 
-from gateway.web import a2a, answers, events, health, models, registry, workspaces
+from gateway.web import a2a, answers, events, health, models, registry, sockets, workspaces
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -21,6 +21,7 @@ class Scope(Enum):
     CALLER = "a workspace that may talk to the one in the path: the service checks it"
     NEIGHBOUR = "a workspace that may talk to the one in the path"
     OWNER = "the workspace in the path itself"
+    VIEWER = "a workspace, for those it may talk to: the service decides"
     OPERATOR = "the operator alone"
     INSPECTOR = "the operator, or anybody on this machine"
 
@@ -31,6 +32,7 @@ class Route:
 
     `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
     besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with an event stream.
+    `text`: answers with plain text.
     """
 
     method: str
@@ -44,6 +46,7 @@ class Route:
     refuses: tuple[int, ...] = ()
     a2a: bool = False
     stream: bool = False
+    text: bool = False
 
 
 S = Scope
@@ -59,6 +62,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/readyz", handler=health.ready, scope=S.EVERYBODY, refuses=(503,),
         gives=answers.Ready, about="May calls be sent here?",
+    ),
+    Route(
+        method="GET", path="/metrics", handler=health.metrics, scope=S.INSPECTOR, text=True,
+        about="The readings of this process, for Prometheus.",
     ),
     Route(
         method="GET", path="/openapi.json", handler=health.openapi, scope=S.INSPECTOR,
@@ -98,8 +105,16 @@ ROUTES: Final[tuple[Route, ...]] = (
         gives=answers.Usage, about="What a workspace has used today (UTC).",
     ),
     Route(
-        method="GET", path="/workspaces/{workspace_id}/events/stream", handler=events.stream, scope=S.OWNER,
+        method="GET", path="/workspaces/{workspace_id}/events/stream", handler=events.stream_of_one, scope=S.OWNER,
         stream=True, about="What happens in a workspace, live, as server-sent events.",
+    ),
+    Route(
+        method="GET", path="/events/stream", handler=events.stream_of_all, scope=S.VIEWER, stream=True, refuses=(400,),
+        about="What happens in all workspaces that the caller may see, or in those it names, live.",
+    ),
+    Route(
+        method="GET", path="/ws", handler=sockets.socket, scope=S.VIEWER, status=101, refuses=(400, 503),
+        about="The same over a WebSocket.",
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a", handler=a2a.call, scope=S.CALLER, a2a=True,

@@ -1,0 +1,149 @@
+"""Hearing everything: the one task that listens, notices what it has missed, and mends it or says so."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from events.bus import LinkDown
+from events.event import GAP, gap
+from events.frame import Frame, MalformedFrame, Position, parse, show
+from events.hub import Hub
+from events.redis import Ear, JournalUnavailable, RedisBus
+from events.sequence import Verdict, judge
+
+log = structlog.get_logger("events.subscriber")
+
+PROBES_MISSED: Final = 2
+"""Probes that may be missed before a process counts itself as blind."""
+
+
+class State(Enum):
+    """How well this process hears."""
+
+    UP = "up"
+    BLIND = "blind"
+    REPAIRING = "repairing"
+
+
+class Subscriber:
+    """Listens on one connection and gives every frame to the hub, in order and once.
+
+    probe_s: how often a probe is due. retry_s: returns how long to wait before the next attempt, given their number.
+    """
+
+    def __init__(self, link: RedisBus, hub: Hub, *, probe_s: float, retry_s: Callable[[int], float]) -> None:
+        self._link = link
+        self._hub = hub
+        self._probe_s = probe_s
+        self._retry_s = retry_s
+        self._ear: Ear | None = None
+        self._heard_at = monotonic()
+        self._down_at = monotonic()
+        self._told = False
+        self._begun = False
+        self.state = State.BLIND
+        self.up = asyncio.Event()
+        self.gaps = 0
+        self.repairs = 0
+
+    async def run(self) -> None:
+        """Listen, for ever."""
+        attempts = 0
+        while True:
+            try:
+                async with self._link.listening() as ear:
+                    self._ear, self._heard_at = ear, monotonic()
+                    self._become(State.REPAIRING)
+                    await self._catch_up()
+                    while True:
+                        raw = await ear.hear()
+                        self._heard_at = monotonic()
+                        await self._take(raw)
+                        if self.state is not State.UP:
+                            attempts = 0
+                            self._become(State.UP)
+            except (LinkDown, JournalUnavailable) as error:
+                log.warning("bus_down", error=type(error.__cause__ or error).__name__)
+            finally:
+                self._ear = None
+                self._become(State.BLIND)
+            await asyncio.sleep(self._retry_s(attempts))
+            attempts += 1
+
+    async def watch(self) -> None:
+        """Cut a connection on which the probes do not come any more, for ever: it may be stalled without an error.
+
+        Readers are told of a state that lasts; a connection that was lost and is back at once is nothing to them.
+        """
+        while True:
+            await asyncio.sleep(self._probe_s / 4)
+            if self.state is not State.UP and not self._told and monotonic() - self._down_at > self._probe_s / 2:
+                self._told = True
+                self._hub.tell("degraded")
+            silent_s = monotonic() - self._heard_at
+            if self._ear is not None and silent_s > (PROBES_MISSED + 0.25) * self._probe_s:
+                log.warning("bus_silent", silent_s=round(silent_s, 1))
+                self._become(State.BLIND)
+                self._ear.cut()
+                self._ear = None
+
+    def _become(self, state: State) -> None:
+        if state is self.state:
+            return
+        if state is State.UP:
+            self.up.set()
+            if self._told:
+                self._told = False
+                self._hub.tell("ok")
+        elif self.state is State.UP:
+            self.up.clear()
+            self._down_at = monotonic()
+        log.info("bus_state", state=state.value)
+        self.state = state
+
+    async def _take(self, raw: bytes) -> None:
+        try:
+            frame = parse(raw)
+        except MalformedFrame:
+            log.warning("bus_malformed_frame", start=raw[:80])
+            return
+        ring = self._hub.ring
+        verdict = judge(ring.newest, frame, ring.covers)
+        if verdict is Verdict.DOUBT:
+            self.repairs += 1
+            await self._catch_up()
+            verdict = judge(ring.newest, frame, ring.covers)
+        if verdict is Verdict.NEXT or (verdict is Verdict.DOUBT and frame.place is None):
+            self._hub.hear(frame)
+        elif verdict is Verdict.DOUBT:  # the journal does not have it either: it was taken back at once
+            log.warning("bus_frame_dropped", place=frame.id)
+
+    async def _catch_up(self) -> None:
+        """Hear from the journal what has come since; say so where it does not go on from what was heard last."""
+        ring = self._hub.ring
+        newest = await self._link.newest()
+        if self._begun and newest < ring.newest:  # emptied, or a server that never had what we heard
+            self._lose("taken_back", newest)
+        async for frame in self._link.read(ring.newest if self._begun else None):
+            if not self._begun:
+                self._begun = True
+                ring.begin(frame.prev)
+            if frame.prev == ring.newest:
+                self._hub.hear(frame)
+            elif frame.event.type == GAP:  # it says by itself that something is missing
+                self._hub.hear(replace(frame, prev=ring.newest), breaks=True)
+            else:
+                self._lose("missing", frame.prev)
+                self._hub.hear(frame)
+        self._begun = True
+
+    def _lose(self, reason: str, until: Position) -> None:
+        self.gaps += 1
+        ring = self._hub.ring
+        log.error("bus_gap", reason=reason, since=show(ring.newest), until=show(until))
+        self._hub.hear(Frame(place=until, prev=ring.newest, event=gap(reason)), breaks=True)

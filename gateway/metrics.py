@@ -1,0 +1,69 @@
+"""Every metric of a process, declared once and read when somebody asks."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+BUS_STATES = ("up", "repairing", "blind")
+
+
+def _metric(about: str, *, counts: bool = False) -> Any:
+    return field(metadata={"about": about, "counts": counts})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """What is measured. Each field is a metric `gateway_<name>`; None where it is not known."""
+
+    bus_state: str = _metric("How well this process hears: 1 for the state it is in.")
+    bus_waiting_events: int = _metric("Events that wait for Redis.")
+    bus_dropped_events: int = _metric(
+        "Events that did not fit while Redis was away; readers are told by a gap.", counts=True
+    )
+    bus_publish_failures: int = _metric("Batches that Redis did not take.", counts=True)
+    bus_gaps: int = _metric("Losses that this process has found while listening.", counts=True)
+    bus_repairs: int = _metric("Holes that the journal has mended, or tried to.", counts=True)
+    bus_probe_latency_seconds: float | None = _metric("How long the last probe took to come back.")
+    journal_entries: int | None = _metric("Entries of the journal in Redis.")
+    ring_frames: int = _metric("Events held for readers.")
+    ring_bytes: int = _metric("What they take, roughly.")
+    readers: int = _metric("Event streams and sockets open.")
+    readers_lagging: int = _metric("Those of them that do not keep up.")
+    readers_fallen_behind: int = _metric("How often a reader stopped keeping up.", counts=True)
+    calls_in_flight: int = _metric("Calls that have not ended.")
+    activity_waiting_rows: int = _metric("Activity rows that wait for PostgreSQL.")
+    activity_dropped_rows: int = _metric("Activity rows that did not fit while PostgreSQL was away.", counts=True)
+    tasks_died: int = _metric("Tasks and loops that died of an exception.", counts=True)
+
+
+class _Collector:
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
+
+    def collect(self) -> Iterator[Metric]:
+        for one in fields(self._readings):
+            value = getattr(self._readings, one.name)
+            name, about = f"gateway_{one.name}", one.metadata["about"]
+            if one.name == "bus_state":
+                states = GaugeMetricFamily(name, about, labels=["state"])
+                for state in BUS_STATES:
+                    states.add_metric([state], float(state == value))
+                yield states
+            elif value is not None:
+                family = CounterMetricFamily if one.metadata["counts"] else GaugeMetricFamily
+                yield family(name, about, value=value)
+
+
+def exposition(readings: Readings) -> bytes:
+    """Return the readings in Prometheus's text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(readings))
+    return generate_latest(registry)
+
+
+def names() -> Iterable[str]:
+    """Return the names of all metrics."""
+    return [f"gateway_{one.name}" for one in fields(Readings)]

@@ -1,0 +1,51 @@
+"""Which processes are alive, and what is announced for one that is not any more."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+import structlog
+
+from events.bus import Bus
+from events.event import gap
+from gateway import ports
+from gateway.core.ids import new_id
+
+log = structlog.get_logger("gateway.instances")
+
+LEASES_MISSED: Final = 5
+"""Renewals that a process may miss before it counts as dead."""
+
+
+class Instances:
+    """Renews this process's lease, and buries others.
+
+    A process that dies while Redis takes its events loses nothing that a reader could miss for long; one that dies
+    while events wait for Redis takes them along, and a survivor says so with a gap.
+    """
+
+    def __init__(self, store: ports.Instances, bus: Bus, *, every_s: float) -> None:
+        self._store = store
+        self._bus = bus
+        self._every_s = every_s
+        self._me = new_id()
+
+    async def run(self) -> None:
+        """Turn for ever."""
+        while True:
+            with contextlib.suppress(ports.StoreError):  # the pool has logged it; the lease is long enough to try again
+                await self.tick()
+            await asyncio.sleep(self._every_s)
+
+    async def tick(self) -> None:
+        """Renew, and bury whoever has not; raises StoreError."""
+        lease_s = self._every_s * LEASES_MISSED
+        await self._store.renew(self._me, lease_s=lease_s, unpublished=self._bus.away and len(self._bus) > 0)
+        for dead in await self._store.bury():
+            log.warning("instance_died", id=dead.id, unpublished=dead.unpublished)
+            if dead.unpublished:
+                self._bus.publish(gap("instance_died"))
+
+    async def leave(self) -> None:
+        """End in good order; raises StoreError."""
+        await self._store.leave(self._me)
