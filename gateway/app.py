@@ -40,6 +40,7 @@ from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
 from gateway.services.tasks import Tasks
 from gateway.services.visibility import Visibility
+from gateway.services.waiting import Waiting
 from gateway.services.workspaces import WorkspaceService
 from gateway.settings import Settings
 from gateway.store import db, vault
@@ -167,12 +168,14 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             tokenless=dev or settings.allow_tokenless_register,
             self_created=dev,
         )
+        waiting = Waiting(liveness, every_s=settings.write_every_s)
         loops = await stack.enter_async_context(Tasks())
         proxy = Proxy(
             admission=admission,
             dispatcher=dispatcher,
             activity=activity,
             bus=bus,
+            waiting=waiting,
             vault=sealed,
             reach=reach,
             times=Times(idle_s=settings.idle_timeout_s, ceiling_s=settings.ceiling_s, max_s=settings.max_timeout_s),
@@ -203,6 +206,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(leases.run, "instances:renew")
         loops.loop(reader.run, "changes:read")
         loops.loop(heartbeats.run, "heartbeats:write")
+        loops.loop(waiting.run, "waiting:write")
         loops.loop(activity.run, "activity:write")
         loops.loop(streams.run, "streams:sweep")
         stack.push_async_callback(_write_down, heartbeats, activity, bus, leases)

@@ -154,6 +154,9 @@ class Liveness(Protocol):
     async def touch(self, workspace_id: str) -> None:
         """Write a sign of life that is no heartbeat."""
 
+    async def keep(self, workspace_ids: Sequence[str]) -> None:
+        """Write a sign of life of each."""
+
     async def silence(self, workspace_ids: Sequence[str]) -> Mapping[str, float]:
         """Return how many seconds each has been silent; one that was never heard is left out."""
 

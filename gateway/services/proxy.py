@@ -22,6 +22,7 @@ from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.admission import Admission, Admitted
 from gateway.services.directory import removed
+from gateway.services.waiting import Waiting
 
 log = structlog.get_logger("gateway.proxy")
 
@@ -76,6 +77,7 @@ class Proxy:
         dispatcher: ports.Dispatcher,
         activity: ActivityLog,
         bus: Bus,
+        waiting: Waiting,
         vault: ports.Vault | None,
         reach: address.Reach,
         times: Times,
@@ -86,6 +88,7 @@ class Proxy:
         self._dispatcher = dispatcher
         self._activity = activity
         self._bus = bus
+        self._waiting = waiting
         self._vault = vault
         self._reach = reach
         self._times = times
@@ -180,7 +183,8 @@ class Proxy:
         """Make the call; whatever becomes of it, it ends here, once."""
         outcome: endings.Outcome
         try:
-            outcome = await self._dispatcher.send(outbound)
+            with self._waiting.call(call.caller_id):
+                outcome = await self._dispatcher.send(outbound)
         except asyncio.CancelledError:
             outcome = endings.Stopped()
         except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told

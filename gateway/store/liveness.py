@@ -23,6 +23,10 @@ class LivenessStore:
         """Write a sign of life that is no heartbeat."""
         await self._database.execute(_SQL["touch"], idempotent=True, workspace_id=workspace_id)
 
+    async def keep(self, workspace_ids: Sequence[str]) -> None:
+        """Write a sign of life of each."""
+        await self._database.execute(_SQL["keep"], idempotent=True, ids=list(workspace_ids))
+
     async def silence(self, workspace_ids: Sequence[str]) -> Mapping[str, float]:
         """Return how many seconds each has been silent; one that was never heard is left out."""
         rows = await self._database.fetch(_SQL["silence"], idempotent=True, ids=list(workspace_ids))

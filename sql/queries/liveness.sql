@@ -29,6 +29,12 @@ on conflict (workspace_id) do update
 insert into liveness as l (workspace_id, last_heartbeat_at, last_sign_at) values (%(workspace_id)s, now(), now())
 on conflict (workspace_id) do update set last_heartbeat_at = now(), last_sign_at = now();
 
+-- name: keep
+-- Those that wait for a call of their own are not silent.
+insert into liveness as l (workspace_id, last_sign_at)
+select id, now() from workspaces where id = any(%(ids)s::uuid[]) and status <> 'removed' order by id
+on conflict (workspace_id) do update set last_sign_at = now();
+
 -- name: silence
 -- How long these workspaces have been silent, in seconds, as far as the database knows.
 select workspace_id, extract(epoch from now() - last_sign_at)::double precision as silent_s

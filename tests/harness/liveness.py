@@ -24,6 +24,9 @@ class ScriptedLiveness:
         await asyncio.sleep(self.takes_s)
         return self.answer(workspace_ids)
 
+    async def keep(self, workspace_ids: Sequence[str]) -> None:
+        raise AssertionError("clocks never write")
+
     async def record(self, beats: Sequence[Mapping[str, Any]]) -> None:
         raise AssertionError("clocks never write")
 

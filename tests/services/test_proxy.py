@@ -33,7 +33,9 @@ from gateway.services.admission import Admission
 from gateway.services.directory import Directory
 from gateway.services.proxy import Asked, Proxy, Times
 from gateway.services.tasks import Tasks
+from gateway.services.waiting import Waiting
 from gateway.store.vault import FernetVault, new_key
+from tests.harness.liveness import ScriptedLiveness
 from tests.harness.world import eventually
 from tests.services.memory import Batches, Channel, Dispatcher, Heard, Workspaces
 
@@ -82,6 +84,7 @@ class Switchboard:
             dispatcher=self.dispatcher,
             activity=self.activity,
             bus=bus,
+            waiting=Waiting(ScriptedLiveness(), every_s=1),
             vault=VAULT,
             reach=Reach.SAME_NETWORK,
             times=Times(idle_s=300, ceiling_s=1800, max_s=3600),

@@ -122,3 +122,10 @@ async def test_a_late_batch_does_not_undo_a_newer_beat(store, workspaces, migrat
     await store.record([beat(one, age_s=5, current_task="old", active_tasks=1, monthly_spend=3)])
     row = await migrated.fetch_one("select current_task, active_tasks, monthly_spend from liveness")
     assert row == {"current_task": "new", "active_tasks": 2, "monthly_spend": 7}
+
+
+async def test_who_waits_is_not_silent_even_if_it_was_never_heard(store, workspaces):
+    heard, unheard, other = [await make(workspaces) for _ in range(3)]
+    await store.record([beat(heard, age_s=100, sign_age_s=100), beat(other, age_s=100, sign_age_s=100)])
+    await store.keep([heard, unheard, str(uuid4())])
+    assert [await silence(store, one) for one in (heard, unheard, other)] == [0, 0, 100]

@@ -1,0 +1,60 @@
+"""Who waits for a call that it made itself: it may say nothing meanwhile, and is not silent."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+
+from gateway import ports
+
+log = structlog.get_logger("gateway.waiting")
+
+TOLD: Final = 2000
+"""Waiting workspaces told to other replicas in one probe; the database knows of all."""
+
+
+class Waiting:
+    """The workspaces that wait here; their signs of life go to the database every `every_s`, and along with each probe.
+
+    An agent that serves a call by calling another one is kept alive by the other's signs: its own call ends when that
+    one is silent, and then it does not wait any more. Total times hold all the same.
+    """
+
+    def __init__(self, liveness: ports.Liveness, *, every_s: float) -> None:
+        self._liveness = liveness
+        self._every_s = every_s
+        self._calls: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @contextmanager
+    def call(self, caller_id: str | None) -> Iterator[None]:
+        """Note that this workspace (None: nobody's) waits for as long as the block lasts."""
+        if caller_id is None:
+            yield
+            return
+        self._calls[caller_id] += 1
+        try:
+            yield
+        finally:
+            self._calls[caller_id] -= 1
+            if not self._calls[caller_id]:
+                del self._calls[caller_id]
+
+    def told(self) -> list[str]:
+        """Return those that other replicas are told of."""
+        return [caller_id for caller_id, _ in zip(self._calls, range(TOLD), strict=False)]
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            if self._calls:
+                try:
+                    await self._liveness.keep(list(self._calls))
+                except ports.StoreError as error:
+                    log.warning("waiting_unwritten", workspaces=len(self._calls), error=type(error).__name__)
