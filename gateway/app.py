@@ -24,7 +24,7 @@ from events.frame import Frame
 from events.hub import Hub
 from events.probe import Prober
 from events.ring import Ring
-from events.subscriber import Subscriber
+from events.subscriber import State, Subscriber
 from gateway.core.address import Reach
 from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
@@ -38,6 +38,7 @@ from gateway.services.instances import Instances
 from gateway.services.proxy import Proxy, Times
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
+from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
 from gateway.services.visibility import Visibility
 from gateway.services.waiting import Waiting
@@ -50,8 +51,8 @@ from gateway.store.instances import InstanceStore
 from gateway.store.liveness import LivenessStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
+from gateway.web import cors, guard, keys, openapi, parse
 from gateway.web import events as web_events
-from gateway.web import guard, keys, openapi, parse
 from gateway.web import sockets as web_sockets
 from gateway.web.routes import ROUTES
 
@@ -61,6 +62,8 @@ BUS_CAPACITY: Final = 20_000
 """Events that wait while Redis is away ..."""
 BUS_BYTES: Final = 64 * 1024 * 1024
 """... and what they may take."""
+WRITE_MARGIN_S: Final = 0.25
+"""What a batch of heartbeats may take to be written, once it is due."""
 RETRY_MOST_S: Final = 2.0
 """The longest wait between two attempts to connect to Redis."""
 ACTIVITY_CAPACITY: Final = 20_000
@@ -93,7 +96,7 @@ class Gateway:
         self.readiness.draining = True
         self.proxy.stop_admitting()
         self.streams.close()
-        await self.sockets.close()
+        self.sockets.close()
         await self.proxy.drain(self.drain_s)
 
 
@@ -142,10 +145,22 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         await reader.start()
 
         # calls out
-        ticking = clocks.Clocks(liveness=liveness, spawn=tasks.spawn, bus_lost_s=settings.bus_lost_s)
+        heartbeats = Heartbeats(liveness, every_s=settings.write_every_s)
+        silences = Silences(
+            heartbeats,
+            liveness,
+            hears=lambda: subscriber.state is State.UP,
+            lag_s=settings.write_every_s + WRITE_MARGIN_S,
+        )
+        ticking = clocks.Clocks(
+            silence=silences,
+            spawn=tasks.spawn,
+            bus_lost_s=settings.bus_lost_s,
+            first_byte_s=settings.first_byte_s,
+        )
         dispatcher = await stack.enter_async_context(
             dispatch.opened(
-                connector.connector(reach=reach),
+                connector.connector(reach=reach, resolve_s=settings.connect_timeout_s),
                 ticking,
                 connect_s=settings.connect_timeout_s,
                 limit_bytes=settings.max_response_bytes,
@@ -153,7 +168,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
 
         # what is done
-        heartbeats = Heartbeats(liveness, every_s=settings.write_every_s)
         activity = ActivityLog(history, bus, capacity=ACTIVITY_CAPACITY, every_s=settings.write_every_s)
         admission = Admission(directory)
         registry = Registry(
@@ -191,9 +205,21 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=_retry_s)
         visibility = Visibility(directory, workspaces)
         streams = web_events.EventStreams(
-            hub, visibility, capacity=settings.max_readers, keepalive_s=settings.keepalive_s
+            hub,
+            visibility,
+            capacity=settings.max_readers,
+            keepalive_s=settings.keepalive_s,
+            drain_s=settings.reader_drain_s,
         )
-        sockets = web_sockets.EventSockets(hub, visibility, loops.spawn, capacity=settings.max_readers)
+        cross_origin = cors.CrossOrigin(settings.cors_origins)
+        sockets = web_sockets.EventSockets(
+            hub,
+            visibility,
+            cross_origin,
+            loops.spawn,
+            capacity=settings.max_readers,
+            drain_s=settings.reader_drain_s,
+        )
         readiness = Readiness(changes, lambda: subscriber.state.value)
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
@@ -209,6 +235,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(waiting.run, "waiting:write")
         loops.loop(activity.run, "activity:write")
         loops.loop(streams.run, "streams:sweep")
+        loops.loop(visibility.run, "streams:visible")
         stack.push_async_callback(_write_down, heartbeats, activity, bus, leases)
         await _wait_for_bus(subscriber.up)
         await _check_eviction(link)
@@ -240,10 +267,11 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             )
 
         application = web.Application(
-            middlewares=[guard.guard({route.handler: route for route in ROUTES})],
+            middlewares=[cross_origin.middleware, guard.guard({route.handler: route for route in ROUTES})],
             client_max_size=settings.max_request_bytes,
         )
         application.on_response_prepare.append(guard.add_headers)
+        application.on_response_prepare.append(cross_origin.add_headers)
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
         application[keys.PROXY] = proxy
@@ -306,6 +334,7 @@ def _retry_s(attempts: int) -> float:
 
 async def _write_down(heartbeats: Heartbeats, activity: ActivityLog, bus: Bus, leases: Instances) -> None:
     """Write what is still waiting; what cannot be written in time is lost, and said to be."""
+    deadline = asyncio.get_running_loop().time() + FLUSH_S
     for what, writing in (
         ("heartbeats", heartbeats.flush()),
         ("activity", activity.flush()),
@@ -313,10 +342,10 @@ async def _write_down(heartbeats: Heartbeats, activity: ActivityLog, bus: Bus, l
         ("lease", leases.leave()),
     ):
         try:
-            async with asyncio.timeout(FLUSH_S):
+            async with asyncio.timeout_at(deadline):
                 if await writing is False:
                     raise TimeoutError
-        except Exception as error:  # each of the three has its chance, whatever became of the one before
+        except Exception as error:  # each has its chance, whatever became of the one before
             log.error("not_written_down", what=what, error=type(error).__name__)
 
 

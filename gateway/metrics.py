@@ -65,5 +65,10 @@ def exposition(readings: Readings) -> bytes:
 
 
 def names() -> Iterable[str]:
-    """Return the names of all metrics."""
-    return [f"gateway_{one.name}" for one in fields(Readings)]
+    """Return the names of all metrics, as Prometheus sees them."""
+    return [f"gateway_{one.name}{'_total' if one.metadata['counts'] else ''}" for one in fields(Readings)]
+
+
+def describe() -> Iterator[tuple[str, str]]:
+    """Yield each metric's name and what it is about, for the documents."""
+    return zip(names(), (one.metadata["about"] for one in fields(Readings)), strict=True)

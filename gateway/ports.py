@@ -114,6 +114,9 @@ class Workspaces(Protocol):
     async def list_all(self) -> Sequence[Workspace]:
         """Return all that are not removed, oldest first."""
 
+    async def list_parents(self) -> Mapping[str, str | None]:
+        """Return the parent of each that is not removed."""
+
     async def create(self, workspace: NewWorkspace, first_token: TokenHash | None) -> bool:
         """Write a workspace with its first token, in one transaction; False if the id is taken."""
 
@@ -156,6 +159,13 @@ class Liveness(Protocol):
 
     async def keep(self, workspace_ids: Sequence[str]) -> None:
         """Write a sign of life of each."""
+
+    async def silence(self, workspace_ids: Sequence[str]) -> Mapping[str, float]:
+        """Return how many seconds each has been silent; one that was never heard is left out."""
+
+
+class Silence(Protocol):
+    """`services/silence.py`. May raise StoreError."""
 
     async def silence(self, workspace_ids: Sequence[str]) -> Mapping[str, float]:
         """Return how many seconds each has been silent; one that was never heard is left out."""

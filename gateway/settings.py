@@ -1,15 +1,18 @@
 """Every setting: its name, unit and default. Nothing else reads the environment."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 
 log = structlog.get_logger("gateway.settings")
 
+_ORIGIN: Final = re.compile(r"https?://(?:[0-9a-z._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 ADMIN_TOKEN_CHARS: Final = 16
 """The shortest admin token that `serve` starts with."""
 
@@ -20,6 +23,25 @@ class BadSetting(ValueError):
 
 def _text(value: str) -> str:
     return value
+
+
+def _log_format(value: str) -> str:
+    if value not in ("text", "json"):
+        raise ValueError("text or json")
+    return value
+
+
+def _prefix(value: str) -> str:
+    if not value.isprintable() or " " in value:
+        raise ValueError("printable characters without a space")
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("an http or https url without a query")
+    return value.rstrip("/")
 
 
 def _flag(value: str) -> bool:
@@ -46,6 +68,13 @@ def _count(value: str) -> int:
     if not value.strip().isdecimal() or not 0 < int(value) < 2**31:
         raise ValueError("a whole number above 0")
     return int(value)
+
+
+def _origins(value: str) -> tuple[str, ...]:
+    origins = tuple(one.strip() for one in value.split(",") if one.strip())
+    if not all(_ORIGIN.fullmatch(one) for one in origins):
+        raise ValueError("origins as browsers send them, `https://host[:port]` in lower case, comma separated")
+    return origins
 
 
 def _path(value: str) -> Path:
@@ -113,7 +142,7 @@ class Settings:
     )
     public_url: str | None = _setting(
         "GATEWAY_PUBLIC_URL",
-        _text,
+        _http_url,
         "How agents reach this gateway; shown in `connection`. Unset: as the request came.",
         default=None,
     )
@@ -124,6 +153,13 @@ class Settings:
         default=300.0,
         unit="s",
         lenient=True,
+    )
+    first_byte_s: float | None = _setting(
+        "A2A_FIRST_BYTE_SECONDS",
+        _seconds,
+        "How long an agent may take to begin its answer, whatever signs of life it gives. Unset: as long as it likes.",
+        default=None,
+        unit="s",
     )
     ceiling_s: float = _setting(
         "A2A_CEILING_SECONDS",
@@ -207,7 +243,7 @@ class Settings:
         unit="s",
     )
     redis_prefix: str = _setting(
-        "GATEWAY_REDIS_PREFIX", _text, "What all keys and channels in Redis begin with.", default="gw:{bus}"
+        "GATEWAY_REDIS_PREFIX", _prefix, "What all keys and channels in Redis begin with.", default="gw:{bus}"
     )
     journal_length: int = _setting(
         "GATEWAY_JOURNAL_LENGTH",
@@ -237,7 +273,20 @@ class Settings:
         default=15.0,
         unit="s",
     )
-    log_format: str = _setting("GATEWAY_LOG_FORMAT", _text, "`text` or `json`, on stderr.", default="text")
+    reader_drain_s: float = _setting(
+        "GATEWAY_READER_DRAIN_SECONDS",
+        _seconds,
+        "How long a reader of events may take nothing of what waits for it; then it is let go, and may come back.",
+        default=30.0,
+        unit="s",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "GATEWAY_CORS_ORIGINS",
+        _origins,
+        "The sites whose pages may ask from browsers, comma separated.",
+        default=("http://localhost:3000", "http://localhost:3001"),
+    )
+    log_format: str = _setting("GATEWAY_LOG_FORMAT", _log_format, "`text` or `json`, on stderr.", default="text")
     heartbeat_s: float = _setting(
         "A2A_HEARTBEAT_SECONDS", _seconds, "How often the demo agent of `dev` heartbeats.", default=30.0, unit="s"
     )
@@ -291,5 +340,7 @@ def _shown(default: Any) -> str:
             return "1" if default else "0"
         case float():
             return f"{default:g}"
+        case tuple():
+            return ",".join(default)
         case _:
             return str(default)

@@ -10,6 +10,7 @@ from typing import Any, Final, assert_never
 import orjson
 
 JSON: Final = "application/json"
+LAST_STATUS: Final = 599
 BUSY_RETRY_S: Final = 30
 """Seconds after which a caller of a busy or silent agent may ask again."""
 
@@ -22,6 +23,7 @@ class Ending(StrEnum):
     AGENT_BUSY = "agent_busy"
     AGENT_UNREACHABLE = "agent_unreachable"
     IDLE_TIMEOUT = "idle_timeout"
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     AGENT_RESET = "agent_reset"
     TRUNCATED = "truncated"
     RESPONSE_TOO_LARGE = "response_too_large"
@@ -36,6 +38,7 @@ class Clock(StrEnum):
     """The clocks that may end a call; each value is the ending it causes."""
 
     IDLE = Ending.IDLE_TIMEOUT
+    FIRST_BYTE = Ending.FIRST_BYTE_TIMEOUT
     DEADLINE = Ending.DEADLINE
     CEILING = Ending.CEILING
     BUS_LOST = Ending.BUS_LOST
@@ -123,6 +126,9 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
     native_session: the agent keeps sessions of its own, so that its caller may wait for it (capability `session`).
     """
     match outcome:
+        case Answered(status=status) if not HTTPStatus.OK <= status <= LAST_STATUS:
+            answer = _refused(HTTPStatus.BAD_GATEWAY, "agent answered with an impossible status", Ending.AGENT_ERROR)
+            return Ended(ending=Ending.AGENT_ERROR, answer=answer, delivered=True)
         case Answered(status=status) if status < HTTPStatus.MULTIPLE_CHOICES:
             return Ended(ending=Ending.COMPLETED, answer=_as_is(outcome), delivered=True)
         case Answered() if _is_busy(outcome):
@@ -160,6 +166,12 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
             return Ended(
                 ending=Ending.IDLE_TIMEOUT,
                 answer=_unknown("agent gave no sign of life", Ending.IDLE_TIMEOUT, native_session),
+                delivered=None,
+            )
+        case Expired(clock=Clock.FIRST_BYTE):
+            return Ended(
+                ending=Ending.FIRST_BYTE_TIMEOUT,
+                answer=_unknown("agent did not begin to answer in time", Ending.FIRST_BYTE_TIMEOUT, native_session),
                 delivered=None,
             )
         case Expired(clock=Clock.BUS_LOST):

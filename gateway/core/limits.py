@@ -1,9 +1,12 @@
 """How long a call may take in all, by who calls and what they ask for."""
 
-import math
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.core.refusals import bad_field
+
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,13 +21,9 @@ def read_timeout(header: str | None) -> float | None:
     """Return the seconds of an X-Timeout header, None without one; refuses what is no time."""
     if header is None:
         return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    if _SECONDS.fullmatch(header) is None:
         raise bad_field("X-Timeout", "must be a number of seconds, 0 or more")
-    return seconds
+    return float(header)
 
 
 def decide_limit(wanted_s: float | None, *, by_workspace: bool, ceiling_s: float, max_s: float) -> Limit:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.core.endings import Clock
-from gateway.ports import Liveness, StoreError
+from gateway.ports import Silence, StoreError
 
 log = structlog.get_logger("gateway.net.clocks")
 
@@ -47,13 +47,15 @@ class Cell:
 class Clocks:
     """The cells of this process. `stamp` is called for every sign of life on the bus.
 
-    bus_lost_s: how long a suspect may stay unconfirmed before its call ends as `bus_lost`.
+    bus_lost_s: how long a suspect may stay unconfirmed before its call ends as `bus_lost`. first_byte_s: how long an
+    agent may take to begin its answer, None for as long as it likes.
     """
 
-    def __init__(self, *, liveness: Liveness, spawn: Spawn, bus_lost_s: float) -> None:
-        self._liveness = liveness
+    def __init__(self, *, silence: Silence, spawn: Spawn, bus_lost_s: float, first_byte_s: float | None = None) -> None:
+        self._silence = silence
         self._spawn = spawn
         self.bus_lost_s = bus_lost_s
+        self.first_byte_s = math.inf if first_byte_s is None else first_byte_s
         self._cells: dict[str, Cell] = {}
         self._suspects: set[Watch] = set()
         self._confirming = False
@@ -117,7 +119,7 @@ class Clocks:
         """Return the seconds of silence of each of their workspaces that was ever heard, None if nobody can say."""
         try:
             async with asyncio.timeout(CONFIRM_S):
-                return await self._liveness.silence(sorted({watch.workspace_id for watch in suspects}))
+                return await self._silence.silence(sorted({watch.workspace_id for watch in suspects}))
         except (StoreError, TimeoutError) as error:
             log.warning("silence_unconfirmed", calls=len(suspects), error=type(error).__name__)
         except Exception:  # a bug of ours must not leave calls without a clock
@@ -129,8 +131,8 @@ class Watch:
     """The clocks of one call, as the block in which it is made; `touch` is for bytes of its answer."""
 
     __slots__ = (
-        "_cancels", "_cell", "_clocks", "_expired", "_handle", "_heard_at", "_idle_s", "_limit", "_limit_at",
-        "_limit_s", "_loop", "_suspected_at", "_task", "left", "workspace_id",
+        "_cancels", "_cell", "_clocks", "_expired", "_first_at", "_handle", "_heard_at", "_idle_s", "_limit",
+        "_limit_at", "_limit_s", "_loop", "_suspected_at", "_task", "left", "workspace_id",
     )  # fmt: skip
 
     _task: "asyncio.Task[Any]"
@@ -144,7 +146,7 @@ class Watch:
         self._idle_s = idle_s
         self._limit_s = limit_s
         self._limit = limit
-        self._limit_at = math.inf
+        self._limit_at = self._first_at = math.inf
         self._heard_at = 0.0
         self._expired: Clock | None = None
         self._suspected_at = math.inf
@@ -155,6 +157,7 @@ class Watch:
     def touch(self) -> None:
         """Take note that bytes of this call's own answer have come."""
         self._heard_at = self._loop.time()
+        self._first_at = math.inf
 
     async def __aenter__(self) -> "Watch":
         task = asyncio.current_task()
@@ -165,6 +168,7 @@ class Watch:
         self._heard_at = self._loop.time()
         if self._limit_s is not None:
             self._limit_at = self._heard_at + self._limit_s
+        self._first_at = self._heard_at + self._clocks.first_byte_s
         self._wind(self._heard_at + self._idle_s)
         return self
 
@@ -181,7 +185,7 @@ class Watch:
     def _wind(self, due: float) -> None:
         if self._handle is not None:
             self._handle.cancel()
-        at = min(due, self._limit_at)
+        at = min(due, self._limit_at, self._first_at)
         self._handle = self._loop.call_at(at, self._fire) if at != math.inf else None
 
     def _last(self) -> float:
@@ -200,6 +204,8 @@ class Watch:
         now = self._loop.time()
         if now >= self._limit_at:
             self._expire(self._limit)
+        elif now >= self._first_at:
+            self._expire(Clock.FIRST_BYTE)
         elif not self._rewind(now):
             self._suspected_at = min(self._suspected_at, now)
             self._wind(math.inf)  # the total time still holds

@@ -1,6 +1,8 @@
 """Connections to agents: each goes to an address that was checked itself, whatever the name said before."""
 
 import asyncio
+import errno
+import functools
 import select
 import socket
 import ssl
@@ -9,6 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import AddrInfoType, Connection
 
 from gateway.core.address import Reach, check_ip
@@ -57,6 +60,7 @@ def connector(
     reach: Reach,
     exempt: Callable[[str], bool] | None = None,
     resolver: AbstractResolver | None = None,
+    resolve_s: float = 10.0,
     dns_cache_s: int = 10,
     tls: ssl.SSLContext | bool = True,
 ) -> aiohttp.TCPConnector:
@@ -64,7 +68,8 @@ def connector(
 
     `exempt` tells whether our own provisioner assigned an IP address, which then may be private. There is no limit of
     connections: the sender has one, so that a full pool never looks like an agent that is away. A `resolver` is closed
-    by whoever hands it in; without one the system is asked. Failures to connect are aiohttp's; see `refused`.
+    by whoever hands it in; without one the name servers are asked, without a thread. An answer may take `resolve_s`.
+    Failures to connect are aiohttp's; see `refused`.
     """
 
     def check(address: str) -> str | None:
@@ -81,7 +86,7 @@ def connector(
         return _open_socket(family, kind, protocol)
 
     return _Connector(
-        resolver=_CheckedResolver(resolver or aiohttp.ThreadedResolver(), check),
+        resolver=_CheckedResolver(resolver or aiohttp.AsyncResolver(), check, within_s=resolve_s),
         socket_factory=open_socket,
         ttl_dns_cache=dns_cache_s,
         keepalive_timeout=KEEPALIVE_S,
@@ -109,14 +114,19 @@ class _CheckedResolver(AbstractResolver):
     addresses refused is told as that, and not as a connect that failed.
     """
 
-    def __init__(self, resolver: AbstractResolver, check: Callable[[str], str | None]) -> None:
+    def __init__(self, resolver: AbstractResolver, check: Callable[[str], str | None], *, within_s: float) -> None:
         self._resolver = resolver
         self._check = check
+        self._within_s = within_s
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        answer = await self._resolver.resolve(host, port, family)
+        try:
+            async with asyncio.timeout(self._within_s):
+                answer = await self._resolver.resolve(host, port, family)
+        except TimeoutError:
+            raise OSError(errno.ETIMEDOUT, "the name servers did not answer in time") from None
         if not answer:
             raise OSError("the name has no address")
         reasons = [self._check(found["host"]) for found in answer]
@@ -129,19 +139,38 @@ class _CheckedResolver(AbstractResolver):
         await self._resolver.close()
 
 
+class _Protocol(ResponseHandler):
+    """Tells who reads a body that it is broken: the library closes the connection and lets the reader wait."""
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        """Fail what is being read, too."""
+        if self._payload is not None and not self._payload.is_eof() and self._payload.exception() is None:
+            self._payload.set_exception(aiohttp.ClientPayloadError("the body is malformed"), exc)
+        super().set_exception(exc, exc if exc_cause is None else exc_cause)
+
+
 class _Connector(aiohttp.TCPConnector):
-    """Looks at an idle connection before it is used again: a close may have arrived that the loop has not read yet."""
+    """Looks at an idle connection before it is used again.
+
+    A close may have arrived that the loop has not read yet, or bytes that nobody asked for: the next call, perhaps of
+    somebody else, would take them for its answer.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment] # invariance
 
     async def _get(self, key: Any, traces: Any) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
-            if not _has_news(connection.transport):
+            protocol = connection.protocol
+            if protocol is not None and not protocol.should_close and not _has_news(connection.transport):
                 return connection
             connection.close()
         return None
 
 
 def _has_news(transport: asyncio.Transport | None) -> bool:
-    """Return whether an idle connection has anything to read, which only a close or an error of the agent can be."""
+    """Return whether an idle connection has anything to read: a close, an error, or bytes that nobody asked for."""
     opened = transport.get_extra_info("socket") if transport is not None else None
     if opened is None or opened.fileno() < 0:
         return True

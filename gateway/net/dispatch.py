@@ -109,7 +109,8 @@ class Dispatcher:
 
 
 def _returned(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: headers[name] for name in RETURNED if name in headers}
+    """What may be passed on; a value that could not stand in a header of ours is left out."""
+    return {name: headers[name] for name in RETURNED if name in headers and headers[name].isprintable()}
 
 
 @asynccontextmanager

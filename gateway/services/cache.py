@@ -1,10 +1,17 @@
 """Values that are loaded once, kept for a while, and forgotten when somebody changes them."""
 
+import asyncio
+import math
 from collections.abc import Awaitable, Callable, Hashable
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from gateway.ports import StoreError
+
+PATIENCE_S: Final = 1.0
+"""How long the store may take while an older entry would do (seconds) ..."""
+AWAY_S: Final = 1.0
+"""... and how long it is not asked again then."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -40,6 +47,7 @@ class Cache(Generic[K, V]):
         self._now = now
         self._kept: dict[K, tuple[V, float]] = {}
         self._loading: dict[K, _Load] = {}
+        self._away_until = -math.inf
 
     def __repr__(self) -> str:
         return f"<Cache kept={len(self._kept)} loading={len(self._loading)}>"
@@ -54,20 +62,25 @@ class Cache(Generic[K, V]):
     async def find(self, key: K, *, stale_s: float = 0.0) -> V | None:
         """Return the value, asking if need be; raises StoreError.
 
-        stale_s: if the store does not answer, an entry not older than this does.
+        stale_s: if the store does not answer, or not soon, an entry not older than this does; and for a while after
+        that nobody is made to wait who has one.
         """
         fresh = self.peek(key)
         if fresh is not None:
             return fresh
+        stale = self._find_stale(key, stale_s)
+        if stale is not None and self._now() < self._away_until:
+            return stale
         load = self._loading.setdefault(key, _Load())
         load.waiting += 1
         asked = self._now()
         try:
-            value = await self._load(key)
-        except StoreError:
-            kept = self._kept.get(key)
-            if kept is not None and self._now() - kept[1] < stale_s:
-                return kept[0]
+            async with asyncio.timeout(None if stale is None else PATIENCE_S):
+                value = await self._load(key)
+        except (StoreError, TimeoutError):
+            self._away_until = self._now() + AWAY_S
+            if stale is not None:
+                return stale
             raise
         finally:
             load.waiting -= 1
@@ -77,6 +90,10 @@ class Cache(Generic[K, V]):
         if current:
             self._keep(key, value, asked)
         return value
+
+    def _find_stale(self, key: K, stale_s: float) -> V | None:
+        kept = self._kept.get(key)
+        return kept[0] if kept is not None and self._now() - kept[1] < stale_s else None
 
     def _keep(self, key: K, value: V | None, asked: float) -> None:
         self._kept.pop(key, None)

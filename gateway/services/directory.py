@@ -21,13 +21,16 @@ class Directory:
         """Grows whenever a workspace may have changed."""
         self._cache: Cache[str, Workspace] = Cache(workspaces.find, ttl_s=ttl_s, capacity=CAPACITY, now=now)
 
-    async def find(self, workspace_id: str) -> Workspace | None:
-        """Return a workspace, removed ones too; refuses with platform_unavailable when nobody can say."""
+    async def find(self, workspace_id: str, *, stale_s: float = 0.0) -> Workspace | None:
+        """Return a workspace, removed ones too; refuses with platform_unavailable when nobody can say.
+
+        stale_s: how old an answer may be while the database is away.
+        """
         known = self._cache.peek(workspace_id)
         if known is not None:
             return known
         try:
-            return await self._cache.find(workspace_id)
+            return await self._cache.find(workspace_id, stale_s=stale_s)
         except ports.StoreError as error:
             raise platform_unavailable() from error
 

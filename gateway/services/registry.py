@@ -25,6 +25,7 @@ from gateway.core.tokens import mint
 from gateway.core.workspaces import MOVE_EVENTS, Beat, Status, Workspace, decide_beat
 from gateway.services.directory import Directory, removed
 from gateway.services.heartbeats import Heartbeats
+from gateway.services.identity import BEAT_STALE_S
 
 log = structlog.get_logger("gateway.registry")
 
@@ -195,7 +196,7 @@ class Registry:
     async def _find_for_beat(self, principal: Principal, workspace_id: str) -> Workspace | None:
         """The workspace, or None while the database cannot say: its beat counts all the same."""
         try:
-            workspace = await self._directory.find(workspace_id)
+            workspace = await self._directory.find(workspace_id, stale_s=BEAT_STALE_S)
         except Refusal as refusal:
             if refusal.code is not Code.PLATFORM_UNAVAILABLE:
                 raise

@@ -61,6 +61,12 @@ class WorkspaceStore:
         """Return all that are not removed, oldest first."""
         return [from_row(row) for row in await self._database.fetch(_SQL["list"], idempotent=True)]
 
+    async def list_parents(self) -> Mapping[str, str | None]:
+        """Return the parent of each that is not removed."""
+        return {
+            row["id"]: row["parent_id"] for row in await self._database.fetch(_SQL["list_parents"], idempotent=True)
+        }
+
     async def create(self, workspace: NewWorkspace, first_token: TokenHash | None) -> bool:
         """Write a workspace with its first token, in one transaction; False if the id is taken."""
         async with self._database.transaction() as transaction:

@@ -25,7 +25,7 @@ class Ready(TypedDict):
 
     ready: bool
     database: Literal["up", "down"]
-    bus: Literal["up", "down"]
+    bus: Literal["up", "blind", "repairing"]
     draining: bool
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from time import monotonic
 from typing import Final
 
@@ -10,7 +11,7 @@ from aiohttp import HttpVersion11, web
 
 from events import frame, sse
 from events.hub import Hub, Style, Subscription, Wanted
-from gateway.services.visibility import Visibility
+from gateway.services.visibility import View, Visibility
 from gateway.web import parse
 
 log = structlog.get_logger("gateway.web.events")
@@ -24,8 +25,6 @@ RETRY_MS: Final = 2000
 """How long a browser waits before it connects again; up to as much again is added, so that not all come at once."""
 BUFFER_BYTES: Final = 64 * 1024
 """A reader with more than this unread does not keep up: it is fed from the ring, as fast as it reads."""
-DRAIN_S: Final = 30.0
-"""A reader that takes nothing for this long is let go; it may come back with its last id."""
 REACH_S: Final = 5.0
 """How long a reader is held that knows more than this process does yet."""
 SWEEP_S: Final = 1.0
@@ -40,14 +39,18 @@ PLAIN: Final = Style(name="sse/1.0", block=sse.block, wrap=lambda blocks: blocks
 
 
 class Stream:
-    """One reader's transport (hub.Sink)."""
+    """One reader's transport (hub.Sink). One that takes nothing for `drain_s` is let go; it may come back."""
 
-    def __init__(self, request: web.Request, style: Style) -> None:
+    def __init__(self, request: web.Request, style: Style, *, drain_s: float) -> None:
+        self._drain_s = drain_s
         self._request = request
         self._style = style
         self._stirred = asyncio.Event()
+        self._draining = False
         self.last_write = monotonic()
         self.ended = False
+        if request.transport is not None:
+            _bound_silence(request.transport, drain_s)
 
     @property
     def gone(self) -> bool:
@@ -74,20 +77,39 @@ class Stream:
         self._stirred.set()
 
     def end(self) -> None:
-        """End the stream; a reader that comes back resumes."""
+        """End the stream, after what waits for its reader if that keeps up; one that comes back resumes."""
+        if self._draining:
+            self.abort()
         self.ended = True
         self._stirred.set()
 
     def abort(self) -> None:
-        """End the stream of a reader that does not read, with what still waits for it."""
+        """Break the connection, with what still waits for its reader."""
         if self._request.transport is not None:
             self._request.transport.abort()
-        self.end()
+        self.ended = True
 
     async def stirred(self) -> None:
         """Wait until there is something to do."""
         await self._stirred.wait()
         self._stirred.clear()
+
+    async def drained(self) -> None:
+        """Wait until the reader has taken nearly all; raises TimeoutError if it does not, ConnectionError if gone."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(self._drain_s):
+                await self._request.writer.drain()
+        finally:
+            self._draining = False
+
+
+def _bound_silence(transport: asyncio.BaseTransport, within_s: float) -> None:
+    """Let the kernel find out that nobody is at the other end any more: bytes that are not acknowledged (Linux)."""
+    opened = transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None and opened is not None and opened.family in (socket.AF_INET, socket.AF_INET6):
+        opened.setsockopt(socket.IPPROTO_TCP, option, int(within_s * 1000))
 
 
 async def resume(hub: Hub, stream: Stream, subscription: Subscription, since: str) -> None:
@@ -105,14 +127,34 @@ async def resume(hub: Hub, stream: Stream, subscription: Subscription, since: st
     stream.write_block(subscription.gap(reason, since))
 
 
-class EventStreams:
-    """All event streams of this process. `capacity` bounds them, `keepalive_s` their silence."""
+async def feed(stream: Stream, subscription: Subscription) -> None:
+    """Pull for a reader while it does not keep up, as fast as it reads; wait while it does; return at its end."""
+    try:
+        while not stream.ended:
+            if subscription.keeps_up:
+                await stream.stirred()
+                continue
+            await stream.drained()
+            blocks = subscription.pull(BUFFER_BYTES)
+            if blocks:
+                stream.write_block(blocks)
+                await asyncio.sleep(0)
+    except (ConnectionError, TimeoutError):
+        stream.abort()
 
-    def __init__(self, hub: Hub, visibility: Visibility, *, capacity: int, keepalive_s: float) -> None:
+
+class EventStreams:
+    """All event streams of this process. `capacity` bounds them, `keepalive_s` their silence.
+
+    drain_s: how long a reader may take nothing of what waits for it.
+    """
+
+    def __init__(self, hub: Hub, visibility: Visibility, *, capacity: int, keepalive_s: float, drain_s: float) -> None:
         self._hub = hub
         self._visibility = visibility
         self._capacity = capacity
         self._keepalive_s = keepalive_s
+        self._drain_s = drain_s
         self._open: dict[Stream, Subscription] = {}
         self._closed = False
 
@@ -122,8 +164,8 @@ class EventStreams:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def serve(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
-        """Serve one stream to its end."""
+    async def serve(self, request: web.Request, view: View, types: frozenset[str] | None = None) -> web.StreamResponse:
+        """Serve one stream to its end: of what the view shows, events of these types (None: all)."""
         response = web.StreamResponse(headers=HEADERS)
         opening = sse.retry(RETRY_MS + random.randrange(RETRY_MS))  # noqa: S311 - spreads clients, keeps no secret
         full = self._closed or len(self._open) >= self._capacity
@@ -133,31 +175,18 @@ class EventStreams:
             return response
         await response.write(opening + sse.OPENING)
         style = CHUNKED if request.version >= HttpVersion11 else PLAIN
-        stream = Stream(request, style)
-        with self._hub.subscribed(wanted, style, stream) as subscription:
+        stream = Stream(request, style, drain_s=self._drain_s)
+        wanted = Wanted(workspaces=view.workspaces, types=types)
+        with self._visibility.kept(view, stream), self._hub.subscribed(wanted, style, stream) as subscription:
             self._open[stream] = subscription
             try:
-                since = request.headers.get("Last-Event-ID") or request.query.get("last_event_id")
-                if since:
+                since = parse.last_event_id(request)
+                if since is not None:
                     await resume(self._hub, stream, subscription, since)
-                await self._feed(response, stream, subscription)
-            except (ConnectionError, TimeoutError):
-                stream.abort()
+                await feed(stream, subscription)
             finally:
                 del self._open[stream]
         return response
-
-    async def _feed(self, response: web.StreamResponse, stream: Stream, subscription: Subscription) -> None:
-        """Pull for the reader while it does not keep up, as fast as it reads; wait while it does."""
-        while not stream.ended:
-            if subscription.keeps_up:
-                await stream.stirred()
-                continue
-            blocks = subscription.pull(BUFFER_BYTES)
-            if blocks:
-                async with asyncio.timeout(DRAIN_S):
-                    await response.write(blocks)
-                stream.last_write = monotonic()
 
     async def run(self) -> None:
         """Once a second: remove readers whose connection is gone, and keep the silent ones alive."""
@@ -168,7 +197,7 @@ class EventStreams:
             for stream, subscription in list(self._open.items()):
                 if stream.gone:
                     stream.end()
-                elif subscription.keeps_up and now - stream.last_write >= self._keepalive_s:
+                elif subscription.at_rest and now - stream.last_write >= self._keepalive_s:
                     stream.write_block(comment)
 
     def close(self) -> None:
@@ -181,16 +210,14 @@ class EventStreams:
 
     async def of_one(self, request: web.Request) -> web.StreamResponse:
         """Show what happens in one workspace."""
-        workspace_id = parse.workspace_id(request)
-        await self._visibility.check(workspace_id)
-        return await self.serve(request, Wanted(workspaces=frozenset({workspace_id})))
+        named = frozenset({parse.workspace_id(request)})
+        return await self.serve(request, await self._visibility.look(parse.principal(request), named))
 
     async def of_all(self, request: web.Request) -> web.StreamResponse:
         """Show what happens in all workspaces that the caller may see, or in those it names."""
-        named = parse.workspace_ids(request)
-        visible = await self._visibility.of(parse.principal(request), named)
-        types = request.query.getall("type", None)
-        return await self.serve(request, Wanted(workspaces=visible, types=None if types is None else frozenset(types)))
+        types = parse.event_types(request)
+        view = await self._visibility.look(parse.principal(request), parse.workspace_ids(request))
+        return await self.serve(request, view, types)
 
 
 async def stream_of_one(request: web.Request) -> web.StreamResponse:

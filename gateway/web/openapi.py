@@ -7,9 +7,11 @@ from typing import Any, Final, Literal
 import orjson
 from pydantic import TypeAdapter
 
+from events.event import CATALOGUE
 from gateway.core.endings import Ending
 from gateway.core.envelope import CODES
 from gateway.core.refusals import Code
+from gateway.web.parse import MAX_NAMED
 from gateway.web.routes import Route, Scope
 
 Schema = Mapping[str, Any]
@@ -132,6 +134,8 @@ def _response(status: int, row: Route, schemas: _Schemas) -> dict[str, Any]:
         return {"description": description, **_json(refusal)}
     if row.stream:
         return {"description": description, "content": {"text/event-stream": {}}}
+    if row.status == status == HTTPStatus.SWITCHING_PROTOCOLS:
+        return {"description": description}
     if row.text:
         return {"description": description, "content": {"text/plain": {}}}
     if row.a2a:
@@ -155,12 +159,19 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
         parameters.append(_header("X-Workspace-ID", "The calling workspace; it must agree with the token.", _UUID))
         parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling.", _SECONDS))
         parameters.append(_header("A2A-Version", "The protocol version of the message.", _TEXT))
-    if row.stream:
+    if row.scope is Scope.VIEWER:
+        parameters.append(_query("workspace", {"type": "array", "items": _UUID, "maxItems": MAX_NAMED}))
+        parameters.append(_query("type", {"type": "array", "items": {"type": "string", "enum": sorted(CATALOGUE)}}))
+    if row.stream or row.status == HTTPStatus.SWITCHING_PROTOCOLS:
         parameters.append(
             _header("Last-Event-ID", "The last event seen; what has happened since is sent first.", _TEXT)
         )
-        parameters.append({"name": "last_event_id", "in": "query", "schema": _TEXT})
+        parameters.append(_query("last_event_id", _TEXT))
     return parameters
+
+
+def _query(name: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema}
 
 
 def _header(name: str, about: str, schema: Schema) -> dict[str, Any]:

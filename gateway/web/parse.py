@@ -2,20 +2,24 @@
 
 import asyncio
 import re
-from typing import Final, TypeVar, cast
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from events.event import CATALOGUE
 from gateway.core.callers import Principal
 from gateway.core.ids import find_uuid
 from gateway.core.refusals import Code, Refusal, bad_field, unknown_workspace
 
 M = TypeVar("M", bound=BaseModel)
 
-PRINCIPAL: Final = "principal"
+PRINCIPAL: Final[web.RequestKey[Principal]] = web.RequestKey("principal")
 """Where the middleware leaves who is asking."""
+MAX_NAMED: Final = 1000
+"""Workspaces that a reader may name."""
 BODY_TIMEOUT: Final = web.AppKey("body_timeout_s", float)
 _HOST: Final = re.compile(r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -64,12 +68,30 @@ def workspace_id(request: web.Request) -> str:
 def workspace_ids(request: web.Request) -> frozenset[str] | None:
     """Return the workspaces that the query names (`?workspace=` repeated), None if it names none."""
     named = request.query.getall("workspace", [])
-    if len(named) > 1000:
-        raise bad_field("workspace", "may be given 1000 times at most")
-    ids = [find_uuid(one) for one in named]
-    if not all(ids):
-        raise bad_field("workspace", "must be a workspace's UUID")
-    return frozenset(one for one in ids if one) or None
+    return ids("workspace", named) or None
+
+
+def ids(name: str, named: Sequence[str]) -> frozenset[str]:
+    """Return these as workspaces' ids; refuses what is none, and more than MAX_NAMED."""
+    if len(named) > MAX_NAMED:
+        raise bad_field(name, f"may have {MAX_NAMED} values at most")
+    found = [find_uuid(one) for one in named]
+    if None in found:
+        raise bad_field(name, "must be a workspace's UUID")
+    return frozenset(one for one in found if one is not None)
+
+
+def event_types(request: web.Request) -> frozenset[str] | None:
+    """Return the types of events that the query names (`?type=` repeated), None if it names none."""
+    named = frozenset(request.query.getall("type", []))
+    if not named <= CATALOGUE.keys():
+        raise bad_field("type", "must be the type of an event")
+    return named or None
+
+
+def last_event_id(request: web.Request) -> str | None:
+    """Return the last id that a reader says it has seen, whatever it is; None from one that begins."""
+    return request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
 
 
 def bearer(request: web.Request) -> str | None:
@@ -98,4 +120,4 @@ def peer(request: web.Request) -> str:
 
 def principal(request: web.Request) -> Principal:
     """Return who is asking, as the middleware has found out."""
-    return cast(Principal, request[PRINCIPAL])
+    return request[PRINCIPAL]

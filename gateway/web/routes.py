@@ -109,11 +109,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         stream=True, about="What happens in a workspace, live, as server-sent events.",
     ),
     Route(
-        method="GET", path="/events/stream", handler=events.stream_of_all, scope=S.VIEWER, stream=True, refuses=(400,),
+        method="GET", path="/events/stream", handler=events.stream_of_all, scope=S.VIEWER, stream=True,
+        refuses=(400, 404, 410),
         about="What happens in all workspaces that the caller may see, or in those it names, live.",
     ),
     Route(
-        method="GET", path="/ws", handler=sockets.socket, scope=S.VIEWER, status=101, refuses=(400, 503),
+        method="GET", path="/ws", handler=sockets.socket, scope=S.VIEWER, status=101, refuses=(400, 404, 410),
         about="The same over a WebSocket.",
     ),
     Route(

@@ -1,8 +1,7 @@
 """Events over a WebSocket, for those who prefer one connection to an event stream."""
 
-import asyncio
-from time import monotonic
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 import orjson
@@ -10,131 +9,156 @@ import structlog
 from aiohttp import WSMsgType, web
 
 from events import ws
+from events.bus import Spawn
 from events.hub import Hub, Style, Subscription, Wanted
-from gateway.core.ids import find_uuid
 from gateway.core.refusals import Code, Refusal
-from gateway.services.visibility import Visibility
+from gateway.services.visibility import View, Visibility
 from gateway.web import parse
-from gateway.web.events import BUFFER_BYTES, DRAIN_S, Stream, resume
+from gateway.web.cors import CrossOrigin
+from gateway.web.events import Stream, feed, resume
 
 log = structlog.get_logger("gateway.web.sockets")
 
 PING_S: Final = 25.0
 MESSAGE_BYTES: Final = 64 * 1024
 """The largest message that a client may send."""
-LOOK_S: Final = 0.05
-"""How often a socket is looked at that does not keep up."""
+CLOSE_S: Final = 2.0
+"""How long a client has to answer a close."""
 GOING_AWAY: Final = 1001
 BAD_MESSAGE: Final = 1008
+_REASON_BYTES: Final = 123
+"""What fits into a close frame beside its code (RFC 6455, 5.5)."""
 
 STYLE: Final = Style(name="ws", block=ws.message, wrap=lambda messages: messages, bus=ws.bus, gap=ws.gap)
 
 
-class EventSockets:
-    """All WebSockets of this process. `capacity` bounds them."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What a client asks for: go back to just after this id, hear these workspaces from now on; None: as it is."""
 
-    def __init__(self, hub: Hub, visibility: Visibility, spawn: Any, *, capacity: int) -> None:
+    resume: str | None = None
+    subscribe: frozenset[str] | None = None
+
+
+class EventSockets:
+    """All WebSockets of this process. `capacity` bounds them; drain_s: how long one may take nothing."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        visibility: Visibility,
+        cross_origin: CrossOrigin,
+        spawn: Spawn,
+        *,
+        capacity: int,
+        drain_s: float,
+        ping_s: float = PING_S,
+    ) -> None:
         self._hub = hub
         self._visibility = visibility
+        self._cross_origin = cross_origin
         self._spawn = spawn
         self._capacity = capacity
-        self._open: dict[web.WebSocketResponse, Stream] = {}
+        self._drain_s = drain_s
+        self._ping_s = ping_s
+        self._open: set[Stream] = set()
         self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<EventSockets open={len(self._open)}>"
 
     def __len__(self) -> int:
         return len(self._open)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve one socket to its end; `{"resume": id}` and `{"subscribe": [workspace, ...]}` may come at any time."""
-        _check_origin(request)
+        self._check_origin(request)
+        types = parse.event_types(request)
+        view = await self._visibility.look(parse.principal(request), parse.workspace_ids(request))
         if self._closed or len(self._open) >= self._capacity:
             raise Refusal(Code.OVERLOADED, "too many event streams", retry_after_s=2)
-        wanted = Wanted(workspaces=await self._visibility.of(parse.principal(request), parse.workspace_ids(request)))
-        socket = web.WebSocketResponse(heartbeat=PING_S, compress=False, max_msg_size=MESSAGE_BYTES)
+        socket = web.WebSocketResponse(
+            heartbeat=self._ping_s, timeout=CLOSE_S, compress=False, max_msg_size=MESSAGE_BYTES
+        )
         await socket.prepare(request)
-        stream = Stream(request, STYLE)
-        self._open[socket] = stream
+        stream = Stream(request, STYLE, drain_s=self._drain_s)
+        self._open.add(stream)
         try:
-            asked: dict[str, Any] | None = {}
-            while asked is not None and not stream.ended:
-                if "subscribe" in asked:
-                    wanted = Wanted(workspaces=await self._wanted(request, asked["subscribe"]))
-                with self._hub.subscribed(wanted, STYLE, stream) as subscription:
-                    if "resume" in asked:
-                        await resume(self._hub, stream, subscription, str(asked["resume"]))
-                    feeding = self._spawn(_feed(request, stream, subscription), "socket:feed")
-                    try:
-                        asked = await _receive(socket)
-                    finally:
-                        feeding.cancel()
+            await self._serve(request, socket, stream, view, types)
         except Refusal as refused:
-            await socket.close(code=BAD_MESSAGE, message=refused.sentence.encode()[:120])
+            await socket.close(code=BAD_MESSAGE, message=refused.sentence.encode()[:_REASON_BYTES], drain=False)
         finally:
-            del self._open[socket]
+            self._open.discard(stream)
             stream.end()
-        if not socket.closed:
-            await socket.close(code=GOING_AWAY)
         return socket
 
-    async def _wanted(self, request: web.Request, named: Any) -> frozenset[str] | None:
-        if not isinstance(named, list) or len(named) > 1000 or not all(isinstance(one, str) for one in named):
-            raise Refusal(Code.INVALID_REQUEST, "subscribe: must be a list of workspace ids")
-        ids = [find_uuid(one) for one in named]
-        if not all(ids):
-            raise Refusal(Code.INVALID_REQUEST, "subscribe: must be a list of workspace ids")
-        return await self._visibility.of(parse.principal(request), frozenset(one for one in ids if one))
+    async def _serve(
+        self,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        stream: Stream,
+        view: View,
+        types: frozenset[str] | None,
+    ) -> None:
+        """Feed the socket what it has asked for, until it asks for something else, until the end."""
+        asked: Asked | None = Asked(resume=parse.last_event_id(request))
+        while asked is not None and not socket.closed:
+            if asked.subscribe is not None:
+                view = await self._visibility.look(parse.principal(request), asked.subscribe or None)
+            wanted = Wanted(workspaces=view.workspaces, types=types)
+            with self._visibility.kept(view, stream), self._hub.subscribed(wanted, STYLE, stream) as subscription:
+                if asked.resume is not None:
+                    await resume(self._hub, stream, subscription, asked.resume)
+                feeding = self._spawn(_feed(socket, stream, subscription), "socket:feed")
+                try:
+                    asked = await _receive(socket)
+                finally:
+                    feeding.cancel()
 
-    async def close(self) -> None:
-        """End every socket, so that its client goes elsewhere."""
+    def _check_origin(self, request: web.Request) -> None:
+        """A browser tells which site's page asks: our own may, and those that the operator has named."""
+        origin = request.headers.get("Origin")
+        if origin is None or self._cross_origin.allows(origin):
+            return
+        try:
+            own = urlsplit(origin).netloc == request.host
+        except ValueError:
+            own = False
+        if not own:
+            raise Refusal(Code.NOT_ALLOWED, "pages of this origin may not connect")
+
+    def close(self) -> None:
+        """End every socket, so that its client goes elsewhere; new ones are sent away at once."""
         self._closed = True
-        for socket, stream in list(self._open.items()):
+        for stream in self._open:
             stream.end()
-            await socket.close(code=GOING_AWAY, drain=False)
 
 
-async def _receive(socket: web.WebSocketResponse) -> dict[str, Any] | None:
-    """Return the next message that asks for something, None at the end."""
+async def _receive(socket: web.WebSocketResponse) -> Asked | None:
+    """Return what is asked for next, None at the end; refuses what cannot be understood."""
     async for message in socket:
-        if message.type is WSMsgType.TEXT:
-            try:
-                asked = orjson.loads(message.data)
-            except orjson.JSONDecodeError:
-                asked = None
-            if not isinstance(asked, dict):
-                raise Refusal(Code.INVALID_REQUEST, "a message must be a JSON object")
-            if "resume" in asked or "subscribe" in asked:
-                return asked
+        if message.type is not WSMsgType.TEXT:
+            raise Refusal(Code.INVALID_REQUEST, "a message must be text")
+        try:
+            said = orjson.loads(message.data)
+        except orjson.JSONDecodeError:
+            raise Refusal(Code.INVALID_REQUEST, "a message must be JSON") from None
+        if not isinstance(said, dict):
+            raise Refusal(Code.INVALID_REQUEST, "a message must be a JSON object")
+        since, named = said.get("resume"), said.get("subscribe")
+        if since is not None and not isinstance(since, str):
+            raise Refusal(Code.INVALID_REQUEST, "resume: must be the id of an event")
+        if named is not None and not (isinstance(named, list) and all(isinstance(one, str) for one in named)):
+            raise Refusal(Code.INVALID_REQUEST, "subscribe: must be a list of workspaces' UUIDs")
+        if since is not None or named is not None:
+            return Asked(resume=since, subscribe=None if named is None else parse.ids("subscribe", named))
     return None
 
 
-async def _feed(request: web.Request, stream: Stream, subscription: Subscription) -> None:
-    """Pull for a socket while it does not keep up, as fast as it reads; one that takes nothing is let go."""
-    moved_at = monotonic()
-    while not stream.ended:
-        if subscription.keeps_up:
-            await stream.stirred()
-            moved_at = monotonic()
-            continue
-        transport = request.transport
-        if transport is None:
-            return
-        if transport.get_write_buffer_size() > BUFFER_BYTES:
-            if monotonic() - moved_at > DRAIN_S:
-                stream.abort()
-            await asyncio.sleep(LOOK_S)
-            continue
-        moved_at = monotonic()
-        blocks = subscription.pull(BUFFER_BYTES)
-        if blocks:
-            stream.write(blocks)
-            await asyncio.sleep(0)
-
-
-def _check_origin(request: web.Request) -> None:
-    """A browser tells which site's page asks; no other than our own may."""
-    origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
-        raise Refusal(Code.NOT_ALLOWED, "this origin may not connect")
+async def _feed(socket: web.WebSocketResponse, stream: Stream, subscription: Subscription) -> None:
+    """Feed a socket, and close it at the stream's end."""
+    await feed(stream, subscription)
+    await socket.close(code=GOING_AWAY, drain=False)
 
 
 async def socket(request: web.Request) -> web.StreamResponse:

@@ -97,6 +97,9 @@ end $$;
 create trigger liveness_spend_changed after update on liveness
     for each row when (old.monthly_spend is distinct from new.monthly_spend) execute function note_spend_change();
 
+create trigger liveness_spend_began after insert on liveness
+    for each row when (new.monthly_spend > 0) execute function note_spend_change();
+
 create function note_token_change() returns trigger language plpgsql as $$
 begin
     insert into changes (kind, key) values ('token', encode(coalesce(new.hash, old.hash), 'hex'));

@@ -21,6 +21,9 @@ select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l
  where w.status <> 'removed'
  order by w.created_at, w.id;
 
+-- name: list_parents
+select id, parent_id from workspaces where status <> 'removed';
+
 -- name: move
 -- One checked move of the status table in core/workspaces.py; no row: somebody else moved it first, or it may not.
 update workspaces

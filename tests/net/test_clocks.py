@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
         self.liveness = ScriptedLiveness()
-        self.clocks = Clocks(liveness=self.liveness, spawn=tasks.spawn, bus_lost_s=60)
+        self.clocks = Clocks(silence=self.liveness, spawn=tasks.spawn, bus_lost_s=60)
         self.loop = cast(VirtualLoop, asyncio.get_running_loop())
 
     async def silent_call(

@@ -80,7 +80,7 @@ class Stage:
         self.loop = asyncio.get_running_loop()
         self.tasks = tasks
         self.calls = [Call(workspace=WORKSPACES[n % len(WORKSPACES)], limit_s=story.limits[n]) for n in range(CALLS)]
-        self.clocks = Clocks(liveness=cast(Liveness, self), spawn=tasks.spawn, bus_lost_s=BUS_LOST_S)
+        self.clocks = Clocks(silence=cast(Liveness, self), spawn=tasks.spawn, bus_lost_s=BUS_LOST_S)
         self.script = list(story.confirming)
 
     async def silence(self, asked: Sequence[str]) -> Mapping[str, float]:

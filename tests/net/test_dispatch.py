@@ -62,7 +62,7 @@ async def sending(
     reach: Reach = Reach.SAME_NETWORK, names: AbstractResolver | None = None, connect_s: float = 5.0
 ) -> AsyncIterator[Sender]:
     async with Tasks() as tasks:
-        clocks = Clocks(liveness=ScriptedLiveness(), spawn=tasks.spawn, bus_lost_s=60)
+        clocks = Clocks(silence=ScriptedLiveness(), spawn=tasks.spawn, bus_lost_s=60)
         opened = connector.connector(reach=reach, resolver=names)
         async with dispatch.opened(opened, clocks, connect_s=connect_s, limit_bytes=LIMIT_BYTES) as dispatcher:
             yield Sender(dispatcher, clocks, tasks)

@@ -36,7 +36,7 @@ def channel() -> Channel:
 
 @pytest.fixture
 async def bus(tasks: Tasks, channel: Channel) -> Bus:
-    bus = Bus(channel, capacity=10_000)
+    bus = Bus(channel, capacity=10_000, capacity_bytes=1_000_000)
     tasks.spawn(bus.run(), "bus")
     return bus
 

@@ -1,0 +1,115 @@
+"""Processes that renew their leases, and what the survivors announce for one that does not."""
+
+import asyncio
+from collections.abc import Sequence
+
+import orjson
+import pytest
+
+from events.bus import Bus, LinkDown
+from events.event import GAP, Event, event
+from gateway.ports import StoreUnavailable
+from gateway.services.instances import LEASES_MISSED, Instances
+from gateway.services.tasks import Tasks
+from gateway.store.instances import InstanceStore
+from tests.harness.world import eventually
+
+EVERY_S = 0.05
+
+
+class Link:
+    """A way to Redis that can be away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.events: list[Event] = []
+
+    async def send(self, events: Sequence[Event], first_sequence: int) -> None:
+        if self.away:
+            raise LinkDown
+        self.events += events
+
+
+class Replica:
+    """One process: its bus, and its lease."""
+
+    def __init__(self, store: InstanceStore, tasks: Tasks) -> None:
+        self.link = Link()
+        self.bus = Bus(self.link, capacity=100, capacity_bytes=10_000, retry_s=0.01)
+        self.instances = Instances(store, self.bus, every_s=EVERY_S)
+        tasks.spawn(self.bus.run(), "bus")
+
+    async def gaps(self) -> list[str]:
+        """The reasons of the gaps that it has announced."""
+        assert await self.bus.drain(5)
+        return [orjson.loads(one.payload)["reason"] for one in self.link.events if one.type == GAP]
+
+
+@pytest.fixture
+def store(stores) -> InstanceStore:
+    return InstanceStore(stores.database)
+
+
+async def test_for_one_that_died_with_events_waiting_one_survivor_announces_one_gap(store, tasks):
+    dying, first, second = [Replica(store, tasks) for _ in range(3)]
+    dying.link.away = True
+    dying.bus.publish(event("WORKSPACE_ONLINE", "w", {}))
+    await eventually(lambda: dying.bus.away)
+    await dying.instances.tick()
+    await first.instances.tick()
+    await second.instances.tick()
+    assert await first.gaps() == await second.gaps() == []
+    announced: list[str] = []
+
+    async def is_dead() -> bool:
+        await asyncio.gather(first.instances.tick(), second.instances.tick())
+        announced[:] = [*await first.gaps(), *await second.gaps()]
+        return bool(announced)
+
+    async with asyncio.timeout(10):
+        while not await is_dead():
+            await asyncio.sleep(EVERY_S)
+    for _ in range(3):
+        await is_dead()
+    assert announced == ["instance_died"]
+
+
+@pytest.mark.parametrize("ends", ["with nothing waiting", "in good order"])
+async def test_for_one_that_left_nothing_behind_nothing_is_announced(store, stores, tasks, ends):
+    ending, survivor = Replica(store, tasks), Replica(store, tasks)
+    ending.bus.publish(event("WORKSPACE_ONLINE", "w", {}))
+    if ends == "in good order":
+        ending.link.away = True
+        await eventually(lambda: ending.bus.away)
+    else:
+        assert await ending.bus.drain(5)
+    await ending.instances.tick()
+    if ends == "in good order":
+        await ending.instances.leave()
+    async with asyncio.timeout(10):
+        while True:
+            await survivor.instances.tick()
+            if await stores.ask("select count(*) from instances") == 1:
+                break
+            await asyncio.sleep(EVERY_S)
+    assert await survivor.gaps() == []
+
+
+async def test_it_goes_on_turning_when_the_database_was_away(tasks):
+    class Store:
+        def __init__(self) -> None:
+            self.renewed = 0
+
+        async def renew(self, instance_id: str, *, lease_s: float, unpublished: bool) -> None:
+            self.renewed += 1
+            assert lease_s == EVERY_S * LEASES_MISSED
+            if self.renewed < 3:
+                raise StoreUnavailable("away")
+
+        async def bury(self) -> list[object]:
+            return []
+
+    flaky = Store()
+    replica = Replica(flaky, tasks)  # type: ignore[arg-type]
+    tasks.spawn(replica.instances.run(), "leases")
+    await eventually(lambda: flaky.renewed >= 4)
