@@ -107,18 +107,20 @@ class Bus:
             await self._link.send(self._batch, self._sequence)
         except LinkDown as error:
             self.failures += 1
-            self._go_away()
-            log.warning("bus_send_failed", waiting=len(self), error=type(error.__cause__ or error).__name__)
+            self._go_away(error)
             await asyncio.sleep(self._retry_s)
             return
-        self.away = False
+        if self.away:
+            self.away = False
+            log.warning("bus_sends_again", waiting=len(self))
         self._sequence += len(self._batch)
         self._batch = []
 
-    def _go_away(self) -> None:
+    def _go_away(self, error: LinkDown) -> None:
         """Redis has gone: what is state and not history would be old when it is back."""
         if not self.away:
             self.away = True
+            log.warning("bus_does_not_send", waiting=len(self), error=repr(error.__cause__ or error))
             self._waiting = deque(event for event in self._waiting if event.journalled)
             self._waiting_bytes = sum(len(event.payload) for event in self._waiting)
 

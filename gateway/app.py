@@ -43,7 +43,7 @@ from gateway.services.tasks import Tasks
 from gateway.services.visibility import Visibility
 from gateway.services.waiting import Waiting
 from gateway.services.workspaces import WorkspaceService
-from gateway.settings import Settings
+from gateway.settings import BadSetting, Settings
 from gateway.store import db, vault
 from gateway.store.activity import ActivityStore
 from gateway.store.changes import ChangeStore
@@ -51,7 +51,7 @@ from gateway.store.instances import InstanceStore
 from gateway.store.liveness import LivenessStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
-from gateway.web import cors, guard, keys, openapi, parse
+from gateway.web import cors, guard, keys, openapi, parse, protocol
 from gateway.web import events as web_events
 from gateway.web import sockets as web_sockets
 from gateway.web.routes import ROUTES
@@ -98,6 +98,20 @@ class Gateway:
         self.streams.close()
         self.sockets.close()
         await self.proxy.drain(self.drain_s)
+
+
+def check(settings: Settings) -> None:
+    """Refuse, before anything is changed, what could not be opened anyway; raises BadSetting or vault.BadKey."""
+    for name, url, read in (
+        ("GATEWAY_DATABASE_URL", settings.database_url, db.check_url),
+        ("GATEWAY_REDIS_URL", settings.redis_url, redis.check_url),
+    ):
+        try:
+            read(url or "")
+        except ValueError as error:
+            raise BadSetting(f"{name} cannot be used: {error}") from None
+    if settings.secrets_key_file is not None:
+        vault.from_file(settings.secrets_key_file)
 
 
 @asynccontextmanager
@@ -293,7 +307,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.OPENAPI] = openapi.document(ROUTES, version=version("a2a-gateway"))
         application[parse.BODY_TIMEOUT] = settings.body_timeout_s
         for route in ROUTES:
-            application.router.add_route(route.method, route.path, route.handler)
+            application.router.add_route(route.method, route.path, route.handler, expect_handler=protocol.expect)
         yield Gateway(
             application=application,
             proxy=proxy,
@@ -379,7 +393,7 @@ async def serve(settings: Settings, *, host: str, port: int, dev: bool, announce
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with opened(settings, dev=dev) as gateway:
-        runner = web.AppRunner(
+        runner = protocol.Runner(
             gateway.application,
             access_log=None,
             handle_signals=False,

@@ -240,8 +240,11 @@ def _stop(agent: "subprocess.Popen[bytes]") -> None:
 def _run(settings: Settings, *, host: str, port: int, dev: bool, migrating: bool, announce: object = None) -> None:
     assert settings.database_url is not None
     try:
+        app.check(settings)
         if migrating:
             migrations.migrate(settings.database_url)
+        elif waiting := migrations.pending(settings.database_url):
+            _fail(f"the schema lacks {', '.join(waiting)}: run `a2a-gateway migrate`, or leave --no-migrate out")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(app.serve(settings, host=host, port=port, dev=dev, announce=announce or _announce))  # type: ignore[arg-type]
     except (StoreError, vault.BadKey, ValueError) as error:

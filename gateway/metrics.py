@@ -1,6 +1,6 @@
 """Every metric of a process, declared once and read when somebody asks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -64,11 +64,7 @@ def exposition(readings: Readings) -> bytes:
     return generate_latest(registry)
 
 
-def names() -> Iterable[str]:
-    """Return the names of all metrics, as Prometheus sees them."""
-    return [f"gateway_{one.name}{'_total' if one.metadata['counts'] else ''}" for one in fields(Readings)]
-
-
 def describe() -> Iterator[tuple[str, str]]:
-    """Yield each metric's name and what it is about, for the documents."""
-    return zip(names(), (one.metadata["about"] for one in fields(Readings)), strict=True)
+    """Yield the name of each metric, as Prometheus sees it, and what it is about."""
+    for one in fields(Readings):
+        yield f"gateway_{one.name}{'_total' if one.metadata['counts'] else ''}", one.metadata["about"]

@@ -110,7 +110,8 @@ class Settings:
     redis_url: str | None = _setting(
         "GATEWAY_REDIS_URL",
         _text,
-        "Redis 6.2+ or Valkey 7+: `redis://`, `rediss://` or `unix://`. `serve` needs it.",
+        "Redis 6.2+ or Valkey 7+: `redis://`, `rediss://`, `unix://` or `redis+sentinel://host:port[,host:port]/name`. "
+        "`serve` needs it.",
         default=None,
         secret=True,
     )
@@ -306,7 +307,13 @@ class Settings:
                 shown = "(hidden)" if about["secret"] else repr(raw)
                 if not about["lenient"]:
                     raise BadSetting(f"{about['name']}={shown} cannot be used: it must be {error}") from None
-                log.warning("bad_setting", name=about["name"], value=shown, accepted=str(error), used=setting.default)
+                log.warning(
+                    "bad_setting",
+                    name=about["name"],
+                    value="(hidden)" if about["secret"] else raw,
+                    accepted=str(error),
+                    used=setting.default,
+                )
         return cls(**values)
 
 

@@ -60,7 +60,9 @@ def locate(account: Account | None, *, copies: Path = SYSTEM_STATE) -> Binaries:
 def _package(distribution: str, package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedError(f"the wheel {distribution} is not installed: pip install 'a2a-gateway[embedded]'")
+        raise EmbeddedError(
+            f"the wheel {distribution} is not installed, or may not be read: it comes with the extra `embedded`"
+        )
     return Path(next(iter(spec.submodule_search_locations))).resolve()
 
 

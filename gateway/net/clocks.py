@@ -105,13 +105,18 @@ class Clocks:
                 self._suspects.clear()
                 asked = self._loop.time()
                 silent = await self._ask(suspects)
+                # for all calls of these workspaces, also of those that did not ask
+                for workspace_id, silent_s in (silent or {}).items():
+                    cell = self._cells.get(workspace_id)
+                    if cell is not None:
+                        cell.last = max(cell.last, asked - silent_s)
                 for watch in suspects:
                     if watch.left:
                         continue
                     if silent is None:
                         watch.unconfirmed()
                     else:
-                        watch.judge(silent.get(watch.workspace_id), asked)
+                        watch.judge()
         finally:
             self._confirming = False
 
@@ -132,7 +137,7 @@ class Watch:
 
     __slots__ = (
         "_cancels", "_cell", "_clocks", "_expired", "_first_at", "_handle", "_heard_at", "_idle_s", "_limit",
-        "_limit_at", "_limit_s", "_loop", "_suspected_at", "_task", "left", "workspace_id",
+        "_limit_at", "_limit_s", "_loop", "_task", "left", "workspace_id",
     )  # fmt: skip
 
     _task: "asyncio.Task[Any]"
@@ -149,7 +154,6 @@ class Watch:
         self._limit_at = self._first_at = math.inf
         self._heard_at = 0.0
         self._expired: Clock | None = None
-        self._suspected_at = math.inf
         self._handle: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.left = False
@@ -188,15 +192,15 @@ class Watch:
         at = min(due, self._limit_at, self._first_at)
         self._handle = self._loop.call_at(at, self._fire) if at != math.inf else None
 
-    def _last(self) -> float:
-        return max(self._heard_at, self._cell.last)
+    def _due(self) -> float:
+        """When the idle time is over, as far as this process has heard."""
+        return max(self._heard_at, self._cell.last) + self._idle_s
 
     def _rewind(self, now: float) -> bool:
         """Wind up for what is left of the idle time; False if nothing is."""
-        due = self._last() + self._idle_s
+        due = self._due()
         if now >= due:
             return False
-        self._suspected_at = math.inf
         self._wind(due)
         return True
 
@@ -207,17 +211,12 @@ class Watch:
         elif now >= self._first_at:
             self._expire(Clock.FIRST_BYTE)
         elif not self._rewind(now):
-            self._suspected_at = min(self._suspected_at, now)
             self._wind(math.inf)  # the total time still holds
             self._clocks.suspect(self)
 
-    def judge(self, silent_s: float | None, asked: float) -> None:
+    def judge(self) -> None:
         """End the call for silence, or wind it up again, now that the database has spoken."""
-        if self._expired is not None:
-            return
-        if silent_s is not None:
-            self._cell.last = max(self._cell.last, asked - silent_s)
-        if not self._rewind(self._loop.time()):
+        if self._expired is None and not self._rewind(self._loop.time()):
             self._expire(Clock.IDLE)
 
     def unconfirmed(self) -> None:
@@ -225,7 +224,7 @@ class Watch:
         now = self._loop.time()
         if self._expired is not None or self._rewind(now):
             return
-        if now - self._suspected_at >= self._clocks.bus_lost_s:
+        if now - self._due() >= self._clocks.bus_lost_s:
             self._expire(Clock.BUS_LOST)
         else:
             self._wind(now + min(RECHECK_S, self._clocks.bus_lost_s))

@@ -14,6 +14,7 @@ from events.event import event
 from gateway import ports
 from gateway.core.ids import new_id
 from gateway.core.usage import Usage
+from gateway.services.outage import Outage
 
 log = structlog.get_logger("gateway.activity")
 
@@ -98,6 +99,7 @@ class ActivityLog:
         self._bus = bus
         self._capacity = capacity
         self._every_s = every_s
+        self._outage = Outage("writing activity")
         self._now = now
         self._waiting: deque[tuple[Line, float]] = deque()
         self._writing = asyncio.Lock()
@@ -127,8 +129,9 @@ class ActivityLog:
             await asyncio.sleep(self._every_s)
             try:
                 await self.flush()
+                self._outage.worked()
             except ports.StoreError as error:
-                log.warning("activity_unwritten", waiting=len(self._waiting), error=type(error).__name__)
+                self._outage.failed(error)
 
     async def flush(self) -> None:
         """Write all that waits, in batches; while the database is away it stays.

@@ -5,11 +5,8 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import structlog
-
 from gateway import ports
-
-log = structlog.get_logger("gateway.changes")
+from gateway.services.outage import Outage
 
 CLEAN_EVERY_TURNS: Final = 300
 
@@ -25,6 +22,7 @@ class ChangeReader:
         self._changes = changes
         self._forget = forget
         self._every_s = every_s
+        self._outage = Outage("reading changes")
         self._wake = asyncio.Event()
         self._horizon: str | None = None
         self._seen: set[int] = set()
@@ -47,9 +45,10 @@ class ChangeReader:
             self._wake.clear()
             try:
                 await self.tick()
+                self._outage.worked()
             except ports.StoreError as error:
                 # entries are short-lived, and the next look starts from the same point
-                log.warning("changes_unread", error=type(error).__name__)
+                self._outage.failed(error)
                 await asyncio.sleep(self._every_s)
 
     async def tick(self) -> None:

@@ -10,6 +10,7 @@ import structlog
 
 from gateway import ports
 from gateway.core.workspaces import Beat
+from gateway.services.outage import Outage
 
 log = structlog.get_logger("gateway.heartbeats")
 
@@ -27,6 +28,7 @@ class Heartbeats:
     def __init__(self, liveness: ports.Liveness, *, every_s: float, now: Callable[[], float] = monotonic) -> None:
         self._liveness = liveness
         self._every_s = every_s
+        self._outage = Outage("writing heartbeats")
         self._now = now
         self._pending: dict[str, _Pending] = {}
         self._writing = asyncio.Lock()
@@ -50,8 +52,9 @@ class Heartbeats:
             await asyncio.sleep(self._every_s)
             try:
                 await self.flush()
+                self._outage.worked()
             except ports.StoreError as error:
-                log.warning("heartbeats_unwritten", pending=len(self._pending), error=type(error).__name__)
+                self._outage.failed(error)
 
     async def flush(self) -> None:
         """Write what is pending; on StoreError it stays pending, unless something newer has come."""

@@ -268,7 +268,7 @@ class Proxy:
                 caller_id=call.caller_id,
                 method=method,
                 ending=ended.ending.value,
-                status=ended.answer.status,
+                status=int(ended.answer.status),
                 duration_ms=duration_ms,
             )
 

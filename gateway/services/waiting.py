@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import structlog
-
 from gateway import ports
-
-log = structlog.get_logger("gateway.waiting")
+from gateway.services.outage import Outage
 
 TOLD: Final = 2000
 """Waiting workspaces told to other replicas in one probe; the database knows of all."""
@@ -26,6 +23,7 @@ class Waiting:
     def __init__(self, liveness: ports.Liveness, *, every_s: float) -> None:
         self._liveness = liveness
         self._every_s = every_s
+        self._outage = Outage("writing signs of those that wait")
         self._calls: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -56,5 +54,6 @@ class Waiting:
             if self._calls:
                 try:
                     await self._liveness.keep(list(self._calls))
+                    self._outage.worked()
                 except ports.StoreError as error:
-                    log.warning("waiting_unwritten", workspaces=len(self._calls), error=type(error).__name__)
+                    self._outage.failed(error)

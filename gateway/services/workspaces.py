@@ -165,7 +165,7 @@ class WorkspaceService:
         except ports.StoreError as error:
             raise platform_unavailable() from error
         if live is None:
-            raise Refusal(Code.TOO_MANY_TOKENS, f"a workspace has at most {MAX_LIVE} live tokens; revoke one first")
+            raise Refusal(Code.TOO_MANY_TOKENS, f"a workspace has at most {MAX_LIVE} live tokens")
         return token.text
 
     async def usage_today(self, workspace_id: str) -> ports.UsageOfDay:

@@ -22,7 +22,7 @@ from gateway.store.failures import translated
 from gateway.store.pool import Pool, Spawn
 from gateway.store.values import Json, Row, bound, teach
 
-__all__ = ["Database", "Json", "Row", "Transaction", "opened"]
+__all__ = ["Database", "Json", "Row", "Transaction", "check_url", "opened"]
 
 GRACE_S = 5.0
 """How much longer than the server's own limit a statement is waited for before the connection counts as dead."""
@@ -228,6 +228,11 @@ class _Dialer:
         """Close the connection that cancels."""
         if self._control is not None:
             self._control.close()
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError for a URL that libpq could not read."""
+    conninfo(url, application_name="", settings={})
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ async def call(request: web.Request) -> web.Response:
         request_id=request[keys.REQUEST_ID],
         target_id=parse.workspace_id(request),
         principal=parse.principal(request),
-        claimed=request.headers.get("X-Workspace-ID"),
+        claimed=parse.claimed(request),
         peer=parse.peer(request),
         headers=request.headers,
         body=await parse.raw(request),

@@ -67,8 +67,10 @@ async def _let_in(request: web.Request, route: Route) -> None:
         principal = Anonymous()
     request[parse.PRINCIPAL] = principal
     match route.scope:
-        case Scope.RUNTIME | Scope.CALLER:
+        case Scope.RUNTIME:
             return
+        case Scope.CALLER:
+            _check_known(principal)  # before anything is read of what somebody sends
         case Scope.INSPECTOR:
             if not _on_this_machine(request):
                 _check_operator(principal)
@@ -107,6 +109,14 @@ def _hostname(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
+
+
+def _check_known(principal: Principal) -> None:
+    match principal:
+        case Stranger():
+            raise invalid_credential()
+        case Anonymous():
+            raise credential_required()
 
 
 def _check_operator(principal: Principal) -> None:

@@ -11,7 +11,6 @@ from events.event import CATALOGUE
 from gateway.core.endings import Ending
 from gateway.core.envelope import CODES
 from gateway.core.refusals import Code
-from gateway.web.parse import MAX_NAMED
 from gateway.web.routes import Route, Scope
 
 Schema = Mapping[str, Any]
@@ -101,7 +100,7 @@ def _operation(row: Route, schemas: _Schemas) -> dict[str, Any]:
         "responses": {str(status): _response(status, row, schemas) for status in sorted(_statuses(row))},
     }
     if row.scope is not Scope.EVERYBODY:
-        operation["security"] = [{"bearer": []}]
+        operation["security"] = [{"bearer": []}, *([{}] if row.scope is Scope.INSPECTOR else [])]
         operation["description"] = f"For: {row.scope.value}."
     parameters = _parameters(row)
     if parameters:
@@ -160,7 +159,7 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
         parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling.", _SECONDS))
         parameters.append(_header("A2A-Version", "The protocol version of the message.", _TEXT))
     if row.scope is Scope.VIEWER:
-        parameters.append(_query("workspace", {"type": "array", "items": _UUID, "maxItems": MAX_NAMED}))
+        parameters.append(_query("workspace", {"type": "array", "items": _UUID}))
         parameters.append(_query("type", {"type": "array", "items": {"type": "string", "enum": sorted(CATALOGUE)}}))
     if row.stream or row.status == HTTPStatus.SWITCHING_PROTOCOLS:
         parameters.append(

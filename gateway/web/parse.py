@@ -94,9 +94,22 @@ def last_event_id(request: web.Request) -> str | None:
     return request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or None
 
 
+def _single(request: web.Request, name: str) -> str | None:
+    """The value of a header that says who asks; given twice, it says nothing."""
+    values = request.headers.getall(name, [])
+    if len(values) > 1:
+        raise Refusal(Code.INVALID_CREDENTIAL, f"{name} is given more than once")
+    return values[0] if values else None
+
+
+def claimed(request: web.Request) -> str | None:
+    """Return the X-Workspace-ID header."""
+    return _single(request, "X-Workspace-ID")
+
+
 def bearer(request: web.Request) -> str | None:
     """Return the bearer token, None without an Authorization header; refuses another scheme or an empty token."""
-    header = request.headers.get("Authorization")
+    header = _single(request, "Authorization")
     if header is None:
         return None
     scheme, _, token = header.partition(" ")

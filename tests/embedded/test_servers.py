@@ -346,6 +346,11 @@ def test_under_root_wheels_below_a_closed_home_are_copied_to_the_system_s_state(
 
 
 @as_root
+def reachable(path: Path) -> bool:
+    """Whether every user may come here."""
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents)
+
+
 def test_a_normal_user_is_told_that_a_folder_is_root_s(start, used):
     code = """
 import os, sys
@@ -358,6 +363,8 @@ try:
 except servers.EmbeddedError as error:
     sys.exit(f"refused: {error}")
 """
+    if not reachable(Path(embedded.__file__)):
+        pytest.skip("this checkout lies below a folder that only root may enter")
     complaint = start(used, code=code).stderr()
     assert "belongs to another user (we are uid 65534): name a folder of your own" in complaint
 

@@ -1,6 +1,7 @@
 """Whatever happens to calls, and in whatever order: each ends once, for a true reason, and leaves nothing behind."""
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -82,6 +83,8 @@ class Stage:
         self.calls = [Call(workspace=WORKSPACES[n % len(WORKSPACES)], limit_s=story.limits[n]) for n in range(CALLS)]
         self.clocks = Clocks(silence=cast(Liveness, self), spawn=tasks.spawn, bus_lost_s=BUS_LOST_S)
         self.script = list(story.confirming)
+        self.known: dict[str, float] = {}
+        """When each workspace last showed life, as the database knows it."""
 
     async def silence(self, asked: Sequence[str]) -> Mapping[str, float]:
         """What PostgreSQL says (ports.Liveness, of which clocks use no more)."""
@@ -95,11 +98,13 @@ class Stage:
             case "hangs":
                 await asyncio.Event().wait()
             case float() as silent_s:
-                for call in self.calls:
-                    if call.workspace in asked:
-                        call.signs.append((self.loop.time(), asked_at - silent_s))
-                return dict.fromkeys(asked, silent_s)
-        return {}
+                for workspace in asked:  # it forgets nothing that it has once said
+                    self.known[workspace] = max(self.known.get(workspace, -math.inf), asked_at - silent_s)
+        answer = {workspace: asked_at - self.known[workspace] for workspace in asked if workspace in self.known}
+        for call in self.calls:
+            if call.workspace in answer:
+                call.signs.append((self.loop.time(), self.known[call.workspace]))
+        return answer
 
     async def call(self, call: Call, answer: asyncio.Event) -> None:
         task = asyncio.current_task()

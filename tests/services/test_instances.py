@@ -67,7 +67,9 @@ async def test_for_one_that_died_with_events_waiting_one_survivor_announces_one_
         return bool(announced)
 
     async with asyncio.timeout(10):
-        while not await is_dead():
+        while True:
+            if await is_dead():
+                break
             await asyncio.sleep(EVERY_S)
     for _ in range(3):
         await is_dead()
