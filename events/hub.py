@@ -64,39 +64,60 @@ class Sink(Protocol):
 
 
 class Subscription:
-    """One reader's place. It keeps up (`cursor` is None), or has a cursor into its channel's lane and pulls."""
+    """One reader's place. It keeps up (`cursor` is None), or has a cursor into its channel's lane and pulls.
 
-    __slots__ = ("_channel", "_since", "cursor", "sink")
+    `joined` is the cursor at which it last came to keep up: the next window may begin before that.
+    """
+
+    __slots__ = ("_channel", "_since", "cursor", "joined", "sink")
 
     def __init__(self, channel: "Channel", sink: Sink) -> None:
         self._channel = channel
-        self._since: Position | None = None
+        self._since = channel.newest
         self.sink = sink
         self.cursor: int | None = None
-
-    def gap(self, reason: str, since: str) -> bytes:
-        """Return the block that tells of a loss up to the present."""
-        channel = self._channel
-        return channel.style.gap(reason, since, show(channel.newest), channel.resync)
+        self.joined = 0
 
     @property
     def keeps_up(self) -> bool:
         """Whether it is written to at once."""
         return self.cursor is None
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that it wants has been written, so that its cursor may be moved to the present."""
+        return self.cursor is None and not self._channel.window and not self._channel.being_served
+
+    def gap(self, reason: str, since: str) -> bytes:
+        """Return the block that tells of a loss up to the present, and go on from here by pulling."""
+        self.hold()
+        channel = self._channel
+        return channel.style.gap(reason, since, show(channel.newest), channel.resync)
+
     def hold(self) -> None:
         """Stop being written to, here in the present; go on by pulling."""
-        self.fall_behind(self._channel.served, None)
+        self.fall_behind(self._channel.lane.end, self._channel.newest)
 
     def rewind(self, place: Position) -> None:
         """Go back to just after this place."""
         self.fall_behind(self._channel.lane.after(place), place)
 
-    def fall_behind(self, cursor: int, since: Position | None) -> None:
-        """Stop being written to; go on by pulling from this cursor."""
+    def fall_behind(self, cursor: int, since: Position) -> None:
+        """Stop being written to; go on by pulling from this cursor, which comes just after this place."""
         self._channel.current.pop(self, None)
         self.cursor = cursor
         self._since = since
+
+    def rejoin(self) -> None:
+        """Pull what it already has a part of: the window that has just been written to others."""
+        self.fall_behind(self.joined, self._since)
+
+    def keep_up(self) -> None:
+        """Be written to from the next window on."""
+        self._channel.settle()
+        self.joined = self._channel.lane.end if self.cursor is None else self.cursor
+        self.cursor = None
+        self._channel.current[self] = None
 
     def pull(self, limit_bytes: int) -> bytes:
         """Return the blocks that come next, of `limit_bytes` and one more at most; nothing once it keeps up again."""
@@ -105,24 +126,22 @@ class Subscription:
         blocks: list[bytes] = []
         if self.cursor < lane.start:
             reached = lane[lane.start].prev if len(lane) else channel.newest
-            overrun = Frame(place=reached, prev=self._since or reached, event=gap("overrun"))
+            overrun = Frame(place=reached, prev=self._since, event=gap("overrun"))
             blocks.append(channel.block(overrun))
             self.cursor, self._since = lane.start, reached
         size = 0
         while self.cursor < channel.served and size < limit_bytes:
             frame = lane[self.cursor]
+            assert frame.place is not None, "only frames of the journal are held"
             self.cursor += 1
             self._since = frame.place
             if channel.wanted.has(frame):
                 block = channel.block(frame)
                 blocks.append(block)
                 size += len(block)
-        if blocks:
-            return b"".join(blocks)
-        if self.cursor >= channel.served:
-            self.cursor = None
-            channel.current[self] = None
-        return b""
+        if not blocks and self.cursor >= channel.served:
+            self.keep_up()
+        return b"".join(blocks)
 
 
 class Channel:
@@ -138,6 +157,7 @@ class Channel:
         self.lane: Lane = ring.pin(wanted.only) if wanted.only is not None else ring.everything
         self.served = self.lane.end
         self.window: list[Frame] = []
+        self.being_served = False
         self.current: dict[Subscription, None] = {}
         self.subscriptions: dict[Subscription, None] = {}
 
@@ -166,11 +186,16 @@ class Channel:
             block = frame.blocks[self.style.name] = self.style.block(frame)
         return block
 
-    def take_window(self) -> tuple[bytes, int]:
-        """Return what has come since the last time, for those who keep up, and the cursor after it."""
+    def settle(self) -> None:
+        """Count what nobody here wanted as served."""
+        if not self.window:
+            self.served = self.lane.end
+
+    def take_window(self) -> bytes:
+        """Return what has come since the last time, for those who keep up: now it counts as served."""
         window, self.window = self.window, []
         self.served = self.lane.end
-        return self.style.wrap(b"".join(map(self.block, window))), self.served
+        return self.style.wrap(b"".join(map(self.block, window)))
 
 
 class Hub:
@@ -218,7 +243,8 @@ class Hub:
         if channel is None:
             channel = self._channels[key] = self._open(wanted, style)
         subscription = Subscription(channel, sink)
-        channel.subscriptions[subscription] = channel.current[subscription] = None
+        channel.subscriptions[subscription] = None
+        subscription.keep_up()
         self.readers += 1
         try:
             yield subscription
@@ -305,20 +331,33 @@ class Hub:
         """Write to those who keep up, for ever: at once, but not twice within COALESCE_S."""
         while True:
             await self._some.wait()
-            self._some.clear()
-            changed, self._changed = self._changed, {}
-            for channel in changed:
-                await self._serve(channel)
+            await self.tick()
             await asyncio.sleep(COALESCE_S)
 
+    async def tick(self) -> None:
+        """Write what has come to those who keep up."""
+        self._some.clear()
+        changed, self._changed = self._changed, {}
+        for channel in changed:
+            channel.being_served = True
+            try:
+                await self._serve(channel)
+            finally:
+                channel.being_served = False
+
     async def _serve(self, channel: Channel) -> None:
-        blob, served = channel.take_window()
+        begins = channel.served
+        blob = channel.take_window()
+        served, newest = channel.served, channel.newest
         began = monotonic()
         for subscription in list(channel.current):
             if not subscription.keeps_up or subscription not in channel.subscriptions:
                 continue  # it fell behind, or left, while others were written to
-            if not subscription.sink.write(blob):
-                subscription.fall_behind(served, self.ring.newest)
+            if subscription.joined > begins:
+                subscription.rejoin()
+                subscription.sink.stir()
+            elif not subscription.sink.write(blob):
+                subscription.fall_behind(served, newest)
                 self.fallen_behind += 1
                 subscription.sink.stir()
             if monotonic() - began > SLICE_S:

@@ -8,6 +8,8 @@ local head = 5
 local first = tonumber(ARGV[5])
 local last = first + (#ARGV - head) / 2 - 1
 local seen = tonumber(redis.call('GET', KEYS[2]) or 0)
+-- Refused for want of memory, this write is: before anything has been published that would be published again.
+redis.call('SET', KEYS[2], seen, 'EX', 3600)
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local prev = newest[1] and newest[1][1] or '0-0'
 
@@ -18,10 +20,10 @@ local function publish(keep, frame)
 end
 
 -- Another server than the one that wrote the journal (a restart, a replica that was promoted, an emptied one) may have
--- missed entries, and nobody can tell: so it is said.
+-- missed entries, and nobody can tell: so it is said. One that knows nobody is new, unless this is not my first batch.
 local known = redis.call('GET', KEYS[3])
 if known ~= ARGV[3] then
-    if known or newest[1] then
+    if known or newest[1] or first > 1 then
         publish(true, ARGV[4])
     end
     redis.call('SET', KEYS[3], ARGV[3])

@@ -236,16 +236,23 @@ class RedisBus:
                         self._reading = await self._servers.connect()
                     return await _ask(self._reading, *command)
             except BaseException as error:
-                connection, self._reading = self._reading, None
-                if connection is not None:
-                    await connection.disconnect(nowait=True)
+                await self._stop_reading()
                 if isinstance(error, _AWAY):
                     raise JournalUnavailable from error
                 raise
 
+    async def _stop_reading(self) -> None:
+        connection, self._reading = self._reading, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Ear]:
-        """Subscribe, on a new connection that lasts as long as the block. Raises LinkDown."""
+        """Subscribe, on a new connection that lasts as long as the block. Raises LinkDown.
+
+        What is read from now on is read from the same server: the one before may not know yet that it is none any more.
+        """
+        await self._stop_reading()
         try:
             connection = await self._servers.connect()
         except _AWAY as error:
@@ -263,8 +270,7 @@ class RedisBus:
     async def close(self) -> None:
         """Close what is open."""
         await self._let_go()
-        if self._reading is not None:
-            await self._reading.disconnect(nowait=True)
+        await self._stop_reading()
 
 
 async def _ask(connection: Any, *command: str | int | bytes) -> Any:
@@ -278,6 +284,11 @@ def _run_id(info: bytes) -> bytes:
         if name == b"run_id":
             return value
     return b"unknown"
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError for a URL that is no Redis's."""
+    Servers(url)
 
 
 @asynccontextmanager

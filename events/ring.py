@@ -81,7 +81,7 @@ class Ring:
         self._max_bytes = max_bytes
         self._lanes: dict[str, Lane] = {}
         self._readers: dict[str, int] = {}
-        self._everywhere: deque[Frame] = deque()
+        self._everywhere: deque[tuple[Frame, bool]] = deque()
         self._sound_from = 0
         self.everything = Lane()
         self.bytes = 0
@@ -118,7 +118,7 @@ class Ring:
         if workspace_id == EVERYWHERE:
             for lane in self._lanes.values():
                 lane.append(frame, breaks=breaks)
-            self._everywhere.append(frame)
+            self._everywhere.append((frame, breaks))
         else:
             self._lane(workspace_id).append(frame)
         self.everything.append(frame, breaks=breaks)
@@ -131,8 +131,8 @@ class Ring:
         lane = self._lanes.get(workspace_id)
         if lane is None:
             lane = self._lanes[workspace_id] = Lane()
-            for gap in self._everywhere:
-                lane.append(gap, breaks=True)
+            for gap, breaks in self._everywhere:
+                lane.append(gap, breaks=breaks)
         return lane
 
     def _drop_oldest(self) -> None:

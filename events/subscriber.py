@@ -11,7 +11,7 @@ import structlog
 
 from events.bus import LinkDown
 from events.event import GAP, gap
-from events.frame import Frame, MalformedFrame, Position, parse, show
+from events.frame import ORIGIN, Frame, MalformedFrame, Position, parse, show
 from events.hub import Hub
 from events.redis import Ear, JournalUnavailable, RedisBus
 from events.sequence import Verdict, judge
@@ -42,6 +42,7 @@ class Subscriber:
         self._probe_s = probe_s
         self._retry_s = retry_s
         self._ear: Ear | None = None
+        self._said = ORIGIN
         self._heard_at = monotonic()
         self._down_at = monotonic()
         self._told = False
@@ -57,7 +58,7 @@ class Subscriber:
         while True:
             try:
                 async with self._link.listening() as ear:
-                    self._ear, self._heard_at = ear, monotonic()
+                    self._ear, self._said, self._heard_at = ear, ORIGIN, monotonic()
                     self._become(State.REPAIRING)
                     await self._catch_up()
                     while True:
@@ -113,11 +114,12 @@ class Subscriber:
             log.warning("bus_malformed_frame", start=raw[:80])
             return
         ring = self._hub.ring
-        verdict = judge(ring.newest, frame, ring.covers)
+        verdict = judge(ring.newest, self._said, frame, ring.covers)
         if verdict is Verdict.DOUBT:
             self.repairs += 1
             await self._catch_up()
-            verdict = judge(ring.newest, frame, ring.covers)
+            verdict = judge(ring.newest, frame.prev, frame, ring.covers)
+        self._said = frame.place or frame.prev
         if verdict is Verdict.NEXT or (verdict is Verdict.DOUBT and frame.place is None):
             self._hub.hear(frame)
         elif verdict is Verdict.DOUBT:  # the journal does not have it either: it was taken back at once

@@ -14,6 +14,7 @@ from tests.harness.source import ROOT, Module, modules
 
 WORDS: Final = frozenset(status.value for status in Status)
 OTHER_MEANINGS: Final[Mapping[str, frozenset[str]]] = {
+    "events/subscriber.py": frozenset({"degraded"}),  # what readers are told of the bus
     "gateway/core/refusals.py": frozenset({"removed"}),  # the code of a refusal
     "runtime/task.py": frozenset({"failed"}),  # a state of A2A tasks
 }

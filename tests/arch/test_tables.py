@@ -25,6 +25,7 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.AGENT_BUSY: endings.Answered(status=429, headers={}, body=b""),
     Ending.AGENT_UNREACHABLE: endings.NotConnected(),
     Ending.IDLE_TIMEOUT: endings.Expired(clock=Clock.IDLE),
+    Ending.FIRST_BYTE_TIMEOUT: endings.Expired(clock=Clock.FIRST_BYTE),
     Ending.AGENT_RESET: endings.Reset(),
     Ending.TRUNCATED: endings.Cut(status=200),
     Ending.RESPONSE_TOO_LARGE: endings.TooLarge(),

@@ -3,7 +3,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.event import CATALOGUE, CHANGED, MAX_PAYLOAD_BYTES, Event, changed, event, shorten
+from events.event import (
+    CATALOGUE,
+    CHANGED,
+    EVERYWHERE,
+    GAP,
+    MAX_PAYLOAD_BYTES,
+    PROBE,
+    Event,
+    changed,
+    event,
+    gap,
+    probe,
+    shorten,
+)
 
 ID = "00000000-0000-4000-8000-00000000000a"
 NEVER_SIGNS = sorted(name for name, kind in CATALOGUE.items() if not kind.sign)
@@ -53,6 +66,20 @@ def test_the_wake_up_of_the_caches_is_no_event_for_readers():
     assert changed() == Event(type=CHANGED, workspace_id="-", payload=b"{}", at_ms=changed().at_ms)
     assert not changed().journalled
     assert CHANGED not in CATALOGUE
+
+
+def test_a_probe_says_whose_it_is_and_is_not_kept():
+    one = probe("me", 7)
+    assert (one.type, orjson.loads(one.payload), one.journalled) == (PROBE, {"by": "me", "number": 7}, False)
+    assert PROBE not in CATALOGUE
+
+
+def test_a_gap_concerns_everybody_and_is_kept_but_nobody_can_publish_it_as_an_event():
+    one = gap("overflow")
+    assert (one.type, one.workspace_id, orjson.loads(one.payload)) == (GAP, EVERYWHERE, {"reason": "overflow"})
+    assert one.journalled
+    with pytest.raises(ValueError, match="catalogue"):
+        event(GAP, ID, {})
 
 
 def test_a_payload_up_to_the_limit_is_untouched():

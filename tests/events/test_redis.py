@@ -1,14 +1,19 @@
 """The journal and the channel, on the real server."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Sequence
 
 import pytest
+from redis.asyncio import Redis
 
 from events import frame, redis
 from events.bus import LinkDown
-from events.event import Event, changed, event
-from events.frame import Frame
+from events.event import GAP, Event, changed, event, gap
+from events.frame import ORIGIN, Frame
+from gateway.services.tasks import Tasks
+from tests.harness.valkey import free_port, sentinel, valkey
 from tests.harness.world import eventually
 
 ID = "00000000-0000-4000-8000-00000000000a"
@@ -22,18 +27,19 @@ def live(number: int) -> Event:
     return event("WORKSPACE_HEARTBEAT", ID, {"number": number}, sign=True)
 
 
-class Ear:
-    """Keeps what it hears, and how often it is told of a loss."""
+class Listener:
+    """Keeps what it hears."""
 
     def __init__(self) -> None:
         self.heard: list[Frame] = []
-        self.losses: list[str] = []
+        self.ear: redis.Ear | None = None
 
-    def hear(self, frame: Frame) -> None:
-        self.heard.append(frame)
-
-    def lost(self, reason: str) -> None:
-        self.losses.append(reason)
+    async def run(self, link: redis.RedisBus) -> None:
+        """Listen until the connection is lost."""
+        with contextlib.suppress(LinkDown):
+            async with link.listening() as self.ear:
+                while True:
+                    self.heard.append(frame.parse(await self.ear.hear()))
 
     @property
     def events(self) -> list[Event]:
@@ -41,30 +47,32 @@ class Ear:
 
 
 async def journal(link: redis.RedisBus) -> list[Frame]:
-    return [one async for one in link.read((0, 0))]
+    return [one async for one in link.read(None)]
 
 
 def check_chain(frames: Sequence[Frame]) -> None:
     """Each says which kept one came before it."""
-    last = "0-0"
+    last = ORIGIN
     for one in frames:
         assert one.prev == last
-        last = one.id or last
+        last = one.place or last
+
+
+async def listening(link: redis.RedisBus, tasks: Tasks) -> Listener:
+    listener = Listener()
+    tasks.spawn(listener.run(link), "listen")
+    await eventually(lambda: listener.ear)
+    return listener
 
 
 @pytest.fixture
-async def ear(link, tasks):
+async def ear(link, tasks) -> Listener:
     """Somebody who hears all that is published under this prefix from now on."""
-    ear, ready = Ear(), asyncio.Event()
-    tasks.spawn(link.listen(ear, retry_s=lambda: 0.01, ready=ready), "listen")
-    await ready.wait()
-    return ear
+    return await listening(link, tasks)
 
 
 async def test_what_is_sent_is_heard_by_everybody_in_order_and_kept_if_it_is_history(link, other_link, ear, tasks):
-    second, ready = Ear(), asyncio.Event()
-    tasks.spawn(other_link.listen(second, retry_s=lambda: 0.01, ready=ready), "listen")
-    await ready.wait()
+    second = await listening(other_link, tasks)
     sent = [kept(0), live(1), kept(2), changed(), kept(3), live(4)]
     await link.send(sent, 0)
     await eventually(lambda: len(ear.heard) == len(second.heard) == len(sent))
@@ -155,19 +163,55 @@ async def test_a_server_that_has_forgotten_the_script_learns_it_again(link, clie
     assert len(await journal(link)) == 3
 
 
+async def test_a_journal_that_another_server_has_written_gets_one_gap_first(link, other_link, client, prefix, ear):
+    await link.send([kept(0)], 0)
+    await client.set(f"{prefix}:server", "another run id")
+    await link.send([live(1), kept(2)], 1)
+    await other_link.send([kept(3)], 0)
+    await eventually(lambda: len(ear.heard) == 5)
+    check_chain(ear.heard)
+    assert [one.event.type for one in ear.heard] == [
+        "TASK_UPDATED",
+        GAP,
+        "WORKSPACE_HEARTBEAT",
+        "TASK_UPDATED",
+        "TASK_UPDATED",
+    ]
+    assert ear.heard[1].event.payload == gap("server_changed").payload
+
+
+async def test_a_new_journal_begins_without_a_gap_and_an_emptied_one_with_one(link, other_link, client):
+    await link.send([kept(0)], 0)
+    await other_link.send([kept(1)], 0)
+    assert [one.event.type for one in await journal(link)] == ["TASK_UPDATED", "TASK_UPDATED"]
+    await client.delete(*await client.keys(f"{link._journal.removesuffix(':journal')}*"))
+    await link.send([kept(2)], 1)
+    await other_link.send([kept(3)], 1)
+    assert [one.event.type for one in await journal(link)] == [GAP, "TASK_UPDATED", "TASK_UPDATED"]
+
+
+async def test_a_batch_is_sent_again_to_an_emptied_server_in_whole(link, client, prefix):
+    sent = [kept(number) for number in range(3)]
+    await link.send(sent, 0)
+    await client.delete(*await client.keys(f"{prefix}*"))
+    await link.send(sent, 0)
+    assert [one.event for one in await journal(link)] == sent
+
+
 async def test_the_journal_is_trimmed_to_its_length_more_or_less(servers, prefix):
     async with redis.opened(servers.redis_url, prefix=prefix, journal_length=100) as link:
         for first in range(0, 1000, 100):
             await link.send([kept(first + place) for place in range(100)], first)
         entries = await journal(link)
-        span = await link.span()
+        assert await link.newest() == entries[-1].place
+        assert await link.length() == len(entries)
     assert 100 <= len(entries) < 300
-    assert span == (entries[0].prev, entries[-1].id)
-    assert entries[0].prev != "0-0"
+    assert entries[0].prev != ORIGIN
 
 
-async def test_an_empty_journal_spans_nothing(link):
-    assert await link.span() is None
+async def test_an_empty_journal_has_nothing_newest(link):
+    assert await link.newest() == ORIGIN
+    assert await link.length() == 0
     assert await journal(link) == []
 
 
@@ -176,8 +220,7 @@ async def test_reading_goes_on_after_a_place_over_any_number_of_pages(link, monk
     await link.send([kept(number) for number in range(30)], 0)
     entries = await journal(link)
     assert len(entries) == 30
-    place = frame.find_position(entries[13].id)
-    assert [one async for one in link.read(place)] == entries[14:]
+    assert [one async for one in link.read(entries[13].place)] == entries[14:]
 
 
 async def test_an_entry_that_is_not_ours_stops_no_reader(link, client, prefix, monkeypatch):
@@ -190,68 +233,119 @@ async def test_an_entry_that_is_not_ours_stops_no_reader(link, client, prefix, m
     assert [one.event for one in await journal(link)] == sent
 
 
-async def test_a_message_that_is_no_frame_stops_no_listener(link, ear, client, prefix):
-    await client.publish(f"{prefix}:events", b"2 what comes later")
+async def test_a_listener_whose_connection_is_killed_is_told(link, client, prefix):
+    async with link.listening() as ear:
+        for connection in await client.client_list(_type="pubsub"):
+            await client.client_kill_filter(_id=connection["id"])
+        with pytest.raises(LinkDown):
+            await ear.hear()
+
+
+async def test_a_listener_that_is_cut_ends_though_the_server_says_nothing(link, tasks):
+    listener = Listener()
+    running = tasks.spawn(listener.run(link), "listen")
+    await eventually(lambda: listener.ear)
+    listener.ear.cut()
+    await eventually(running.done)
+    assert running.exception() is None
+
+
+async def test_who_listens_anew_reads_anew(link):
     await link.send([kept(0)], 0)
-    await eventually(lambda: ear.heard)
-    assert link.up
+    await journal(link)
+    before = link._reading
+    async with link.listening():
+        await journal(link)
+        assert link._reading is not before
 
 
-async def test_a_listener_whose_connection_is_killed_connects_again_and_says_so(link, ear, client, prefix):
-    await link.send([kept(0)], 0)
-    await eventually(lambda: ear.heard)
-    assert (link.up, ear.losses) == (True, [])
-    for connection in await client.client_list(_type="pubsub"):
-        await client.client_kill_filter(_id=connection["id"])
-    await eventually(lambda: ear.losses and link.up)
-    await link.send([kept(1)], 1)
-    await eventually(lambda: len(ear.heard) == 2)
-    assert ear.losses == ["reconnected"]
+async def test_the_policy_by_which_the_server_evicts_is_known(link):
+    assert await link.eviction() == "noeviction"
 
 
-async def test_a_listener_that_died_says_that_it_may_have_missed_something_when_it_listens_again(link, tasks):
-    class Fragile(Ear):
-        def hear(self, frame: Frame) -> None:
-            raise ZeroDivisionError
-
-    ready = asyncio.Event()
-    fragile = tasks.spawn(_dies(link.listen(Fragile(), retry_s=lambda: 0.01, ready=ready)), "listen")
-    await ready.wait()
-    await link.send([kept(0)], 0)
-    await fragile
-    assert not link.up
-    ear = Ear()
-    tasks.spawn(link.listen(ear, retry_s=lambda: 0.01), "listen again")
-    await eventually(lambda: link.up)
-    assert ear.losses == ["reconnected"]
+async def test_who_may_not_ask_for_the_policy_does_not_know_it(servers, prefix, client):
+    await client.acl_setuser(
+        "modest", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-config"]
+    )
+    try:
+        url = servers.redis_url.replace("unix://", "unix://modest:any@")
+        async with redis.opened(url, prefix=prefix, journal_length=10) as link:
+            assert await link.eviction() is None
+            await link.send([kept(0)], 0)
+            assert await link.length() == 1
+    finally:
+        await client.acl_deluser("modest")
 
 
-async def _dies(work) -> None:
-    with pytest.raises(ZeroDivisionError):
-        await work
-
-
-async def test_nobody_there_is_down_and_unavailable_and_the_listener_keeps_trying(tmp_path, tasks):
-    tries = []
-
-    def retry_s() -> float:
-        tries.append(1)
-        return 0.001
-
+async def test_nobody_there_is_down_and_unavailable(tmp_path):
     async with redis.opened(f"unix://{tmp_path}/nobody", prefix="p", journal_length=10) as link:
         with pytest.raises(LinkDown):
             await link.send([kept(0)], 0)
-        with pytest.raises(redis.JournalUnavailable):
-            await link.span()
+        for asked in (link.newest, link.length, link.eviction):
+            with pytest.raises(redis.JournalUnavailable):
+                await asked()
         with pytest.raises(redis.JournalUnavailable):
             await journal(link)
-        listening = tasks.spawn(link.listen(Ear(), retry_s=retry_s), "listen")
-        await eventually(lambda: len(tries) > 3)
-        assert not link.up
-        listening.cancel()
+        with pytest.raises(LinkDown):
+            async with link.listening():
+                pass
 
 
-async def test_a_malformed_url_is_a_value_error():
-    with pytest.raises(ValueError, match="scheme"):
-        async with redis.opened("http://localhost", prefix="p", journal_length=10):
+async def test_a_server_that_takes_connections_and_says_nothing_is_given_up(prefix, monkeypatch):
+    monkeypatch.setattr(redis, "ANSWER_S", 0.05)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        url = f"redis://127.0.0.1:{mute.getsockname()[1]}"
+        async with redis.opened(url, prefix=prefix, journal_length=10) as link:
+            with pytest.raises(LinkDown):
+                await link.send([kept(0)], 0)
+            with pytest.raises(redis.JournalUnavailable):
+                await link.newest()
+            with pytest.raises(LinkDown):
+                async with link.listening():
+                    pass
+
+
+async def test_a_replica_is_not_taken_for_the_primary(tmp_path, prefix):
+    with valkey(tmp_path / "replica", replicaof=f"127.0.0.1 {free_port()}") as server:
+        await server.start()
+        async with redis.opened(server.url, prefix=prefix, journal_length=10) as link:
+            with pytest.raises(LinkDown) as raised:
+                await link.send([kept(0)], 0)
+    assert "slave" in str(raised.value.__cause__)
+
+
+async def test_sentinels_are_asked_for_the_primary_and_one_that_is_away_is_passed_over(tmp_path, prefix):
+    with valkey(tmp_path / "primary") as server, sentinel(tmp_path / "sentinel", server, "gw") as watcher:
+        await server.start()
+        await watcher.start()
+        url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{watcher.port}/gw?db=3"
+        async with redis.opened(url, prefix=prefix, journal_length=10) as link:
+            await link.send([kept(0)], 0)
+            assert await link.length() == 1
+        async with Redis.from_url(f"{server.url}/3", protocol=2) as client:
+            assert await client.xlen(f"{prefix}:journal") == 1
+        url = f"redis+sentinel://127.0.0.1:{watcher.port}/unknown"
+        async with redis.opened(url, prefix=prefix, journal_length=10) as link:
+            with pytest.raises(LinkDown):
+                await link.send([kept(0)], 0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost",
+        "redis+sentinel://",
+        "redis+sentinel:///gw",
+        "redis+sentinel://host/gw",
+        "redis+sentinel://host:x/gw",
+        "redis+sentinel://host:26379",
+        "redis+sentinel://host:26379,/gw",
+        "redis+sentinel://host:26379/gw?db=x",
+    ],
+)
+async def test_a_malformed_url_is_a_value_error(url):
+    with pytest.raises(ValueError):
+        async with redis.opened(url, prefix="p", journal_length=10):
             pass

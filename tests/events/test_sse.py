@@ -55,10 +55,10 @@ class EventSource:
 
 texts = st.text(st.characters()) | st.sampled_from(["\n\nid: 9-9\n\n", "\r\ndata: x\r\n\r\n", "\u2028\u2029\x00\x85"])
 numbers = st.integers(0, 2**64 - 1)
-places = st.builds("{}-{}".format, numbers, numbers)
+places = st.tuples(numbers, numbers)
 frames = st.builds(
-    lambda type_, id_, prev, workspace_id, data, at_ms: Frame(
-        id=id_,
+    lambda type_, place, prev, workspace_id, data, at_ms: Frame(
+        place=place,
         prev=prev,
         event=Event(type=type_, workspace_id=str(workspace_id), payload=event(type_, "x", data).payload, at_ms=at_ms),
     ),
@@ -107,7 +107,7 @@ def test_no_word_of_a_frame_can_start_a_line_or_leave_its_string(place, left, ri
 
 
 def test_an_event_that_is_not_kept_does_not_move_the_cursor():
-    one = Frame(id=None, prev="7-1", event=event("WORKSPACE_HEARTBEAT", ID, {}))
+    one = Frame(place=None, prev=(7, 1), event=event("WORKSPACE_HEARTBEAT", ID, {}))
     assert b"id:" not in sse.block(one)
     assert EventSource(last_id="5-0").read(sse.block(one)).last_id == "5-0"
 
@@ -118,14 +118,19 @@ def test_a_keep_alive_moves_the_cursor_and_is_no_event(cursor, last_id):
     assert (source.events, source.comments, source.last_id) == ([], 1, last_id)
 
 
-@given(texts, texts, texts | st.none(), places | st.none())
-def test_a_gap_is_an_event_of_its_own_whatever_the_reader_claimed(reason, resync, since, until):
-    shown = {"reason": _sane(reason), "resync": _sane(resync), "from": None if since is None else _sane(since)}
-    block = sse.gap(reason=_sane(reason), since=since, until=until, resync=_sane(resync))
-    source = EventSource(last_id="5-0").read(block)
-    [(type_, data, id_)] = source.events
-    assert (type_, id_) == ("gap", until or "5-0")
-    assert orjson.loads(data) == {**shown, "to": until}
+@given(texts, texts, texts, places)
+def test_a_gap_is_an_event_of_its_own_whatever_the_reader_claimed(reason, resync, since, place):
+    until = frame.show(place)
+    block = sse.gap(_sane(reason), since, until, _sane(resync))
+    [(type_, data, id_)] = EventSource(last_id="5-0").read(block).events
+    assert (type_, id_) == ("gap", until)
+    shown = {"reason": _sane(reason), "from": _sane(since), "to": until, "resync": _sane(resync)}
+    assert orjson.loads(data) == shown
+
+
+def test_the_state_of_the_bus_is_an_event_that_moves_no_cursor():
+    source = EventSource(last_id="5-0").read(sse.bus("degraded"))
+    assert source.events == [("bus", '{"state":"degraded"}', "5-0")]
 
 
 def _sane(text: str) -> str:

@@ -41,6 +41,7 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "GET /healthz": None,
     "GET /health": None,
     "GET /readyz": None,
+    "GET /metrics": None,
     "GET /openapi.json": None,
     "POST /registry/register": lambda cast: {"id": cast.target.id, "url": cast.agent.url, "agent_card": {}},
     "POST /registry/heartbeat": lambda cast: {"workspace_id": cast.target.id},
@@ -51,6 +52,8 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "POST /workspaces/{workspace_id}/tokens": None,
     "GET /workspaces/{workspace_id}/metrics": None,
     "GET /workspaces/{workspace_id}/events/stream": None,
+    "GET /events/stream": None,
+    "GET /ws": None,
     "POST /workspaces/{workspace_id}/a2a": _call,
     "POST /workspaces/{workspace_id}/a2a/": _call,
 }

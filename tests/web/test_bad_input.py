@@ -18,7 +18,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @dataclass(frozen=True, kw_only=True)
 class Bad:
-    """One way to be wrong, and the refusal of it. None in `headers` leaves a header out; `id` stands in the path."""
+    """One way to be wrong, and the refusal of it. None in `headers` leaves a header out; `id` stands in the path.
+
+    `{target}` in `query` is the workspace that is asked for.
+    """
 
     what: str
     status: int
@@ -26,6 +29,7 @@ class Bad:
     headers: Callable[[Cast], Mapping[str, str | None]] = field(default=lambda _: {})
     data: bytes | None = None
     id: str | None = None
+    query: str = ""
     names: str | None = None
 
 
@@ -57,6 +61,25 @@ IDS: Final = (
     Bad(what="half a UTF-8 character in the path", status=404, code="not_found", id="%C3"),
     Bad(what="another path in the path", status=404, code="not_found", id="..%2F..%2Fworkspaces"),
 )
+NAMES: Final = (
+    Bad(
+        what="no UUID among the workspaces",
+        status=400,
+        code="invalid_request",
+        query="workspace=demo",
+        names="workspace",
+    ),
+    Bad(what="an unknown workspace", status=404, code="not_found", query=f"workspace={uuid4()}"),
+    Bad(what="no type of event", status=400, code="invalid_request", query="type=GAP", names="type"),
+    Bad(
+        what="a workspace that may not be seen",
+        status=403,
+        code="not_allowed",
+        query="workspace={target}",
+        headers=lambda cast: cast.stranger.bearer,
+    ),
+)
+"""What readers may not name."""
 ZIPPED: Final = {"Content-Encoding": "gzip", "Connection": "close"}
 BODIES: Final = (
     Bad(what="a body over the limit", status=413, code="too_large", data=b" " * (LIMIT_BYTES + 1)),
@@ -110,9 +133,12 @@ def rows_of(route: Route) -> Iterator[Bad]:
     """Everything that this route must refuse."""
     if route.scope not in (Scope.EVERYBODY, Scope.INSPECTOR):
         yield from NOBODY
+    if route.scope in STRANGE:
         yield Bad(
             what="a stranger's token", status=403, code=STRANGE[route.scope], headers=lambda cast: cast.stranger.bearer
         )
+    if route.scope is Scope.VIEWER:
+        yield from NAMES
     if "{workspace_id}" in route.path:
         yield from IDS
     if route.body is not None or route.a2a:
@@ -136,6 +162,8 @@ async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
     good = GOOD[f"{route.method} {route.path}"]
     data = bad.data if bad.data is not None or good is None else orjson.dumps(good(cast))
     path = route.path.format(workspace_id=bad.id or cast.target.id)
+    if bad.query:
+        path = f"{path}?{bad.query.format(target=cast.target.id)}"
     status, body, headers = await cast.world.request(route.method, path, headers=bad.headers(cast), data=data)
     assert (status, body["code"]) == (bad.status, bad.code)
     assert body["error"]

@@ -1,7 +1,7 @@
 """Event streams as browsers read them: what was missed, then what happens, and the truth about what is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -9,10 +9,12 @@ import aiohttp
 import orjson
 import pytest
 
+from tests.harness import broker
 from tests.harness.process import GatewayProcess
-from tests.harness.world import Workspace, World
+from tests.harness.world import ADMIN_TOKEN, Workspace, World
 
 BLOCK_S = 10.0
+OPERATOR = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 SOON_TRIMMED = 300
 """Events after which even a journal that is trimmed roughly has lost its oldest."""
 
@@ -129,11 +131,13 @@ async def test_a_reader_that_comes_back_too_late_is_told_of_the_gap(world: World
     assert (gap["reason"], gap["from"]) == ("trimmed", first)
 
 
-@pytest.mark.parametrize("since", ["nonsense", "é", "1-", "99999999999999-0"])
+@pytest.mark.parametrize("since", ["nonsense", "é", "1-", "1-1"])
 async def test_a_reader_with_an_id_that_is_not_held_is_told_of_the_gap(world: World, since: str):
     await world.start()
     mine = await world.workspace()
-    await work(world, mine, "start")
+    async with reading(world, mine) as browser:
+        await work(world, mine, "start")
+        assert (await browser.task())[1] == "start"
     async with reading(world, mine, since=since) as browser:
         _, gap = await browser.event("gap")
         await work(world, mine, "later")
@@ -172,3 +176,101 @@ async def test_streams_end_when_the_gateway_goes_away(world: World):
     async with reading(world, mine) as browser:
         assert await gateway.stop() == 0
         await browser.to_the_end()
+
+
+# -- everything that one may see
+
+
+@asynccontextmanager
+async def reading_all(
+    world: World, headers: Mapping[str, str], query: str = "", *, gateway: GatewayProcess | None = None
+) -> AsyncIterator[Browser]:
+    url = (gateway or world.gateways[0]).url
+    async with world.session.get(f"{url}/events/stream{query}", headers=headers) as response:
+        assert response.status == 200, await response.text()
+        browser = Browser(response)
+        assert "retry" in await browser.block()
+        assert await browser.block() == {"": "ok"}
+        yield browser
+
+
+async def test_the_operator_hears_all_workspaces(world: World):
+    await world.start()
+    one, other = await world.workspace(), await world.workspace()
+    async with reading_all(world, OPERATOR) as browser:
+        await work(world, one, "1")
+        await work(world, other, "2")
+        assert [(await browser.task())[1] for _ in range(2)] == ["1", "2"]
+
+
+async def test_a_workspace_hears_those_that_it_may_talk_to_and_no_others(world: World):
+    await world.start()
+    mine, sibling = await world.workspace(), await world.workspace()
+    child, foreign = await world.workspace(parent_id=mine.id), await world.workspace(parent_id=sibling.id)
+    async with reading_all(world, mine.bearer) as browser:
+        await work(world, foreign, "not for me")
+        for number, one in enumerate((mine, sibling, child)):
+            await work(world, one, str(number))
+        assert [(await browser.task())[1] for _ in range(3)] == ["0", "1", "2"]
+    async with reading_all(world, child.bearer) as browser:
+        await work(world, sibling, "not for me")
+        await work(world, mine, "for me")
+        assert (await browser.task())[1] == "for me"
+
+
+async def test_a_reader_hears_what_it_names_and_nothing_else(world: World):
+    await world.start()
+    first, second, third = [await world.workspace() for _ in range(3)]
+    query = f"?workspace={first.id}&workspace={second.id.upper()}&type=TASK_UPDATED"
+    async with reading_all(world, third.bearer, query) as browser:
+        await work(world, third, "not named")
+        await work(world, first, "1")
+        await work(world, second, "2")
+        told = [orjson.loads((await browser.block())["data"]) for _ in range(2)]
+    assert [(one["type"], one["workspace_id"]) for one in told] == [
+        ("TASK_UPDATED", first.id),
+        ("TASK_UPDATED", second.id),
+    ]
+
+
+async def test_a_stream_ends_when_what_its_reader_may_see_changes_and_the_next_one_resumes(world: World):
+    first, second = await world.start(), await world.start()
+    mine = await world.workspace()
+    async with reading_all(world, mine.bearer, gateway=first) as browser:
+        await work(world, mine, "seen")
+        last, _ = await browser.task()
+        newcomer = await world.workspace()
+        await browser.to_the_end()
+    await work(world, newcomer, "said by somebody new", gateway=second)
+    async with reading_all(world, mine.bearer, f"?last_event_id={last}", gateway=first) as browser:
+        assert (await browser.task())[1] == "said by somebody new"
+        foreign = await world.workspace(parent_id=newcomer.id)
+        await work(world, foreign, "not for me")
+        await world.sql("update workspaces set status = 'removed', removed_at = now() where id = %s", newcomer.id)
+        await browser.to_the_end()
+
+
+async def test_a_reader_is_told_when_the_bus_is_lost_and_when_it_is_back(world: World):
+    async with broker.running() as valkey:
+        world.env["GATEWAY_REDIS_URL"] = valkey.url
+        await world.start(GATEWAY_PROBE_SECONDS="0.2")
+        mine = await world.workspace()
+        async with (
+            reading(world, mine) as browser,
+            world.session.ws_connect(f"{world.url}/ws", headers=mine.bearer) as ws,
+        ):
+            valkey.stall()
+            assert await state_told(browser) == "degraded"
+            assert (await ws.receive_json(timeout=BLOCK_S))["payload"] == {"state": "degraded"}
+            valkey.go_on()
+            assert await state_told(browser) == "ok"
+            assert (await ws.receive_json(timeout=BLOCK_S))["payload"] == {"state": "ok"}
+            await work(world, mine, "after")
+            assert (await browser.task())[1] == "after"
+
+
+async def state_told(browser: Browser) -> str:
+    """The state of the bus, once it is told."""
+    while (block := await browser.block()).get("event") != "bus":
+        assert block.get("event") != "gap"
+    return str(orjson.loads(block["data"])["state"])
