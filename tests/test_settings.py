@@ -74,6 +74,7 @@ BAD = {
     **{name: ("0", "-1", "1.5", "many", "1e3", "2147483648", "²") for name in NUMBERS if name not in SECONDS},
     "GATEWAY_ALLOW_PRIVATE_AGENTS": ("maybe", "2", "tru"),
     "GATEWAY_ALLOW_TOKENLESS_REGISTER": ("maybe", "-"),
+    "GATEWAY_CORS_ORIGINS": ("*", "null", "localhost:3000", "http://localhost/", "http://a,b", "ws://a", "HTTP://A"),
 }
 
 
@@ -96,6 +97,18 @@ def test_a_bad_idle_timeout_is_logged_with_the_default_that_is_used_instead(valu
     [entry] = logs
     assert (entry["event"], entry["name"], entry["value"]) == ("bad_setting", "A2A_IDLE_TIMEOUT_SECONDS", repr(value))
     assert (entry["used"], entry["log_level"]) == (300, "warning")
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("https://a.example", ("https://a.example",)),
+        (" https://a.example:8443 ,http://[::1]:3000,", ("https://a.example:8443", "http://[::1]:3000")),
+        (",", ()),
+    ],
+)
+def test_origins_are_separated_by_commas_and_may_be_none(value, origins):
+    assert Settings.from_env({"GATEWAY_CORS_ORIGINS": value}).cors_origins == origins
 
 
 def test_only_the_idle_timeout_is_lenient():
