@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -9,11 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -60,6 +61,20 @@ class Running:
 
     pid: int
     said: str
+    process: "subprocess.Popen[bytes]"
+
+    def ask(self, do: str, **words: Any) -> dict[str, Any]:
+        """Give an order to a process that serves them, and return what comes of it; raises BenchError."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps({"do": do, **words}).encode() + b"\n")
+            self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise BenchError(f"{do} failed")
+        result: dict[str, Any] = json.loads(answer)
+        return result
 
 
 @contextmanager
@@ -88,7 +103,8 @@ def running(
         try:
             if measured is not None:
                 measured.give_subject(process.pid)
-            yield Running(pid=process.pid, said=_wait_ready(process) if port is None else _wait_open(process, port))
+            said = _wait_ready(process) if port is None else _wait_open(process, port)
+            yield Running(pid=process.pid, said=said, process=process)
             if process.poll() is not None:
                 raise BenchError(f"{command[0]} ended in the middle of the run, with {process.returncode}")
         except Exception:
@@ -102,7 +118,7 @@ def running(
 
 def _wait_ready(process: "subprocess.Popen[bytes]") -> str:
     assert process.stdout is not None
-    for line in process.stdout:
+    for line in iter(process.stdout.readline, b""):
         word, _, said = line.decode().strip().partition(" ")
         if word == "ready":
             return said
@@ -150,3 +166,11 @@ async def serve_until_orphaned(port: int) -> None:
     loop.add_reader(sys.stdin.fileno(), lambda: ended.set() if not os.read(sys.stdin.fileno(), 64) else None)
     with contextlib.suppress(asyncio.CancelledError):
         await ended.wait()
+
+
+async def serve_orders(obey: Callable[..., Awaitable[Any]]) -> None:
+    """In a child: obey each line of JSON on standard input, answer with one of what comes of it, until they end."""
+    print("ready", flush=True)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        print(json.dumps(await obey(**json.loads(line))), flush=True)

@@ -3,199 +3,18 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
-import orjson
-
-from events.event import CHANGED, EVERYWHERE, GAP, PROBE, gap
-from events.frame import Frame, Position, show
-from events.ring import Lane, Ring
+from events.event import CHANGED, EVERYWHERE, PROBE
+from events.frame import Frame, Position
+from events.readers import Channel, Sink, Style, Subscription, Wanted
+from events.ring import Ring
 
 COALESCE_S: Final = 0.01
 """Writes to one reader are at least this far apart: what happens meanwhile goes out together."""
 SLICE_S: Final = 0.002
 """The longest that writing to readers keeps the loop from everything else."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """How readers of one kind want their events. Each function returns bytes ready for the wire, once wrapped."""
-
-    name: str
-    block: Callable[[Frame], bytes]
-    wrap: Callable[[bytes], bytes]
-    bus: Callable[[str], bytes]
-    gap: Callable[[str, str, str, str], bytes]
-    """Frames a loss: the reason, the id before it, the id after it, and where to read again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a reader wants to hear: of these workspaces, events of these types; None for all."""
-
-    workspaces: frozenset[str] | None = None
-    types: frozenset[str] | None = None
-
-    @property
-    def only(self) -> str | None:
-        """The one workspace that is wanted, if it is one."""
-        return next(iter(self.workspaces)) if self.workspaces is not None and len(self.workspaces) == 1 else None
-
-    def has(self, frame: Frame) -> bool:
-        """Return whether this frame is wanted; a gap always is."""
-        event = frame.event
-        if event.type == GAP:
-            return True
-        if self.workspaces is not None and event.workspace_id not in self.workspaces:
-            return False
-        return self.types is None or event.type in self.types
-
-
-class Sink(Protocol):
-    """Where a reader's bytes go. Called in the hub's own turn: must not wait and must not raise."""
-
-    def write(self, blob: bytes) -> bool:
-        """Write at once; False if enough is waiting to be read there: the rest is fetched with `pull`."""
-
-    def stir(self) -> None:
-        """Learn that there is something to pull."""
-
-
-class Subscription:
-    """One reader's place. It keeps up (`cursor` is None), or has a cursor into its channel's lane and pulls.
-
-    `joined` is the cursor at which it last came to keep up: the next window may begin before that.
-    """
-
-    __slots__ = ("_channel", "_since", "cursor", "joined", "sink")
-
-    def __init__(self, channel: "Channel", sink: Sink) -> None:
-        self._channel = channel
-        self._since = channel.newest
-        self.sink = sink
-        self.cursor: int | None = None
-        self.joined = 0
-
-    @property
-    def keeps_up(self) -> bool:
-        """Whether it is written to at once."""
-        return self.cursor is None
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether all that it wants has been written, so that its cursor may be moved to the present."""
-        return self.cursor is None and not self._channel.window and not self._channel.being_served
-
-    def gap(self, reason: str, since: str) -> bytes:
-        """Return the block that tells of a loss up to the present, and go on from here by pulling."""
-        self.hold()
-        channel = self._channel
-        return channel.style.gap(reason, since, show(channel.newest), channel.resync)
-
-    def hold(self) -> None:
-        """Stop being written to, here in the present; go on by pulling."""
-        self.fall_behind(self._channel.lane.end, self._channel.newest)
-
-    def rewind(self, place: Position) -> None:
-        """Go back to just after this place."""
-        self.fall_behind(self._channel.lane.after(place), place)
-
-    def fall_behind(self, cursor: int, since: Position) -> None:
-        """Stop being written to; go on by pulling from this cursor, which comes just after this place."""
-        self._channel.current.pop(self, None)
-        self.cursor = cursor
-        self._since = since
-
-    def rejoin(self) -> None:
-        """Pull what it already has a part of: the window that has just been written to others."""
-        self.fall_behind(self.joined, self._since)
-
-    def keep_up(self) -> None:
-        """Be written to from the next window on."""
-        self._channel.settle()
-        self.joined = self._channel.lane.end if self.cursor is None else self.cursor
-        self.cursor = None
-        self._channel.current[self] = None
-
-    def pull(self, limit_bytes: int) -> bytes:
-        """Return the blocks that come next, of `limit_bytes` and one more at most; nothing once it keeps up again."""
-        channel, lane = self._channel, self._channel.lane
-        assert self.cursor is not None, "who keeps up has nothing to pull"
-        blocks: list[bytes] = []
-        if self.cursor < lane.start:
-            reached = lane[lane.start].prev if len(lane) else channel.newest
-            overrun = Frame(place=reached, prev=self._since, event=gap("overrun"))
-            blocks.append(channel.block(overrun))
-            self.cursor, self._since = lane.start, reached
-        size = 0
-        while self.cursor < channel.served and size < limit_bytes:
-            frame = lane[self.cursor]
-            assert frame.place is not None, "only frames of the journal are held"
-            self.cursor += 1
-            self._since = frame.place
-            if channel.wanted.has(frame):
-                block = channel.block(frame)
-                blocks.append(block)
-                size += len(block)
-        if not blocks and self.cursor >= channel.served:
-            self.keep_up()
-        return b"".join(blocks)
-
-
-class Channel:
-    """Readers who want the same in the same style; what those who keep up get is framed once, for all of them together.
-
-    `served` is the lane's cursor up to which they have been served, `window` what has come since.
-    """
-
-    def __init__(self, ring: Ring, wanted: Wanted, style: Style) -> None:
-        self._ring = ring
-        self.wanted = wanted
-        self.style = style
-        self.lane: Lane = ring.pin(wanted.only) if wanted.only is not None else ring.everything
-        self.served = self.lane.end
-        self.window: list[Frame] = []
-        self.being_served = False
-        self.current: dict[Subscription, None] = {}
-        self.subscriptions: dict[Subscription, None] = {}
-
-    @property
-    def newest(self) -> Position:
-        """The last place that this process has heard of."""
-        return self._ring.newest
-
-    def close(self) -> None:
-        """Let go of the lane."""
-        if self.wanted.only is not None:
-            self._ring.unpin(self.wanted.only)
-
-    @property
-    def resync(self) -> str:
-        """Where these readers read again after a loss."""
-        return "/workspaces" if self.wanted.only is None else f"/workspaces/{self.wanted.only}"
-
-    def block(self, frame: Frame) -> bytes:
-        """Return a frame's block, made once."""
-        if frame.event.type == GAP:
-            reason = orjson.loads(frame.event.payload)["reason"]
-            return self.style.gap(reason, show(frame.prev), frame.id or "", self.resync)
-        block = frame.blocks.get(self.style.name)
-        if block is None:
-            block = frame.blocks[self.style.name] = self.style.block(frame)
-        return block
-
-    def settle(self) -> None:
-        """Count what nobody here wanted as served."""
-        if not self.window:
-            self.served = self.lane.end
-
-    def take_window(self) -> bytes:
-        """Return what has come since the last time, for those who keep up: now it counts as served."""
-        window, self.window = self.window, []
-        self.served = self.lane.end
-        return self.style.wrap(b"".join(map(self.block, window)))
 
 
 class Hub:
@@ -213,6 +32,7 @@ class Hub:
         taps: Mapping[str, Callable[[Frame], None]] | None = None,
     ) -> None:
         self.ring = ring
+        self._told = "ok"
         self._on_sign = on_sign
         self._on_change = on_change
         self._taps = dict(taps or {})
@@ -245,6 +65,8 @@ class Hub:
         subscription = Subscription(channel, sink)
         channel.subscriptions[subscription] = None
         subscription.keep_up()
+        if self._told != "ok":
+            sink.write(style.wrap(style.bus(self._told)))
         self.readers += 1
         try:
             yield subscription
@@ -321,11 +143,11 @@ class Hub:
             self._some.set()
 
     def tell(self, state: str) -> None:
-        """Tell every reader of the state of the bus (`ok` or `degraded`), whatever else waits for it."""
+        """Tell every reader of the state of the bus (`ok` or `degraded`), those to come as well."""
+        self._told = state
         for channel in self._channels.values():
-            blob = channel.style.wrap(channel.style.bus(state))
-            for subscription in list(channel.current):
-                subscription.sink.write(blob)
+            for subscription in list(channel.subscriptions):
+                subscription.sink.write(channel.style.wrap(channel.style.bus(state)))
 
     async def run(self) -> None:
         """Write to those who keep up, for ever: at once, but not twice within COALESCE_S."""

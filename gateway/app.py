@@ -28,6 +28,7 @@ from events.subscriber import State, Subscriber
 from gateway.core.address import Reach
 from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
+from gateway.ports import StoreError
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.changes import ChangeReader
@@ -72,6 +73,8 @@ BUS_READY_S: Final = 5.0
 """How long the start waits for the bus; afterwards it goes on without, and /readyz says so."""
 FLUSH_S: Final = 10.0
 """How long the end waits for what is still to be written."""
+LEAVE_S: Final = 2.0
+"""How long it may take to give the lease back."""
 KEEPALIVE_S: Final = 75.0
 """How long an idle connection of a client is kept."""
 BACKLOG: Final = 1024
@@ -353,7 +356,6 @@ async def _write_down(heartbeats: Heartbeats, activity: ActivityLog, bus: Bus, l
         ("heartbeats", heartbeats.flush()),
         ("activity", activity.flush()),
         ("events", bus.drain(FLUSH_S)),
-        ("lease", leases.leave()),
     ):
         try:
             async with asyncio.timeout_at(deadline):
@@ -361,6 +363,11 @@ async def _write_down(heartbeats: Heartbeats, activity: ActivityLog, bus: Bus, l
                     raise TimeoutError
         except Exception as error:  # each has its chance, whatever became of the one before
             log.error("not_written_down", what=what, error=type(error).__name__)
+    try:
+        async with asyncio.timeout(LEAVE_S):
+            await leases.leave()
+    except (StoreError, TimeoutError) as error:
+        log.error("not_left", error=type(error).__name__, consequence="the lease runs out by itself")
 
 
 def raise_file_limit() -> int:

@@ -95,7 +95,7 @@ def test_a_bad_idle_timeout_is_logged_with_the_default_that_is_used_instead(valu
         settings = Settings.from_env({"A2A_IDLE_TIMEOUT_SECONDS": value})
     assert settings.idle_timeout_s == 300
     [entry] = logs
-    assert (entry["event"], entry["name"], entry["value"]) == ("bad_setting", "A2A_IDLE_TIMEOUT_SECONDS", repr(value))
+    assert (entry["event"], entry["name"], entry["value"]) == ("bad_setting", "A2A_IDLE_TIMEOUT_SECONDS", value)
     assert (entry["used"], entry["log_level"]) == (300, "warning")
 
 

@@ -47,5 +47,8 @@ class Instances:
                 self._bus.publish(gap("instance_died"))
 
     async def leave(self) -> None:
-        """End in good order; raises StoreError."""
-        await self._store.leave(self._me)
+        """End in good order, or leave it to a survivor to say what this process takes along; raises StoreError."""
+        if len(self._bus):
+            await self._store.renew(self._me, lease_s=0.0, unpublished=True)
+        else:
+            await self._store.leave(self._me)

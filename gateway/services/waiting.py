@@ -4,17 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from gateway import ports
 from gateway.services.outage import Outage
 
-TOLD: Final = 2000
-"""Waiting workspaces told to other replicas in one probe; the database knows of all."""
-
 
 class Waiting:
-    """The workspaces that wait here; their signs of life go to the database every `every_s`, and along with each probe.
+    """The workspaces that wait here; their signs of life go to the database every `every_s` seconds.
 
     An agent that serves a call by calling another one is kept alive by the other's signs: its own call ends when that
     one is silent, and then it does not wait any more. Total times hold all the same.
@@ -43,9 +39,8 @@ class Waiting:
             if not self._calls[caller_id]:
                 del self._calls[caller_id]
 
-    def told(self) -> list[str]:
-        """Return those that other replicas are told of."""
-        return [caller_id for caller_id, _ in zip(self._calls, range(TOLD), strict=False)]
+    def __contains__(self, workspace_id: str) -> bool:
+        return workspace_id in self._calls
 
     async def run(self) -> None:
         """Write for ever."""

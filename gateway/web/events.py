@@ -10,7 +10,8 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from events import frame, sse
-from events.hub import Hub, Style, Subscription, Wanted
+from events.hub import Hub
+from events.readers import Style, Subscription, Wanted
 from gateway.services.visibility import View, Visibility
 from gateway.web import parse
 

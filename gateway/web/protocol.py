@@ -38,7 +38,7 @@ class Protocol(RequestHandler):
 
     def log_exception(self, *args: Any, exc_info: BaseException | None = None, **_: Any) -> None:
         """Log what went wrong; of bytes that are no request only their kind of fault."""
-        if isinstance(exc_info, HttpProcessingError):
+        if isinstance(exc_info, (HttpProcessingError, web.RequestPayloadError)):
             log.info("request_malformed", fault=type(exc_info).__name__)
         else:
             log.error("connection_broke", exc_info=exc_info)

@@ -10,7 +10,8 @@ from aiohttp import WSMsgType, web
 
 from events import ws
 from events.bus import Spawn
-from events.hub import Hub, Style, Subscription, Wanted
+from events.hub import Hub
+from events.readers import Style, Subscription, Wanted
 from gateway.core.refusals import Code, Refusal
 from gateway.services.visibility import View, Visibility
 from gateway.web import parse

@@ -11,6 +11,7 @@ from tests.harness.source import ROOT, Module, modules
 
 HANDLERS: Final = "tests/web/test_bad_input.py"
 ELSEWHERE: Final[Mapping[str, str]] = {
+    "events/readers.py": "tests/events/test_hub.py",
     "gateway/web/a2a.py": "tests/e2e/test_corpus.py",
     "gateway/web/answers.py": "tests/e2e/test_openapi.py",
     "gateway/web/guard.py": HANDLERS,

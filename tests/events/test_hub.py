@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from events.event import CATALOGUE, EVERYWHERE, Event, changed, gap, probe
 from events.frame import ORIGIN, Frame, Position, find_position
-from events.hub import Hub, Style, Subscription, Wanted
+from events.hub import Hub
+from events.readers import Style, Subscription, Wanted
 from events.ring import Ring
 from tests.harness.world import eventually
 
@@ -307,12 +308,18 @@ async def test_a_gap_is_told_to_every_reader_whatever_it_wants_and_to_the_caches
     assert world.changes == 1
 
 
-async def test_the_state_of_the_bus_is_told_at_once_to_all_who_keep_up(world):
-    reader, slow = Reader(), Reader()
+async def test_the_state_of_the_bus_is_told_at_once_to_all_and_to_those_who_come_while_it_lasts(world):
+    reader, slow, late, later = Reader(), Reader(), Reader(), Reader()
     with world.hub.subscribed(OF_HERE, PLAIN, reader), world.hub.subscribed(OF_HERE, LOUD, slow) as subscription:
         subscription.hold()
         world.hub.tell("degraded")
-    assert (reader.said, slow.got) == (["bus:degraded"], b"")
+        with world.hub.subscribed(OF_HERE, PLAIN, late):
+            world.hub.tell("ok")
+        with world.hub.subscribed(OF_HERE, PLAIN, later):
+            pass
+    assert reader.said == late.said == ["bus:degraded", "bus:ok"]
+    assert slow.got == b"<bus:degraded;><bus:ok;>"
+    assert later.said == []
 
 
 async def test_readers_that_leave_while_others_are_written_to_hear_nothing_more_and_disturb_nobody(world):

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from events import redis
 from events.bus import Bus
 from events.event import PROBE, Event
-from events.hub import Hub, Style, Wanted
+from events.hub import Hub
 from events.probe import Prober
+from events.readers import Style, Wanted
 from events.ring import Ring
 from events.subscriber import State, Subscriber
 from gateway.services.tasks import Tasks
