@@ -6,12 +6,13 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from bench import ledger, report, subjects
+from bench import bus, figures, ledger, report, subjects
 from bench.processes import BenchError, Cores
 from bench.rounds import FULL, QUICK, Plan, Rounds
 from gateway.embedded import servers as embedded
@@ -35,23 +36,35 @@ def _servers() -> Iterator[embedded.Urls]:
         shutil.rmtree(folder)
 
 
-def bench(plan: Plan) -> None:
-    """Start everything, measure, print and write down, stop everything."""
-    cores = Cores.choose()
-    about = report.machine(cores)
-    cores.take_rest()
+def bench_events(plan: bus.Plan, cores: Cores, about: Mapping[str, Any]) -> None:
+    """Measure the bus, print and write down."""
+    with _servers() as urls, tempfile.TemporaryDirectory() as folder:
+        seen = bus.measure(_env(urls), cores, Path(folder), plan, _say)
+    _say("\n" + figures.table(seen))
+    absent = "".join(f"\n{name}: not installed here" for name in subjects.absent())
+    _say(absent)
+    report.write(
+        RESULTS, {"events": {"machine": about, "plan": asdict(plan), "figures": [asdict(one) for one in seen]}}
+    )
+
+
+def _env(urls: embedded.Urls) -> dict[str, str]:
+    return {
+        "GATEWAY_DATABASE_URL": urls.database_url,
+        "GATEWAY_REDIS_URL": urls.redis_url,
+        "GATEWAY_REDIS_PREFIX": PREFIX,
+        "GATEWAY_ALLOW_PRIVATE_AGENTS": "1",
+    }
+
+
+def bench_calls(plan: Plan, cores: Cores, about: Mapping[str, Any]) -> None:
+    """Start everything that calls go through, measure, print and write down, stop everything."""
     with ExitStack() as stack:
         urls = stack.enter_context(_servers())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         agent = stack.enter_context(subjects.agent())
         bare = stack.enter_context(subjects.bare(agent.port, cores))
-        env = {
-            "GATEWAY_DATABASE_URL": urls.database_url,
-            "GATEWAY_REDIS_URL": urls.redis_url,
-            "GATEWAY_REDIS_PREFIX": PREFIX,
-            "GATEWAY_ALLOW_PRIVATE_AGENTS": "1",
-        }
-        stranger = stack.enter_context(subjects.gateway(env, cores))
+        stranger = stack.enter_context(subjects.gateway(_env(urls), cores))
         gateway = asyncio.run(subjects.introduce(stranger, agent.port))
         peers = stack.enter_context(subjects.peers(agent.port, cores, scratch))
         counts = stack.enter_context(ledger.opened(urls.database_url, urls.redis_url, prefix=PREFIX))
@@ -64,18 +77,33 @@ def bench(plan: Plan) -> None:
     _say("\n" + "\n".join(f"{name}: {value}" for name, value in about.items()))
     _say("".join(f"\n{name}: not installed here" for name in subjects.absent()))
     _say("\n" + report.table(report.rows(rounds.turns)) + "\n\n" + report.counted(calls, proof))
-    report.write(RESULTS, plan=plan, about=about, turns=rounds.turns, calls=calls, counts=proof)
+    results = report.results(plan=plan, about=about, turns=rounds.turns, calls=calls, counts=proof)
+    report.write(RESULTS, {"calls": results})
+
+
+def bench(*, calls: bool, events: bool, quick: bool) -> None:
+    """Measure what was asked for, one after the other."""
+    cores = Cores.choose()
+    about = report.machine(cores)
+    cores.take_rest()
+    if calls:
+        bench_calls(QUICK if quick else FULL, cores, about)
+    if events:
+        bench_events(bus.QUICK if quick else bus.FULL, cores, about)
     _say(f"\nwritten to {RESULTS}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a measurement")
-    plan = QUICK if parser.parse_args().quick else FULL
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--calls", action="store_true", help="only what a call costs")
+    only.add_argument("--events", action="store_true", help="only the bus: readers, clocks, a Redis that goes away")
+    words = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # out through every `with`
     try:
-        bench(plan)
+        bench(calls=not words.events, events=not words.calls, quick=words.quick)
     except (BenchError, embedded.EmbeddedError) as error:
         sys.exit(f"bench: {error}")
 

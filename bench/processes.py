@@ -72,6 +72,8 @@ class Running:
             self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_STOP_S)
             raise BenchError(f"{do} failed")
         result: dict[str, Any] = json.loads(answer)
         return result

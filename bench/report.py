@@ -101,21 +101,26 @@ def _cpu_model() -> str:
     return models[0] if models else platform.machine()
 
 
-def write(
-    path: Path,
+def results(
     *,
     plan: Plan,
     about: Mapping[str, Any],
     turns: Mapping[str, Sequence[Turn]],
     calls: int,
     counts: Mapping[str, int],
-) -> None:
-    """Write everything that was measured, every turn of it, as JSON."""
-    results = {
+) -> dict[str, Any]:
+    """Return everything that was measured of calls, every turn of it, as JSON has it."""
+    return {
         "machine": about,
         "plan": {"connections": CONNECTIONS, **asdict(plan)},
         "rows": [asdict(row) for row in rows(turns)],
         "turns": {name: [asdict(turn) for turn in its] for name, its in turns.items()},
         "counted": {"calls": calls, **counts},
     }
-    path.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def write(path: Path, results: Mapping[str, Any]) -> None:
+    """Write results by their names as JSON; others that are there stay."""
+    there = orjson.loads(path.read_bytes()) if path.exists() else {}
+    kept = {name: value for name, value in there.items() if name in ("calls", "events")}
+    path.write_bytes(orjson.dumps({**kept, **results}, option=orjson.OPT_INDENT_2) + b"\n")

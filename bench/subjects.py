@@ -83,6 +83,20 @@ http {{
     }}
 }}
 """
+_NCHAN: Final = """
+load_module {module}; worker_rlimit_nofile 20000;
+pid {folder}/nchan.pid; error_log stderr crit; worker_processes 1; daemon off;
+events {{ worker_connections 10000; }}
+http {{
+    access_log off; keepalive_requests 1000000; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        location /publish {{ nchan_publisher; nchan_channel_id bench; nchan_message_buffer_length 100; }}
+        location /events {{ nchan_subscriber eventsource; nchan_channel_id bench; }}
+    }}
+}}
+"""
 _HAPROXY: Final = """
 global
     nbthread 1
@@ -104,7 +118,26 @@ _PEERS: Final[Mapping[str, tuple[str, Callable[[str], list[str]]]]] = {
 
 def absent() -> list[str]:
     """Return the peers that are not installed here."""
-    return [name for name in _PEERS if shutil.which(name) is None]
+    return [name for name in _PEERS if shutil.which(name) is None] + (["nchan"] if _nchan_module() is None else [])
+
+
+def _nchan_module() -> Path | None:
+    program = shutil.which("nginx")
+    module = Path(program or "/").parents[0].parent / "lib/nginx/modules/ngx_nchan_module.so"
+    return module if program is not None and module.exists() else None
+
+
+@contextmanager
+def nchan(cores: Cores, folder: Path) -> Iterator[Subject | None]:
+    """Yield nginx with its nchan module, and one worker, as a server of events; None if it is not installed here."""
+    module, program = _nchan_module(), shutil.which("nginx")
+    if module is None or program is None:
+        yield None
+        return
+    port, path = free_port(), folder / "nchan.conf"
+    path.write_text(_NCHAN.format(folder=folder, port=port, module=module))
+    with running([program, "-c", str(path)], port=port, measured=cores) as process:
+        yield Subject(name="nchan", port=port, pid=process.pid)
 
 
 @contextmanager

@@ -2,10 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
-import os
-import resource
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -75,12 +71,6 @@ FLUSH_S: Final = 10.0
 """How long the end waits for what is still to be written."""
 LEAVE_S: Final = 2.0
 """How long it may take to give the lease back."""
-KEEPALIVE_S: Final = 75.0
-"""How long an idle connection of a client is kept."""
-BACKLOG: Final = 1024
-GC_THRESHOLDS: Final = (20_000, 20, 1000)
-"""A call makes little garbage that counting references does not free; looking for it less often saves a seventh of the
-CPU, and the longest pauses (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,55 +358,3 @@ async def _write_down(heartbeats: Heartbeats, activity: ActivityLog, bus: Bus, l
             await leases.leave()
     except (StoreError, TimeoutError) as error:
         log.error("not_left", error=type(error).__name__, consequence="the lease runs out by itself")
-
-
-def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one, and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else 1_048_576
-    if soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
-        except (ValueError, OSError):
-            log.warning("file_limit_unchanged", soft=soft)
-    return soft
-
-
-async def serve(settings: Settings, *, host: str, port: int, dev: bool, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return; a second signal ends the process at once.
-
-    announce: called with the address once it answers.
-    """
-    gc.set_threshold(*GC_THRESHOLDS)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    async with opened(settings, dev=dev) as gateway:
-        runner = protocol.Runner(
-            gateway.application,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=KEEPALIVE_S,
-            shutdown_timeout=5.0,
-        )
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, host, port, backlog=BACKLOG)
-            await site.start()
-            actual = runner.addresses[0][1]
-            shown = f"[{host}]" if ":" in host else host
-            log.info("listening", host=host, port=actual, open_files=raise_file_limit())
-            announce(f"http://{shown}:{actual}")
-            await stop.wait()
-            log.info("draining", calls=gateway.proxy.in_flight, streams=len(gateway.streams))
-            await gateway.drain()
-        finally:
-            await runner.cleanup()

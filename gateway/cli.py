@@ -18,7 +18,7 @@ import click
 import structlog
 import uvloop
 
-from gateway import app
+from gateway import app, process
 from gateway.embedded import servers
 from gateway.ports import StoreError
 from gateway.settings import ADMIN_TOKEN_CHARS, BadSetting, Settings, describe
@@ -33,7 +33,7 @@ def _settings_help() -> str:
     """Return the table of settings for --help."""
     rows = ["\b", "Settings (environment variables):"]
     for one in describe():
-        default = f" [default: {one.default}{' ' + one.unit if one.unit else ''}]" if one.default else ""
+        default = f" [default: {one.default or 'unset'}{' ' + one.unit if one.unit else ''}]"
         rows += [f"  {one.name}{default}", f"      {one.about}"]
     return "\n".join(rows)
 
@@ -246,7 +246,7 @@ def _run(settings: Settings, *, host: str, port: int, dev: bool, migrating: bool
         elif waiting := migrations.pending(settings.database_url):
             _fail(f"the schema lacks {', '.join(waiting)}: run `a2a-gateway migrate`, or leave --no-migrate out")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(app.serve(settings, host=host, port=port, dev=dev, announce=announce or _announce))  # type: ignore[arg-type]
+            runner.run(process.serve(settings, host=host, port=port, dev=dev, announce=announce or _announce))  # type: ignore[arg-type]
     except (StoreError, vault.BadKey, ValueError) as error:
         _fail(str(error))
     except OSError as error:

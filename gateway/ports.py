@@ -80,6 +80,15 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """One workspace waits for a call that it made to another, `age_s` seconds ago at the latest."""
+
+    caller_id: str
+    target_id: str
+    age_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outbound:
     """A call as it goes out. Times are seconds; `limit_s` is the caller's deadline if `by_deadline`, else a ceiling."""
 
@@ -157,8 +166,8 @@ class Liveness(Protocol):
     async def touch(self, workspace_id: str) -> None:
         """Write a sign of life that is no heartbeat."""
 
-    async def keep(self, workspace_ids: Sequence[str]) -> None:
-        """Write a sign of life of each."""
+    async def wait(self, waits: Sequence[Wait]) -> None:
+        """Write that these wait, and with it the signs of life of those they wait for."""
 
     async def silence(self, workspace_ids: Sequence[str]) -> Mapping[str, float]:
         """Return how many seconds each has been silent; one that was never heard is left out."""

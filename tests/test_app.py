@@ -1,6 +1,5 @@
 """The composition root: what it opens, what it does without, and what it leaves behind."""
 
-import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -113,14 +112,3 @@ async def test_draining_takes_it_out_of_service_before_anything_ends(settings):
         await gateway.drain()
         report = await gateway.readiness.report()
     assert (report.ready, report.draining, report.database) == (False, True, "up")
-
-
-def test_the_limit_of_open_files_is_raised_to_what_is_allowed():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
-    try:
-        raised = app.raise_file_limit()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == raised > 512
-        assert app.raise_file_limit() == raised
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -193,7 +193,7 @@ class Proxy:
         """Make the call; whatever becomes of it, it ends here, once."""
         outcome: endings.Outcome
         try:
-            with self._waiting.call(call.caller_id):
+            with self._waiting.call(call.caller_id, call.target.id):
                 outcome = await self._dispatcher.send(outbound)
         except asyncio.CancelledError:
             outcome = endings.Stopped()

@@ -1,54 +1,72 @@
-"""Who waits for a call that it made itself: it may say nothing meanwhile, and is not silent."""
+"""Who waits for a call that it made itself: it may say nothing meanwhile, and lives as long as the one it waits for."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
 
 from gateway import ports
 from gateway.services.outage import Outage
 
 
-class Waiting:
-    """The workspaces that wait here; their signs of life go to the database every `every_s` seconds.
+@dataclass(slots=True)
+class _Wait:
+    calls: int
+    since: float
 
-    An agent that serves a call by calling another one is kept alive by the other's signs: its own call ends when that
-    one is silent, and then it does not wait any more. Total times hold all the same.
+
+class Waiting:
+    """The workspaces that wait here, and for whom; what that says of them goes to the database every `every_s` seconds.
+
+    Making a call is a sign of life of its caller, once; after that the signs of the one it waits for are its own, too.
+    So a chain of calls lives as long as its last link does, and a circle of workspaces that wait for each other, or one
+    that calls itself, does not keep itself alive.
     """
 
-    def __init__(self, liveness: ports.Liveness, *, every_s: float) -> None:
+    def __init__(self, liveness: ports.Liveness, *, every_s: float, now: Callable[[], float] = monotonic) -> None:
         self._liveness = liveness
         self._every_s = every_s
         self._outage = Outage("writing signs of those that wait")
-        self._calls: Counter[str] = Counter()
+        self._now = now
+        self._waits: dict[tuple[str, str], _Wait] = {}
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._waits)
 
     @contextmanager
-    def call(self, caller_id: str | None) -> Iterator[None]:
-        """Note that this workspace (None: nobody's) waits for as long as the block lasts."""
+    def call(self, caller_id: str | None, target_id: str) -> Iterator[None]:
+        """Note that the one workspace (None: nobody) waits for the other for as long as the block lasts."""
         if caller_id is None:
             yield
             return
-        self._calls[caller_id] += 1
+        pair = (caller_id, target_id)
+        wait = self._waits.setdefault(pair, _Wait(calls=0, since=0.0))
+        wait.calls += 1
+        wait.since = self._now()
         try:
             yield
         finally:
-            self._calls[caller_id] -= 1
-            if not self._calls[caller_id]:
-                del self._calls[caller_id]
-
-    def __contains__(self, workspace_id: str) -> bool:
-        return workspace_id in self._calls
+            wait.calls -= 1
+            if not wait.calls:
+                del self._waits[pair]
 
     async def run(self) -> None:
         """Write for ever."""
         while True:
             await asyncio.sleep(self._every_s)
-            if self._calls:
-                try:
-                    await self._liveness.keep(list(self._calls))
-                    self._outage.worked()
-                except ports.StoreError as error:
-                    self._outage.failed(error)
+            try:
+                await self.tick()
+                self._outage.worked()
+            except ports.StoreError as error:
+                self._outage.failed(error)
+
+    async def tick(self) -> None:
+        """Write who waits now; raises StoreError."""
+        now = self._now()
+        waits = [
+            ports.Wait(caller_id=caller_id, target_id=target_id, age_s=now - wait.since)
+            for (caller_id, target_id), wait in self._waits.items()
+        ]
+        if waits:
+            await self._liveness.wait(waits)

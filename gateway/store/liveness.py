@@ -1,8 +1,10 @@
 """How signs of life are kept: one narrow row a workspace, written in batches."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
+from gateway.ports import Wait
 from gateway.store.db import Database, Json
 from sql import load
 
@@ -23,9 +25,9 @@ class LivenessStore:
         """Write a sign of life that is no heartbeat."""
         await self._database.execute(_SQL["touch"], idempotent=True, workspace_id=workspace_id)
 
-    async def keep(self, workspace_ids: Sequence[str]) -> None:
-        """Write a sign of life of each."""
-        await self._database.execute(_SQL["keep"], idempotent=True, ids=list(workspace_ids))
+    async def wait(self, waits: Sequence[Wait]) -> None:
+        """Write that these wait, and with it the signs of life of those they wait for."""
+        await self._database.execute(_SQL["wait"], idempotent=True, waits=Json([asdict(wait) for wait in waits]))
 
     async def silence(self, workspace_ids: Sequence[str]) -> Mapping[str, float]:
         """Return how many seconds each has been silent; one that was never heard is left out."""

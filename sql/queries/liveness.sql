@@ -29,11 +29,16 @@ on conflict (workspace_id) do update
 insert into liveness as l (workspace_id, last_heartbeat_at, last_sign_at) values (%(workspace_id)s, now(), now())
 on conflict (workspace_id) do update set last_heartbeat_at = now(), last_sign_at = now();
 
--- name: keep
--- Those that wait for a call of their own are not silent.
+-- name: wait
+-- Who waits for another one has shown life when it began to (age_s ago), and whenever that one has.
 insert into liveness as l (workspace_id, last_sign_at)
-select id, now() from workspaces where id = any(%(ids)s::uuid[]) and status <> 'removed' order by id
-on conflict (workspace_id) do update set last_sign_at = now();
+select w.caller_id, max(greatest(now() - make_interval(secs => w.age_s), t.last_sign_at))
+  from jsonb_to_recordset(%(waits)s) as w (caller_id uuid, target_id uuid, age_s double precision)
+  join workspaces c on c.id = w.caller_id and c.status <> 'removed'
+  left join liveness t on t.workspace_id = w.target_id
+ group by w.caller_id
+ order by w.caller_id
+on conflict (workspace_id) do update set last_sign_at = greatest(l.last_sign_at, excluded.last_sign_at);
 
 -- name: silence
 -- How long these workspaces have been silent, in seconds, as far as the database knows.

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gateway.ports import Wait
+
 Answer = Callable[[Sequence[str]], Mapping[str, float]]
 
 
@@ -24,7 +26,7 @@ class ScriptedLiveness:
         await asyncio.sleep(self.takes_s)
         return self.answer(workspace_ids)
 
-    async def keep(self, workspace_ids: Sequence[str]) -> None:
+    async def wait(self, waits: Sequence[Wait]) -> None:
         raise AssertionError("clocks never write")
 
     async def record(self, beats: Sequence[Mapping[str, Any]]) -> None:

@@ -2,47 +2,55 @@
 
 from collections.abc import Sequence
 
-from gateway.ports import StoreUnavailable
+from gateway.ports import StoreUnavailable, Wait
 from gateway.services.tasks import Tasks
 from gateway.services.waiting import Waiting
 from tests.harness.liveness import ScriptedLiveness
 from tests.harness.world import eventually
+from tests.services.memory import Clock
 
 
-class Kept(ScriptedLiveness):
-    """Takes the signs of life of those that wait; fails as often as it is told to."""
+class Written(ScriptedLiveness):
+    """Takes what is written of those that wait; fails as often as it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, fails: int = 0) -> None:
         super().__init__()
-        self.kept: list[list[str]] = []
-        self.fails = 1
+        self.waits: list[list[Wait]] = []
+        self.fails = fails
 
-    async def keep(self, workspace_ids: Sequence[str]) -> None:
+    async def wait(self, waits: Sequence[Wait]) -> None:
         if self.fails:
             self.fails -= 1
             raise StoreUnavailable("away")
-        self.kept.append(sorted(workspace_ids))
+        self.waits.append(sorted(waits, key=lambda wait: wait.caller_id))
 
 
-def test_a_workspace_waits_until_the_last_of_its_calls_has_ended() -> None:
-    waiting = Waiting(Kept(), every_s=1)
-    with waiting.call(None):
-        assert not len(waiting)
-    with waiting.call("a"):
-        with waiting.call("a"), waiting.call("b"):
-            assert "a" in waiting
-            assert "b" in waiting
-        assert "a" in waiting
-        assert "b" not in waiting
+async def test_a_workspace_waits_until_the_last_of_its_calls_has_ended() -> None:
+    liveness, clock = Written(), Clock()
+    waiting = Waiting(liveness, every_s=1, now=clock)
+    with waiting.call(None, "t"):
+        await waiting.tick()
+    assert liveness.waits == []
+    with waiting.call("a", "t"):
+        clock.at += 5
+        with waiting.call("a", "t"), waiting.call("b", "a"):
+            clock.at += 1
+            await waiting.tick()
+        clock.at += 1
+        await waiting.tick()
     assert not len(waiting)
+    assert liveness.waits == [
+        [Wait(caller_id="a", target_id="t", age_s=1), Wait(caller_id="b", target_id="a", age_s=1)],
+        [Wait(caller_id="a", target_id="t", age_s=2)],
+    ]
 
 
 async def test_those_that_wait_are_written_again_and_again_whatever_fails() -> None:
-    liveness = Kept()
+    liveness = Written(fails=1)
     waiting = Waiting(liveness, every_s=0.01)
     async with Tasks() as tasks:
         tasks.loop(waiting.run, "waiting")
-        with waiting.call("a"):
-            await eventually(lambda: len(liveness.kept) >= 2)
-    assert liveness.kept[:2] == [["a"], ["a"]]
+        with waiting.call("a", "t"):
+            await eventually(lambda: len(liveness.waits) >= 2)
+    assert {wait.caller_id for waits in liveness.waits for wait in waits} == {"a"}
     assert tasks.deaths == 0

@@ -4,7 +4,7 @@ from uuid import uuid4
 import pytest
 
 from gateway.core.workspaces import Status
-from gateway.ports import NewWorkspace
+from gateway.ports import NewWorkspace, Wait
 from gateway.store.liveness import LivenessStore
 from gateway.store.workspaces import WorkspaceStore
 
@@ -124,8 +124,17 @@ async def test_a_late_batch_does_not_undo_a_newer_beat(store, workspaces, migrat
     assert row == {"current_task": "new", "active_tasks": 2, "monthly_spend": 7}
 
 
-async def test_who_waits_is_not_silent_even_if_it_was_never_heard(store, workspaces):
-    heard, unheard, other = [await make(workspaces) for _ in range(3)]
-    await store.record([beat(heard, age_s=100, sign_age_s=100), beat(other, age_s=100, sign_age_s=100)])
-    await store.keep([heard, unheard, str(uuid4())])
-    assert [await silence(store, one) for one in (heard, unheard, other)] == [0, 0, 100]
+async def test_who_waits_lives_since_it_began_to_and_as_long_as_the_one_it_waits_for(store, workspaces):
+    heard, unheard, other, target = [await make(workspaces) for _ in range(4)]
+    old = [beat(one, age_s=100, sign_age_s=100) for one in (heard, other)]
+    await store.record([*old, beat(target, age_s=20, sign_age_s=20)])
+    await store.wait(
+        [
+            Wait(caller_id=heard, target_id=other, age_s=50),
+            Wait(caller_id=unheard, target_id=target, age_s=50),
+            Wait(caller_id=str(uuid4()), target_id=target, age_s=0),
+        ]
+    )
+    assert [await silence(store, one) for one in (heard, unheard, other, target)] == [50, 20, 100, 20]
+    await store.wait([Wait(caller_id=heard, target_id=heard, age_s=70)])
+    assert await silence(store, heard) == 50, "waiting for itself is no news"
