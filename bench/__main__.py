@@ -1,4 +1,4 @@
-"""Run the benchmark: `make bench`, or `make bench ARGS=--quick` for one that is over in 20 seconds."""
+"""Run the benchmark: `make bench`, or `make bench ARGS=--quick` for a look of a minute and a half."""
 
 import argparse
 import asyncio

@@ -123,8 +123,10 @@ def absent() -> list[str]:
 
 def _nchan_module() -> Path | None:
     program = shutil.which("nginx")
-    module = Path(program or "/").parents[0].parent / "lib/nginx/modules/ngx_nchan_module.so"
-    return module if program is not None and module.exists() else None
+    if program is None:
+        return None
+    module = Path(program).parent.parent / "lib/nginx/modules/ngx_nchan_module.so"
+    return module if module.exists() else None
 
 
 @contextmanager

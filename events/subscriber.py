@@ -90,6 +90,7 @@ class Subscriber:
             if self._ear is not None and silent_s > (PROBES_MISSED + 0.25) * self._probe_s:
                 log.warning("bus_silent", silent_s=round(silent_s, 1))
                 self._become(State.BLIND)
+                self._down_at = self._heard_at  # it has lasted for a while already
                 self._ear.cut()
                 self._ear = None
 

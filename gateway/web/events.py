@@ -171,6 +171,7 @@ class EventStreams:
         opening = sse.retry(RETRY_MS + random.randrange(RETRY_MS))  # noqa: S311 - spreads clients, keeps no secret
         full = self._closed or len(self._open) >= self._capacity
         await response.prepare(request)
+        response.headers.clear()  # they are sent, and each reader would keep its own
         if full:  # a native EventSource comes back after a 200 only
             await response.write(opening)
             return response
