@@ -346,12 +346,12 @@ def test_under_root_wheels_below_a_closed_home_are_copied_to_the_system_s_state(
     assert all(program.startswith("/var/lib/a2a-gateway/") for program in programs)
 
 
-@as_root
 def reachable(path: Path) -> bool:
     """Whether every user may come here."""
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents)
 
 
+@as_root
 def test_a_normal_user_is_told_that_a_folder_is_root_s(start, used):
     code = """
 import os, sys
