@@ -1,8 +1,10 @@
 # The commands of the README. `make setup` is idempotent and everything else depends on it.
+# JOBS: test files that run at once, each on servers of its own; most of them wait for clocks, not for a core.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8080
+JOBS   ?= 3
 STAMP  := $(VENV)/.stamp
 
 .PHONY: setup run test lint types bench clean
@@ -19,7 +21,7 @@ run: setup
 	exec $(BIN)/a2a-gateway dev --port $(PORT)
 
 test: setup
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

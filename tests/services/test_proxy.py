@@ -279,7 +279,7 @@ async def test_what_does_not_end_while_draining_ends_as_a_shutdown_and_is_writte
         (MUTE, Code.NO_URL, {"status": "awaiting_agent"}),
         (UNSAFE, Code.UNSAFE_URL, {}),
         (GONE, Code.REMOVED, {"id": GONE, "removed_at": None}),
-        (str(uuid4()), Code.NOT_FOUND, {}),
+        ("00000000-0000-4000-8000-000000000404", Code.NOT_FOUND, {}),
     ],
 )
 async def test_what_cannot_be_called_is_refused_before_anything_goes_out(board, to, code, fields):

@@ -4,7 +4,6 @@ import gzip
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from uuid import uuid4
 
 import orjson
 import pytest
@@ -14,6 +13,8 @@ from gateway.web.routes import ROUTES, Route, Scope
 from tests.harness.cast import GOOD, LIMIT_BYTES, Cast, trickle
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+UNKNOWN: Final = "00000000-0000-4000-8000-000000000404"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ STRANGE: Final = {
 """What a workspace with nothing to do with the target is told."""
 IDS: Final = (
     Bad(what="no UUID", status=404, code="not_found", id="demo"),
-    Bad(what="an unknown UUID", status=404, code="not_found", id=str(uuid4())),
+    Bad(what="an unknown UUID", status=404, code="not_found", id=UNKNOWN),
     Bad(what="a NUL in the path", status=404, code="not_found", id="%00"),
     Bad(what="half a UTF-8 character in the path", status=404, code="not_found", id="%C3"),
     Bad(what="another path in the path", status=404, code="not_found", id="..%2F..%2Fworkspaces"),
@@ -69,7 +70,7 @@ NAMES: Final = (
         query="workspace=demo",
         names="workspace",
     ),
-    Bad(what="an unknown workspace", status=404, code="not_found", query=f"workspace={uuid4()}"),
+    Bad(what="an unknown workspace", status=404, code="not_found", query=f"workspace={UNKNOWN}"),
     Bad(what="no type of event", status=400, code="invalid_request", query="type=GAP", names="type"),
     Bad(
         what="a workspace that may not be seen",
@@ -106,14 +107,12 @@ CALLERS: Final = (
     *(
         Bad(what=f"{name} {value!r}", status=400, code="invalid_request", names=name, headers=saying(name, value))
         for name, values in {
-            "X-Workspace-ID": ("me", "{}", "0", "0" * 36, str(uuid4()) + "0"),
+            "X-Workspace-ID": ("me", "{}", "0", "0" * 36, UNKNOWN + "0"),
             "X-Timeout": ("", "soon", "-1", "nan", "inf", "1e999", "5s"),
         }.items()
         for value in values
     ),
-    Bad(
-        what="an unknown caller", status=403, code="cannot_communicate", headers=saying("X-Workspace-ID", str(uuid4()))
-    ),
+    Bad(what="an unknown caller", status=403, code="cannot_communicate", headers=saying("X-Workspace-ID", UNKNOWN)),
     Bad(
         what="a caller that may not call",
         status=403,
