@@ -13,7 +13,9 @@ from events.event import Event, gap
 log = structlog.get_logger("events.bus")
 
 BATCH: Final = 256
-"""Events sent to Redis in one round trip."""
+"""Events sent to Redis in one round trip ..."""
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""... and what they may take, if there is more than one."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 """Starts a task that somebody owns: the coroutine, and a name for it."""
@@ -77,7 +79,7 @@ class Bus:
 
     def _put(self, event: Event) -> None:
         self._waiting.append(event)
-        self._waiting_bytes += len(event.payload)
+        self._waiting_bytes += event.size_bytes
         self._idle.clear()
         self._wake.set()
 
@@ -101,8 +103,7 @@ class Bus:
     async def _send(self) -> None:
         """Send one batch, or wait a while after having tried."""
         if not self._batch:
-            self._batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            self._waiting_bytes -= sum(len(event.payload) for event in self._batch)
+            self._batch = self._take()
         try:
             await self._link.send(self._batch, self._sequence)
         except LinkDown as error:
@@ -116,13 +117,23 @@ class Bus:
         self._sequence += len(self._batch)
         self._batch = []
 
+    def _take(self) -> list[Event]:
+        """Take the next batch from those that wait."""
+        batch = [self._waiting.popleft()]
+        size = batch[0].size_bytes
+        while self._waiting and len(batch) < BATCH and size + self._waiting[0].size_bytes <= BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size += batch[-1].size_bytes
+        self._waiting_bytes -= size
+        return batch
+
     def _go_away(self, error: LinkDown) -> None:
         """Redis has gone: what is state and not history would be old when it is back."""
         if not self.away:
             self.away = True
             log.warning("bus_does_not_send", waiting=len(self), error=repr(error.__cause__ or error))
             self._waiting = deque(event for event in self._waiting if event.journalled)
-            self._waiting_bytes = sum(len(event.payload) for event in self._waiting)
+            self._waiting_bytes = sum(event.size_bytes for event in self._waiting)
 
     async def drain(self, within_s: float) -> bool:
         """Wait until all has been sent; False if it was not within that time."""

@@ -1,5 +1,7 @@
 """What can happen: the catalogue of events, and one event."""
 
+import re
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +10,10 @@ from typing import Any, Final
 import orjson
 
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
-"""A payload's size on the bus; a larger one is cut to what `shorten` keeps."""
+"""A payload's size in the journal; a larger one is cut to what `shorten` keeps."""
+MAX_WHOLE_BYTES: Final = 16 * 1024 * 1024
+"""A payload's size beside the journal; of a larger one nothing is kept but what `shorten` keeps."""
+_REFERENCE: Final = re.compile(rb'\{"truncated":true,"whole":"([0-9a-f]{32})"[,}]')
 _KEPT_TEXT: Final = 2048
 _DEEPEST: Final = 200
 """Levels of nesting that a payload keeps; the writer of JSON knows 254."""
@@ -16,17 +21,21 @@ _DEEPEST: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A row of the catalogue. `sign`: may be a sign of life. `journal`: kept for readers who come back."""
+    """A row of the catalogue. `sign`: may be a sign of life. `journal`: kept for readers who come back.
+
+    `whole`: readers get all of a payload that is too large for the journal.
+    """
 
     sign: bool
     journal: bool
+    whole: bool = False
 
 
 CATALOGUE: Final[Mapping[str, Kind]] = {
     "WORKSPACE_HEARTBEAT": Kind(sign=True, journal=False),
     "TASK_UPDATED": Kind(sign=True, journal=True),
     "ACTIVITY_LOGGED": Kind(sign=True, journal=True),
-    "A2A_RESPONSE": Kind(sign=True, journal=True),
+    "A2A_RESPONSE": Kind(sign=True, journal=True, whole=True),
     "CALL_ENDED": Kind(sign=False, journal=True),
     "AGENT_CARD_UPDATED": Kind(sign=True, journal=True),
     "WORKSPACE_PROVISIONING": Kind(sign=False, journal=True),
@@ -58,13 +67,28 @@ def _now_ms() -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One happening in one workspace. `payload` is JSON of at most MAX_PAYLOAD_BYTES; `at_ms` is Unix milliseconds."""
+    """One happening in one workspace. `payload` is JSON of at most MAX_PAYLOAD_BYTES; `at_ms` is Unix milliseconds.
+
+    `whole` is all of the payload where that is larger, as its publisher holds it: it travels beside the journal.
+    """
 
     type: str
     workspace_id: str
     payload: bytes
     sign: bool = False
     at_ms: int = field(default_factory=_now_ms)
+    whole: bytes | None = field(default=None, repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes while it waits for Redis."""
+        return len(self.payload) + len(self.whole or b"")
+
+    @property
+    def reference(self) -> str | None:
+        """The name under which all of the payload is kept, if it travels beside the journal."""
+        found = _REFERENCE.match(self.payload)
+        return None if found is None else found[1].decode()
 
     @property
     def journalled(self) -> bool:
@@ -76,7 +100,8 @@ class Event:
 def event(type_: str, workspace_id: str, data: Mapping[str, Any], *, sign: bool = False) -> Event:
     """Return an event of the catalogue; raises ValueError where the catalogue does not allow it, and for no data.
 
-    sign: whether the workspace itself showed life. What the gateway or a caller did is none, whatever the event's kind.
+    data: values may be orjson.Fragment, one line of JSON each. sign: whether the workspace itself showed life. What the
+    gateway or a caller did is none, whatever the event's kind.
     """
     kind = CATALOGUE.get(type_)
     if kind is None:
@@ -88,9 +113,11 @@ def event(type_: str, workspace_id: str, data: Mapping[str, Any], *, sign: bool 
     except TypeError:  # what callers may send and JSON cannot say: lone surrogates, nesting without end, ...
         data = {_plain(str(name)): _plain(value) for name, value in data.items()}
         payload = orjson.dumps(data)
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        payload = orjson.dumps(shorten(data))
-    return Event(type=type_, workspace_id=workspace_id, payload=payload, sign=sign)
+    if len(payload) <= MAX_PAYLOAD_BYTES:
+        return Event(type=type_, workspace_id=workspace_id, payload=payload, sign=sign)
+    whole = payload if kind.whole and len(payload) <= MAX_WHOLE_BYTES else None
+    payload = orjson.dumps(shorten(data, reference=None if whole is None else secrets.token_hex(16)))
+    return Event(type=type_, workspace_id=workspace_id, payload=payload, sign=sign, whole=whole)
 
 
 def changed() -> Event:
@@ -108,12 +135,15 @@ def gap(reason: str) -> Event:
     return Event(type=GAP, workspace_id=EVERYWHERE, payload=orjson.dumps({"reason": reason}))
 
 
-def shorten(data: Mapping[str, Any]) -> dict[str, Any]:
+def shorten(data: Mapping[str, Any], *, reference: str | None = None) -> dict[str, Any]:
     """Return the payload cut to size: long values become their first 2 KB of JSON text, and `truncated` says so.
 
-    Fields that do not fit even so are left out, the last ones first.
+    Fields that do not fit even so are left out, the last ones first. `reference` names the whole, and stands before
+    all that others may have said.
     """
     short: dict[str, Any] = {"truncated": True}
+    if reference is not None:
+        short["whole"] = reference
     room = MAX_PAYLOAD_BYTES - len(orjson.dumps(short))
     for name, value in data.items():
         text = value.encode() if isinstance(value, str) else orjson.dumps(value)
@@ -128,7 +158,7 @@ def shorten(data: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(value: Any, depth: int = 1) -> Any:
     """Return the value as near as JSON comes to it: `?` for lone surrogates, null for what is too deep or too big."""
     match value:
-        case None | bool() | float():
+        case None | bool() | float() | orjson.Fragment():
             return value
         case int():
             return value if -(2**63) <= value < 2**64 else float(value) if abs(value) < 2**1000 else None

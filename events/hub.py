@@ -8,7 +8,7 @@ from typing import Final
 
 from events.event import CHANGED, EVERYWHERE, PROBE
 from events.frame import Frame, Position
-from events.readers import Channel, Sink, Style, Subscription, Wanted
+from events.readers import OK, Channel, Sink, Style, Subscription, Wanted
 from events.ring import Ring
 
 COALESCE_S: Final = 0.01
@@ -32,7 +32,7 @@ class Hub:
         taps: Mapping[str, Callable[[Frame], None]] | None = None,
     ) -> None:
         self.ring = ring
-        self._told = "ok"
+        self._told = OK
         self._on_sign = on_sign
         self._on_change = on_change
         self._taps = dict(taps or {})
@@ -65,8 +65,7 @@ class Hub:
         subscription = Subscription(channel, sink)
         channel.subscriptions[subscription] = None
         subscription.keep_up()
-        if self._told != "ok":
-            sink.write(style.wrap(style.bus(self._told)))
+        subscription.tell()
         self.readers += 1
         try:
             yield subscription
@@ -79,6 +78,7 @@ class Hub:
 
     def _open(self, wanted: Wanted, style: Style) -> Channel:
         channel = Channel(self.ring, wanted, style)
+        channel.told = self._told
         if wanted.workspaces is None:
             self._of_all[channel] = None
         else:
@@ -146,8 +146,9 @@ class Hub:
         """Tell every reader of the state of the bus (`ok` or `degraded`), those to come as well."""
         self._told = state
         for channel in self._channels.values():
+            channel.told = state
             for subscription in list(channel.subscriptions):
-                subscription.sink.write(channel.style.wrap(channel.style.bus(state)))
+                subscription.tell()
 
     async def run(self) -> None:
         """Write to those who keep up, for ever: at once, but not twice within COALESCE_S."""
@@ -168,7 +169,7 @@ class Hub:
                 channel.being_served = False
 
     async def _serve(self, channel: Channel) -> None:
-        begins = channel.served
+        begins, before = channel.served, channel.reached
         blob = channel.take_window()
         served, newest = channel.served, channel.newest
         began = monotonic()
@@ -177,6 +178,9 @@ class Hub:
                 continue  # it fell behind, or left, while others were written to
             if subscription.joined > begins:
                 subscription.rejoin()
+                subscription.sink.stir()
+            elif blob is None:
+                subscription.fall_behind(begins, before)
                 subscription.sink.stir()
             elif not subscription.sink.write(blob):
                 subscription.fall_behind(served, newest)

@@ -2,13 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import orjson
 
 from events.event import GAP, gap
 from events.frame import Frame, Position, show
 from events.ring import Lane, Ring
+
+PART_BYTES: Final = 64 * 1024
+"""What is written at once of an event that is larger."""
+OK: Final = "ok"
+"""How well a process hears that hears everything."""
+SCAN: Final = 2000
+"""Frames that one reader may look at in a row, though it wants none of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +24,8 @@ class Style:
 
     name: str
     block: Callable[[Frame], bytes]
+    parts: Callable[[Frame], list[bytes]]
+    """A large event's block, in parts of PART_BYTES or so."""
     wrap: Callable[[bytes], bytes]
     bus: Callable[[str], bytes]
     gap: Callable[[str, str, str, str], bytes]
@@ -61,11 +70,12 @@ class Subscription:
     `joined` is the cursor at which it last came to keep up: the next window may begin before that.
     """
 
-    __slots__ = ("_channel", "_since", "cursor", "joined", "sink")
+    __slots__ = ("_channel", "_since", "_told", "cursor", "joined", "sink")
 
     def __init__(self, channel: "Channel", sink: Sink) -> None:
         self._channel = channel
         self._since = channel.newest
+        self._told = OK
         self.sink = sink
         self.cursor: int | None = None
         self.joined = 0
@@ -111,23 +121,56 @@ class Subscription:
         self.cursor = None
         self._channel.current[self] = None
 
+    def tell(self) -> None:
+        """Write how well this process hears, unless that is known; who pulls learns it by pulling, between blocks."""
+        channel = self._channel
+        if self.keeps_up and self._told != channel.told:
+            self._told = channel.told
+            self.sink.write(channel.style.wrap(channel.style.bus(channel.told)))
+
+    @property
+    def due(self) -> Frame | None:
+        """What comes next, if it is wanted and by reference: its whole is elsewhere, and `pull` stops before it."""
+        if self.cursor is None or not self._channel.lane.start <= self.cursor < self._channel.served:
+            return None
+        frame = self._channel.lane[self.cursor]
+        return frame if frame.event.reference is not None and self._channel.wanted.has(frame) else None
+
+    def take(self) -> None:
+        """Count what is due as pulled."""
+        assert self.cursor is not None, "who keeps up has nothing due"
+        frame = self._channel.lane[self.cursor]
+        assert frame.place is not None, "only frames of the journal are held"
+        self.cursor += 1
+        self._since = frame.place
+
     def pull(self, limit_bytes: int) -> bytes:
-        """Return the blocks that come next, of `limit_bytes` and one more at most; nothing once it keeps up again."""
+        """Return the blocks that come next, of `limit_bytes` and one more at most.
+
+        Nothing if it keeps up again; if an event by reference is `due`; or if what comes next, SCAN frames far, is
+        nothing that it wants.
+        """
         channel, lane = self._channel, self._channel.lane
         assert self.cursor is not None, "who keeps up has nothing to pull"
         blocks: list[bytes] = []
+        if self._told != channel.told:
+            self._told = channel.told
+            blocks.append(channel.style.bus(channel.told))
         if self.cursor < lane.start:
             reached = lane[lane.start].prev if len(lane) else channel.newest
             overrun = Frame(place=reached, prev=self._since, event=gap("overrun"))
             blocks.append(channel.block(overrun))
             self.cursor, self._since = lane.start, reached
-        size = 0
-        while self.cursor < channel.served and size < limit_bytes:
+        size, end = 0, min(channel.served, self.cursor + SCAN)
+        while self.cursor < end and size < limit_bytes:
             frame = lane[self.cursor]
             assert frame.place is not None, "only frames of the journal are held"
+            wanted = channel.wanted.has(frame)
+            if wanted and frame.event.reference is not None:
+                break
             self.cursor += 1
             self._since = frame.place
-            if channel.wanted.has(frame):
+            if wanted:
                 block = channel.block(frame)
                 blocks.append(block)
                 size += len(block)
@@ -139,7 +182,8 @@ class Subscription:
 class Channel:
     """Readers who want the same in the same style; what those who keep up get is framed once, for all of them together.
 
-    `served` is the lane's cursor up to which they have been served, `window` what has come since.
+    `served` is the lane's cursor up to which they have been served, and `reached` the place before it; `window` is what
+    has come since. `told` is how well this process hears.
     """
 
     def __init__(self, ring: Ring, wanted: Wanted, style: Style) -> None:
@@ -148,10 +192,12 @@ class Channel:
         self.style = style
         self.lane: Lane = ring.pin(wanted.only) if wanted.only is not None else ring.everything
         self.served = self.lane.end
+        self.reached = ring.newest
         self.window: list[Frame] = []
         self.being_served = False
         self.current: dict[Subscription, None] = {}
         self.subscriptions: dict[Subscription, None] = {}
+        self.told = OK
 
     @property
     def newest(self) -> Position:
@@ -181,10 +227,15 @@ class Channel:
     def settle(self) -> None:
         """Count what nobody here wanted as served."""
         if not self.window:
-            self.served = self.lane.end
+            self.served, self.reached = self.lane.end, self.newest
 
-    def take_window(self) -> bytes:
-        """Return what has come since the last time, for those who keep up: now it counts as served."""
+    def take_window(self) -> bytes | None:
+        """Return what has come since the last time, for those who keep up: now it counts as served.
+
+        None if some of it is by reference: then they all have to pull it.
+        """
         window, self.window = self.window, []
-        self.served = self.lane.end
+        self.served, self.reached = self.lane.end, self.newest
+        if any(frame.event.reference is not None for frame in window):
+            return None
         return self.style.wrap(b"".join(map(self.block, window)))

@@ -28,9 +28,12 @@ from events.frame import ORIGIN, Frame, MalformedFrame, Position
 log = structlog.get_logger("events.redis")
 
 _SCRIPT: Final = files("events").joinpath("publish.lua").read_text()
+_KEEP: Final = files("events").joinpath("keep.lua").read_text()
 _AWAY: Final = (RedisError, OSError, TimeoutError)
 ANSWER_S: Final = 2.0
 """How long Redis may take to connect, or to answer a batch or a page."""
+KEEP_TRIES: Final = 3
+"""How often it is tried to keep the whole of a payload, which a slow way to Redis may be too slow for."""
 PAGE: Final = 500
 """Journal entries read in one round trip."""
 _OPTIONS: Final[dict[str, Any]] = {
@@ -42,7 +45,7 @@ _OPTIONS: Final[dict[str, Any]] = {
 }
 
 
-class JournalUnavailable(Exception):
+class JournalUnavailable(LookupError):
     """The journal could not be read."""
 
 
@@ -136,10 +139,17 @@ class Ear:
 
 
 class RedisBus:
-    """One Redis with one journal, under `prefix`; `journal_length` entries are kept, roughly."""
+    """One Redis with one journal, under `prefix`; `journal_length` entries are kept, roughly.
 
-    def __init__(self, servers: Servers, *, prefix: str, journal_length: int) -> None:
+    What is too large for the journal is kept beside it for `whole_s`, and at most `whole_bytes` in all.
+    """
+
+    def __init__(self, servers: Servers, *, prefix: str, journal_length: int, whole_s: float, whole_bytes: int) -> None:
         self._servers = servers
+        self._prefix = prefix
+        self._whole_s = math.ceil(whole_s)
+        self._whole_bytes = whole_bytes
+        self._tried: dict[str, int] = {}
         self._journal = f"{prefix}:journal"
         self._channel = f"{prefix}:events"
         self._keys = (self._journal, f"{prefix}:publisher:{secrets.token_hex(8)}", f"{prefix}:server")
@@ -158,7 +168,12 @@ class RedisBus:
             async with asyncio.timeout(ANSWER_S):
                 if self._publishing is None:
                     await self._connect()
+            for event in events:
+                if event.whole is not None:  # before the event: whoever hears that finds this
+                    await self._keep(event.reference or "", event.whole)
+            async with asyncio.timeout(ANSWER_S):
                 await self._publish(events, first_sequence)
+                self._tried.clear()
         except BaseException as error:
             await self._let_go()
             if isinstance(error, _AWAY):
@@ -181,6 +196,21 @@ class RedisBus:
             await _ask(self._publishing, "EVALSHA", self._sha, len(self._keys), *self._keys, *arguments)
         except NoScriptError:
             await _ask(self._publishing, "EVAL", _SCRIPT, len(self._keys), *self._keys, *arguments)
+
+    async def _keep(self, reference: str, whole: bytes) -> None:
+        """Keep the whole of a payload for a while; what Redis does not take in KEEP_TRIES is missed by its readers."""
+        if self._tried.get(reference, 0) >= KEEP_TRIES:
+            return
+        self._tried[reference] = self._tried.get(reference, 0) + 1
+        keys = (self._whole(reference), f"{self._prefix}:wholes", f"{self._prefix}:wholes:bytes")
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await _ask(self._publishing, "EVAL", _KEEP, len(keys), *keys, whole, self._whole_s, self._whole_bytes)
+        except ResponseError as error:
+            log.warning("body_not_kept", error=str(error)[:80], bytes=len(whole))
+
+    def _whole(self, reference: str) -> str:
+        return f"{self._prefix}:whole:{reference}"
 
     async def _let_go(self) -> None:
         connection, self._publishing = self._publishing, None
@@ -210,6 +240,11 @@ class RedisBus:
         """Return the journal's last place. Raises JournalUnavailable."""
         entries = await self._query("XREVRANGE", self._journal, "+", "-", "COUNT", 1)
         return (frame.find_position(entries[0][0].decode()) or ORIGIN) if entries else ORIGIN
+
+    async def whole(self, reference: str) -> bytes | None:
+        """Return all of a payload that is kept beside the journal, None if it is not. Raises JournalUnavailable."""
+        found: bytes | None = await self._query("GET", self._whole(reference))
+        return found
 
     async def length(self) -> int:
         """Return how many entries the journal has. Raises JournalUnavailable."""
@@ -292,10 +327,12 @@ def check_url(url: str) -> None:
 
 
 @asynccontextmanager
-async def opened(url: str, *, prefix: str, journal_length: int) -> AsyncIterator[RedisBus]:
+async def opened(
+    url: str, *, prefix: str, journal_length: int, whole_s: float = 900.0, whole_bytes: int = 256 * 1024 * 1024
+) -> AsyncIterator[RedisBus]:
     """Prepare the ways to this URL. Redis need not answer yet; a malformed URL raises ValueError."""
     servers = Servers(url)
-    link = RedisBus(servers, prefix=prefix, journal_length=journal_length)
+    link = RedisBus(servers, prefix=prefix, journal_length=journal_length, whole_s=whole_s, whole_bytes=whole_bytes)
     try:
         yield link
     finally:

@@ -5,6 +5,7 @@ from typing import Final
 import orjson
 
 from events.frame import Frame
+from events.readers import PART_BYTES
 
 OPENING: Final = b": ok\n\n"
 
@@ -25,6 +26,12 @@ def block(frame: Frame) -> bytes:
         event.payload,
         event.workspace_id.encode(),
     )
+
+
+def parts(frame: Frame) -> list[bytes]:
+    """Return an event's block in parts of PART_BYTES."""
+    whole = block(frame)
+    return [whole[start : start + PART_BYTES] for start in range(0, len(whole), PART_BYTES)]
 
 
 def keep_alive(cursor: str | None) -> bytes:

@@ -1,14 +1,37 @@
 """How an event looks on a WebSocket: one text frame of JSON an event (RFC 6455, 5.2)."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 import orjson
 
 from events.frame import Frame
+from events.readers import PART_BYTES
+
+_CONTINUATION: Final = 0x0
+_TEXT: Final = 0x1
+_FINAL: Final = 0x80
 
 
 def message(frame: Frame) -> bytes:
     """Return an event's WebSocket frame."""
+    return text(_shown(frame))
+
+
+def parts(frame: Frame) -> list[bytes]:
+    """Return an event's message in fragments of PART_BYTES, between which others' pings may go (RFC 6455, 5.4)."""
+    whole = _shown(frame)
+    starts = range(0, len(whole), PART_BYTES)
+    return [
+        _frame(
+            (_TEXT if start == 0 else _CONTINUATION) | (_FINAL if start == starts[-1] else 0),
+            whole[start : start + PART_BYTES],
+        )
+        for start in starts
+    ]
+
+
+def _shown(frame: Frame) -> bytes:
     event = frame.event
     at = datetime.fromtimestamp(event.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     shown: dict[str, object] = {
@@ -18,7 +41,7 @@ def message(frame: Frame) -> bytes:
         "payload": orjson.Fragment(event.payload),
         "id": frame.id,
     }
-    return text(orjson.dumps(shown))
+    return orjson.dumps(shown)
 
 
 def gap(reason: str, since: str, until: str, resync: str) -> bytes:
@@ -34,10 +57,15 @@ def bus(state: str) -> bytes:
 
 
 def text(payload: bytes) -> bytes:
-    """Return a whole text frame, unmasked as a server's are."""
+    """Return a whole text frame."""
+    return _frame(_FINAL | _TEXT, payload)
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    """Return a frame, unmasked as a server's are; `first` is its flags and opcode."""
     length = len(payload)
     if length < 126:
-        return b"\x81" + length.to_bytes(1, "big") + payload
+        return bytes((first, length)) + payload
     if length < 65536:
-        return b"\x81\x7e" + length.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + length.to_bytes(8, "big") + payload
+        return bytes((first, 126)) + length.to_bytes(2, "big") + payload
+    return bytes((first, 127)) + length.to_bytes(8, "big") + payload

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from events import redis
+from events.bodies import Bodies
 from events.bus import Bus
 from events.event import PROBE
 from events.frame import Frame
@@ -131,7 +132,13 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             )
         )
         link = await stack.enter_async_context(
-            redis.opened(settings.redis_url, prefix=settings.redis_prefix, journal_length=settings.journal_length)
+            redis.opened(
+                settings.redis_url,
+                prefix=settings.redis_prefix,
+                journal_length=settings.journal_length,
+                whole_s=settings.whole_s,
+                whole_bytes=settings.whole_bytes,
+            )
         )
         workspaces, tokens, changes = WorkspaceStore(database), TokenStore(database), ChangeStore(database)
         liveness, history = LivenessStore(database), ActivityStore(database)
@@ -211,8 +218,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)
         subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=_retry_s)
         visibility = Visibility(directory, workspaces)
+        bodies = Bodies(link.whole, loops.spawn, max_bytes=settings.ring_bytes)
         streams = web_events.EventStreams(
             hub,
+            bodies,
             visibility,
             capacity=settings.max_readers,
             keepalive_s=settings.keepalive_s,
@@ -221,6 +230,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         cross_origin = cors.CrossOrigin(settings.cors_origins)
         sockets = web_sockets.EventSockets(
             hub,
+            bodies,
             visibility,
             cross_origin,
             loops.spawn,
@@ -264,6 +274,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 journal_entries=journal_entries,
                 ring_frames=len(ring),
                 ring_bytes=ring.bytes,
+                bodies_fetched=bodies.fetched,
+                bodies_missed=bodies.missed,
+                bodies_bytes=bodies.bytes,
                 readers=hub.readers,
                 readers_lagging=hub.lagging,
                 readers_fallen_behind=hub.fallen_behind,

@@ -256,8 +256,22 @@ class Settings:
     ring_bytes: int = _setting(
         "GATEWAY_RING_BYTES",
         _count,
-        "What the events held in this process for its readers may take, roughly.",
+        "What the events held in this process for its readers may take, roughly; and as much again for large ones.",
         default=64 * 1024 * 1024,
+        unit="bytes",
+    )
+    whole_s: float = _setting(
+        "GATEWAY_LARGE_EVENT_SECONDS",
+        _seconds,
+        "How long Redis keeps the whole of an event that is larger than 64 KiB; afterwards readers get it cut short.",
+        default=900.0,
+        unit="s",
+    )
+    whole_bytes: int = _setting(
+        "GATEWAY_LARGE_EVENT_BYTES",
+        _count,
+        "What all of them may take in Redis together; the oldest go first.",
+        default=256 * 1024 * 1024,
         unit="bytes",
     )
     probe_s: float = _setting(

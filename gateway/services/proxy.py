@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, assert_never
 
+import orjson
 import structlog
 
 from events.bus import Bus
@@ -246,7 +247,7 @@ class Proxy:
                 )
             )
         if call.caller_id is None and ended.ending is Ending.COMPLETED:
-            reply = {"response_body": shown, "method": method, "duration_ms": duration_ms}
+            reply = {"response_body": _reply(ended.answer.body, shown), "method": method, "duration_ms": duration_ms}
             self._bus.publish(event("A2A_RESPONSE", target.id, reply, sign=True))
         self._bus.publish(
             event(
@@ -286,3 +287,8 @@ class Proxy:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=5)
+
+
+def _reply(body: bytes, shown: Any) -> Any:
+    """What browsers get of an answer: all of it, though people's view of it is cut."""
+    return shown if len(body) <= views.VIEW_BYTES else orjson.Fragment(views.whole(body))

@@ -10,6 +10,7 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from events import frame, sse
+from events.bodies import Bodies
 from events.hub import Hub
 from events.readers import Style, Subscription, Wanted
 from gateway.services.visibility import View, Visibility
@@ -35,8 +36,10 @@ def _chunk(blocks: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(blocks), blocks)
 
 
-CHUNKED: Final = Style(name="sse", block=sse.block, wrap=_chunk, bus=sse.bus, gap=sse.gap)
-PLAIN: Final = Style(name="sse/1.0", block=sse.block, wrap=lambda blocks: blocks, bus=sse.bus, gap=sse.gap)
+CHUNKED: Final = Style(name="sse", block=sse.block, parts=sse.parts, wrap=_chunk, bus=sse.bus, gap=sse.gap)
+PLAIN: Final = Style(
+    name="sse/1.0", block=sse.block, parts=sse.parts, wrap=lambda blocks: blocks, bus=sse.bus, gap=sse.gap
+)
 
 
 class Stream:
@@ -45,7 +48,7 @@ class Stream:
     def __init__(self, request: web.Request, style: Style, *, drain_s: float) -> None:
         self._drain_s = drain_s
         self._request = request
-        self._style = style
+        self.style = style
         self._stirred = asyncio.Event()
         self._draining = False
         self.last_write = monotonic()
@@ -71,7 +74,7 @@ class Stream:
 
     def write_block(self, block: bytes) -> None:
         """Write a block of this reader's own."""
-        self.write(self._style.wrap(block))
+        self.write(self.style.wrap(block))
 
     def stir(self) -> None:
         """Wake the handler: there is something to pull, or the end has come."""
@@ -128,7 +131,7 @@ async def resume(hub: Hub, stream: Stream, subscription: Subscription, since: st
     stream.write_block(subscription.gap(reason, since))
 
 
-async def feed(stream: Stream, subscription: Subscription) -> None:
+async def feed(stream: Stream, subscription: Subscription, bodies: Bodies) -> None:
     """Pull for a reader while it does not keep up, as fast as it reads; wait while it does; return at its end."""
     try:
         while not stream.ended:
@@ -139,9 +142,25 @@ async def feed(stream: Stream, subscription: Subscription) -> None:
             blocks = subscription.pull(BUFFER_BYTES)
             if blocks:
                 stream.write_block(blocks)
-                await asyncio.sleep(0)
+            elif (due := subscription.due) is not None:
+                subscription.take()
+                await _write_parts(stream, await bodies.parts(due, stream.style))
+            await asyncio.sleep(0)
     except (ConnectionError, TimeoutError):
         stream.abort()
+
+
+async def _write_parts(stream: Stream, parts: list[bytes]) -> None:
+    """Write a large event as fast as it is read; one that is begun is written to its end."""
+    rest = iter(parts)
+    try:
+        for part in rest:
+            stream.write_block(part)
+            await stream.drained()
+    except asyncio.CancelledError:
+        for part in rest:
+            stream.write_block(part)
+        raise
 
 
 class EventStreams:
@@ -150,8 +169,18 @@ class EventStreams:
     drain_s: how long a reader may take nothing of what waits for it.
     """
 
-    def __init__(self, hub: Hub, visibility: Visibility, *, capacity: int, keepalive_s: float, drain_s: float) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        bodies: Bodies,
+        visibility: Visibility,
+        *,
+        capacity: int,
+        keepalive_s: float,
+        drain_s: float,
+    ) -> None:
         self._hub = hub
+        self._bodies = bodies
         self._visibility = visibility
         self._capacity = capacity
         self._keepalive_s = keepalive_s
@@ -185,7 +214,7 @@ class EventStreams:
                 since = parse.last_event_id(request)
                 if since is not None:
                     await resume(self._hub, stream, subscription, since)
-                await feed(stream, subscription)
+                await feed(stream, subscription, self._bodies)
             finally:
                 del self._open[stream]
         return response

@@ -1,5 +1,6 @@
 """Events over a WebSocket, for those who prefer one connection to an event stream."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ import structlog
 from aiohttp import WSMsgType, web
 
 from events import ws
+from events.bodies import Bodies
 from events.bus import Spawn
 from events.hub import Hub
 from events.readers import Style, Subscription, Wanted
@@ -30,7 +32,9 @@ BAD_MESSAGE: Final = 1008
 _REASON_BYTES: Final = 123
 """What fits into a close frame beside its code (RFC 6455, 5.5)."""
 
-STYLE: Final = Style(name="ws", block=ws.message, wrap=lambda messages: messages, bus=ws.bus, gap=ws.gap)
+STYLE: Final = Style(
+    name="ws", block=ws.message, parts=ws.parts, wrap=lambda messages: messages, bus=ws.bus, gap=ws.gap
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +51,7 @@ class EventSockets:
     def __init__(
         self,
         hub: Hub,
+        bodies: Bodies,
         visibility: Visibility,
         cross_origin: CrossOrigin,
         spawn: Spawn,
@@ -56,6 +61,7 @@ class EventSockets:
         ping_s: float = PING_S,
     ) -> None:
         self._hub = hub
+        self._bodies = bodies
         self._visibility = visibility
         self._cross_origin = cross_origin
         self._spawn = spawn
@@ -110,11 +116,12 @@ class EventSockets:
             with self._visibility.kept(view, stream), self._hub.subscribed(wanted, STYLE, stream) as subscription:
                 if asked.resume is not None:
                     await resume(self._hub, stream, subscription, asked.resume)
-                feeding = self._spawn(_feed(socket, stream, subscription), "socket:feed")
+                feeding = self._spawn(_feed(socket, stream, subscription, self._bodies), "socket:feed")
                 try:
                     asked = await _receive(socket)
                 finally:
                     feeding.cancel()
+                    await asyncio.wait([feeding])  # it may be in the middle of a message
 
     def _check_origin(self, request: web.Request) -> None:
         """A browser tells which site's page asks: our own may, and those that the operator has named."""
@@ -156,9 +163,9 @@ async def _receive(socket: web.WebSocketResponse) -> Asked | None:
     return None
 
 
-async def _feed(socket: web.WebSocketResponse, stream: Stream, subscription: Subscription) -> None:
+async def _feed(socket: web.WebSocketResponse, stream: Stream, subscription: Subscription, bodies: Bodies) -> None:
     """Feed a socket, and close it at the stream's end."""
-    await feed(stream, subscription)
+    await feed(stream, subscription, bodies)
     await socket.close(code=GOING_AWAY, drain=False)
 
 

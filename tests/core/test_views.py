@@ -68,3 +68,29 @@ def test_a_deep_body_with_a_lone_surrogate_can_be_written():
 )
 def test_whatever_comes_can_be_written(body: bytes):
     orjson.dumps({"response_body": shown(body)})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1}',
+        b'{"big": 1%b}' % (b"0" * 5000),
+        b'{\r\n  "pretty": [\n1,\n2]\n}',
+        b'{"lone": "\\ud800"}',
+        b'[1.0, 1e400, -0, "\\n", "\\u0000"]',
+        b"[" * 900 + b"]" * 900,
+    ],
+)
+def test_the_whole_of_a_body_is_its_own_text_in_one_line(body):
+    line = views.whole(body)
+    assert b"\n" not in line
+    assert b"\r" not in line
+    assert line == body.replace(b"\r", b" ").replace(b"\n", b" ")
+    assert json.loads(line, parse_int=str) == json.loads(body, parse_int=str)
+
+
+@pytest.mark.parametrize(
+    "body", [b"plain\ntext", b"NaN", b'{"a": Infinity}', b"\xff\xfe", '{"a":1}'.encode("utf-16"), b'{"a":1} x', b""]
+)
+def test_the_whole_of_a_body_that_is_no_json_is_a_string_of_it(body):
+    assert orjson.loads(views.whole(body)) == body.decode("utf-8", "replace")

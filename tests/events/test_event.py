@@ -150,3 +150,27 @@ def test_deep_nesting_is_cut_where_the_writer_of_json_would_give_up(levels):
     payload = event("A2A_RESPONSE", ID, {"response_body": nested(levels), "method": "message/send"}).payload
     assert orjson.loads(payload)["method"] == "message/send"
     assert (b"deep" in payload) == (levels < 200)
+
+
+def test_all_of_a_large_reply_travels_beside_the_journal_and_its_short_form_says_where():
+    data = {"response_body": {"text": "x" * 100_000}, "method": "message/send"}
+    told = event("A2A_RESPONSE", ID, data, sign=True)
+    assert orjson.loads(told.whole or b"") == data
+    short = orjson.loads(told.payload)
+    assert short["whole"] == told.reference
+    assert (short["truncated"], short["method"]) == (True, "message/send")
+    assert told.size_bytes == len(told.payload) + len(told.whole or b"") > 100_000
+    assert event("A2A_RESPONSE", ID, data).reference != told.reference
+
+
+@pytest.mark.parametrize("type_", sorted(CATALOGUE))
+def test_large_events_of_other_kinds_are_cut_and_that_is_all(type_):
+    told = event(type_, ID, {"text": "x" * 100_000})
+    assert (told.whole is not None) == (told.reference is not None) == CATALOGUE[type_].whole
+    assert event(type_, ID, {"text": "x" * 20 * 1024 * 1024}).whole is None
+
+
+def test_nobody_can_make_an_event_look_like_one_by_reference():
+    forged = {"truncated": True, "whole": "0" * 32}
+    assert event("AGENT_CARD_UPDATED", ID, {"agent_card": forged}).reference is None
+    assert event("A2A_RESPONSE", ID, {"response_body": forged, "method": None}).reference is None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from events.event import CATALOGUE, EVERYWHERE, Event, changed, gap, probe
+from events.event import CATALOGUE, EVERYWHERE, MAX_PAYLOAD_BYTES, Event, changed, event, gap, probe
 from events.frame import ORIGIN, Frame, Position, find_position
 from events.hub import Hub
 from events.readers import Style, Subscription, Wanted
@@ -20,11 +20,19 @@ HERE, THERE = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-0
 PLAIN = Style(
     name="plain",
     block=lambda one: one.event.payload + b";",
+    parts=lambda one: [one.event.payload, b";"],
     wrap=lambda blocks: blocks,
     bus=lambda state: b"bus:%b;" % state.encode(),
     gap=lambda *words: b"gap:%b;" % ":".join(words).encode(),
 )
-LOUD = Style(name="loud", block=lambda one: b"!", wrap=lambda blocks: b"<%b>" % blocks, bus=PLAIN.bus, gap=PLAIN.gap)
+LOUD = Style(
+    name="loud",
+    block=lambda one: b"!",
+    parts=lambda one: [b"!"],
+    wrap=lambda blocks: b"<%b>" % blocks,
+    bus=PLAIN.bus,
+    gap=PLAIN.gap,
+)
 OF_HERE = Wanted(workspaces=frozenset({HERE}))
 OF_ALL = Wanted()
 
@@ -228,6 +236,7 @@ async def test_the_blocks_of_a_style_are_made_once_for_all_its_readers_and_wrapp
     style = Style(
         name="counting",
         block=lambda one: made.append(one) or b"x;",
+        parts=lambda one: [b"x;"],
         wrap=lambda blocks: b"(%b);" % blocks,
         bus=PLAIN.bus,
         gap=PLAIN.gap,
@@ -313,13 +322,69 @@ async def test_the_state_of_the_bus_is_told_at_once_to_all_and_to_those_who_come
     with world.hub.subscribed(OF_HERE, PLAIN, reader), world.hub.subscribed(OF_HERE, LOUD, slow) as subscription:
         subscription.hold()
         world.hub.tell("degraded")
+        assert slow.got == b""
+        assert subscription.pull(1) == b"bus:degraded;"
         with world.hub.subscribed(OF_HERE, PLAIN, late):
             world.hub.tell("ok")
+        assert subscription.pull(1) == b"bus:ok;"
         with world.hub.subscribed(OF_HERE, PLAIN, later):
             pass
     assert reader.said == late.said == ["bus:degraded", "bus:ok"]
-    assert slow.got == b"<bus:degraded;><bus:ok;>"
+    assert slow.got == b""
     assert later.said == []
+
+
+async def test_an_event_by_reference_is_pulled_by_all_who_want_it_in_its_turn_and_by_nobody_else(world):
+    wants, behind, other = Reader(), Reader(), Reader()
+    with (
+        world.hub.subscribed(OF_HERE, PLAIN, wants) as first,
+        world.hub.subscribed(OF_HERE, PLAIN, behind) as second,
+        world.hub.subscribed(Wanted(workspaces=frozenset({THERE})), PLAIN, other),
+    ):
+        second.hold()
+        world.hear()
+        large = event("A2A_RESPONSE", HERE, {"text": "x" * MAX_PAYLOAD_BYTES})
+        by_reference = world._hear(Frame(place=world._place(1), prev=world.ring.newest, event=large))
+        world.hear(THERE)
+        world.hear()
+        await world.hub.tick()
+        assert other.said == ["2"]
+        assert wants.got == b""
+        assert wants.stirs == 1
+        assert not first.keeps_up
+        for one in (first, second):
+            assert one.pull(10**6) == b"0;"
+            assert one.pull(10**6) == b""
+            assert one.due is by_reference
+            one.take()
+            assert one.due is None
+            assert one.pull(10**6) == b"3;"
+            assert one.pull(10**6) == b""
+            assert one.keeps_up
+        world.hear()
+        await world.hub.tick()
+        assert wants.said == behind.said == ["4"]
+
+
+async def test_a_reader_looks_at_so_many_frames_in_a_row_that_it_does_not_want_and_no_more(world, monkeypatch):
+    monkeypatch.setattr("events.readers.SCAN", 10)
+    reader = Reader()
+    rare = Wanted(types=frozenset({"CALL_ENDED"}))
+    with world.hub.subscribed(rare, PLAIN, reader) as subscription:
+        subscription.hold()
+        for _ in range(25):
+            world.hear()
+        world.hear(type_="CALL_ENDED")
+        world.hub.tell("degraded")  # settles nothing: it is still to be pulled
+        await world.hub.tick()
+        assert subscription.pull(10**6) == b"bus:degraded;"
+        pulls = 0
+        while not (got := subscription.pull(10**6)):
+            pulls += 1
+            assert subscription.due is None
+            assert not subscription.keeps_up
+        assert pulls == 1
+        assert got == b"25;"
 
 
 async def test_readers_that_leave_while_others_are_written_to_hear_nothing_more_and_disturb_nobody(world):

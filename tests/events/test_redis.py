@@ -349,3 +349,51 @@ async def test_a_malformed_url_is_a_value_error(url):
     with pytest.raises(ValueError):
         async with redis.opened(url, prefix="p", journal_length=10):
             pass
+
+
+def large(number: int, size: int = 300_000) -> Event:
+    told = event("A2A_RESPONSE", ID, {"number": number, "text": "x" * size})
+    assert told.whole is not None
+    return told
+
+
+async def test_the_whole_of_a_large_event_is_there_when_the_event_is_heard(link, other_link):
+    told = large(1)
+    async with other_link.listening() as ear:
+        await link.send([told], 0)
+        heard = frame.parse(await ear.hear())
+    assert len(heard.event.payload) < 64 * 1024
+    assert heard.event.reference == told.reference
+    assert await other_link.whole(told.reference or "") == told.whole
+
+
+async def test_a_whole_that_is_sent_again_is_kept_once(link, client, prefix):
+    told = large(1)
+    for _ in range(2):
+        await link.send([told], 0)
+    assert await client.llen(f"{prefix}:wholes") == 1
+    assert await client.get(f"{prefix}:wholes:bytes") == b"%d" % len(told.whole or b"")
+
+
+async def test_wholes_go_by_age_and_the_oldest_when_they_are_too_much_together(servers, prefix, client):
+    async with redis.opened(
+        servers.redis_url, prefix=prefix, journal_length=100, whole_s=100, whole_bytes=1_000_000
+    ) as link:
+        told = [large(number) for number in range(5)]
+        for sequence, one in enumerate(told):
+            await link.send([one], sequence)
+        kept = [await link.whole(one.reference or "") is not None for one in told]
+        assert kept == [False, False, True, True, True]
+        assert await client.llen(f"{prefix}:wholes") == 3
+        assert int(await client.get(f"{prefix}:wholes:bytes")) == sum(len(one.whole or b"") for one in told[2:])
+        for key in (f"{prefix}:whole:{told[4].reference}", f"{prefix}:wholes", f"{prefix}:wholes:bytes"):
+            assert 0 < await client.ttl(key) <= 100
+
+
+async def test_a_whole_that_redis_refuses_costs_the_event_nothing_but_its_rest(link, other_link, client, prefix):
+    await client.set(f"{prefix}:wholes", "of the wrong type")
+    told = large(1)
+    async with other_link.listening() as ear:
+        await link.send([told], 0)
+        assert frame.parse(await ear.hear()).event.reference == told.reference
+    assert await other_link.whole(told.reference or "") is None

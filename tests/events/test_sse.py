@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from events import frame, sse
 from events.event import CATALOGUE, Event, event
 from events.frame import Frame, MalformedFrame
+from events.readers import PART_BYTES
 
 ID = "00000000-0000-4000-8000-00000000000a"
 
@@ -135,3 +136,12 @@ def test_the_state_of_the_bus_is_an_event_that_moves_no_cursor():
 
 def _sane(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
+
+
+@given(st.integers(0, 300_000))
+def test_the_parts_of_a_large_block_are_the_block(size):
+    payload = orjson.dumps({"text": "ü" * size})
+    told = Frame(place=(1, 0), prev=(0, 0), event=Event(type="A2A_RESPONSE", workspace_id=ID, payload=payload))
+    parts = sse.parts(told)
+    assert max(map(len, parts)) <= PART_BYTES
+    assert b"".join(parts) == sse.block(told)

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events import ws
-from events.event import CATALOGUE, event
+from events.event import CATALOGUE, Event, event
 from events.frame import Frame, show
+from events.readers import PART_BYTES
 
 ID = "00000000-0000-4000-8000-00000000000a"
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -98,3 +99,14 @@ def test_a_gap_says_between_which_ids_and_where_to_read_again(reason, since, unt
 
 def test_the_state_of_the_bus_has_no_id():
     assert only(ws.bus("degraded")) == {"event": "bus", "payload": {"state": "degraded"}}
+
+
+@given(st.integers(0, 300_000), texts)
+def test_the_parts_of_a_large_message_are_the_same_message_with_pings_between_them(size, text):
+    payload = orjson.dumps({"text": text + "ü" * size})
+    told = Frame(place=(1, 0), prev=(0, 0), event=Event(type="A2A_RESPONSE", workspace_id=ID, payload=payload))
+    parts = ws.parts(told)
+    assert max(map(len, parts)) <= PART_BYTES + 10
+    *pings, message = read(b"\x89\x00".join(parts))
+    assert [one.type for one in pings] == [WSMsgType.PING] * (len(parts) - 1)
+    assert orjson.loads(message.data) == only(ws.message(told))

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
-import orjson
 from aiohttp import web
 
-from events.event import Event
+from events.bodies import Bodies
+from events.event import event
 from events.frame import Frame
 from events.hub import Hub
 from events.ring import Ring
@@ -34,7 +34,7 @@ class _NoWorkspaces:
 
 
 class Hall:
-    """Everybody in it is the operator. `told`: how many events there have been."""
+    """Everybody in it is the operator. `told`: how many events there have been; `fetches`: of wholes of large ones."""
 
     def __init__(
         self, tasks: Tasks, *, frames: int, capacity: int, keepalive_s: float, drain_s: float, ping_s: float
@@ -43,11 +43,15 @@ class Hall:
         self.hub = Hub(Ring(max_frames=frames, max_bytes=2**30), on_sign=lambda _: None, on_change=lambda: None)
         none: Any = _NoWorkspaces()
         visibility = Visibility(Directory(none, ttl_s=1), none)
+        self.wholes: dict[str, bytes] = {}
+        self.fetches = 0
+        self.bodies = bodies = Bodies(self._fetch, tasks.spawn, max_bytes=2**30)
         self.streams = events.EventStreams(
-            self.hub, visibility, capacity=capacity, keepalive_s=keepalive_s, drain_s=drain_s
+            self.hub, bodies, visibility, capacity=capacity, keepalive_s=keepalive_s, drain_s=drain_s
         )
         self.sockets = sockets.EventSockets(
             self.hub,
+            bodies,
             visibility,
             CrossOrigin([FRIEND]),
             tasks.spawn,
@@ -60,11 +64,22 @@ class Hall:
         self._session: aiohttp.ClientSession | None = None
         self._slow_session: aiohttp.ClientSession | None = None
 
+    @property
+    def unread_bytes(self) -> int:
+        """What waits here for those who do not read."""
+        transports = [stream._request.transport for stream in self.streams._open]
+        return sum(one.get_write_buffer_size() for one in transports if one is not None)
+
+    async def _fetch(self, reference: str) -> bytes | None:
+        self.fetches += 1
+        return self.wholes.get(reference)
+
     def tell(self, text: str = "") -> None:
         """Let something happen: the next event, numbered."""
         self.told += 1
-        payload = orjson.dumps({"number": self.told, "text": text})
-        happened = Event(type="TASK_UPDATED", workspace_id="00000000-0000-4000-8000-00000000000a", payload=payload)
+        happened = event("A2A_RESPONSE", "00000000-0000-4000-8000-00000000000a", {"number": self.told, "text": text})
+        if happened.whole is not None:
+            self.wholes[happened.reference or ""] = happened.whole
         self.hub.hear(Frame(place=(self.told, 0), prev=(self.told - 1, 0), event=happened))
 
     @asynccontextmanager

@@ -20,12 +20,15 @@ class Reader:
 
     async def read(self, content: StreamReader) -> None:
         """Read to the end of the stream."""
-        unread = b""
+        unread, looked = bytearray(), 0
         try:
             async for chunk in content.iter_any():
-                *blocks, unread = (unread + chunk).split(END)
-                for block in blocks:
-                    self._take(block.decode())
+                unread += chunk
+                while (end := unread.find(END, looked)) >= 0:
+                    self._take(unread[:end].decode())
+                    del unread[: end + len(END)]
+                    looked = 0
+                looked = max(0, len(unread) - 1)  # the first half of an end may be here already
             self.ended = True
         except ClientPayloadError:
             self.cut = True

@@ -20,6 +20,7 @@ PROBE_S = 0.4
 STYLE = Style(
     name="words",
     block=lambda frame: b"%b;" % frame.event.payload,
+    parts=lambda frame: [b"%b;" % frame.event.payload],
     wrap=lambda blocks: blocks,
     bus=lambda state: b"bus %b;" % state.encode(),
     gap=lambda reason, since, until, resync: b"gap %b %b %b;" % (reason.encode(), since.encode(), until.encode()),
