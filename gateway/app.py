@@ -5,9 +5,11 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from random import uniform
 from typing import Final
+from urllib.parse import urlsplit
 
 import orjson
 import structlog
@@ -23,6 +25,7 @@ from events.probe import Prober
 from events.ring import Ring
 from events.subscriber import State, Subscriber
 from gateway.core.address import Reach
+from gateway.core.callers import Proof
 from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
 from gateway.ports import StoreError
@@ -36,8 +39,10 @@ from gateway.services.instances import Instances
 from gateway.services.proxy import Proxy, Times
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
+from gateway.services.sessions import Sessions, make_code
 from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
+from gateway.services.tokens import TokenService
 from gateway.services.visibility import Visibility
 from gateway.services.waiting import Waiting
 from gateway.services.workspaces import WorkspaceService
@@ -47,6 +52,7 @@ from gateway.store.activity import ActivityStore
 from gateway.store.changes import ChangeStore
 from gateway.store.instances import InstanceStore
 from gateway.store.liveness import LivenessStore
+from gateway.store.sessions import SessionStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
 from gateway.web import cors, guard, keys, openapi, parse, protocol
@@ -70,6 +76,8 @@ BUS_READY_S: Final = 5.0
 """How long the start waits for the bus; afterwards it goes on without, and /readyz says so."""
 FLUSH_S: Final = 10.0
 """How long the end waits for what is still to be written."""
+TOKENS_USED_EVERY_S: Final = 30.0
+"""How often it is written which tokens have been used."""
 LEAVE_S: Final = 2.0
 """How long it may take to give the lease back."""
 
@@ -108,6 +116,18 @@ def check(settings: Settings) -> None:
         vault.from_file(settings.secrets_key_file)
 
 
+async def login_code(settings: Settings) -> str:
+    """Return the code of a fresh one-time link for the operator; raises StoreError, ValueError for a malformed URL."""
+    if settings.database_url is None or settings.admin_token is None:
+        raise ValueError("login needs GATEWAY_DATABASE_URL and ADMIN_TOKEN")
+    async with Tasks() as tasks:
+        reached = db.opened(
+            settings.database_url, pool_size=1, statement_timeout_s=settings.statement_timeout_s, spawn=tasks.spawn
+        )
+        async with reached as database:
+            return await make_code(SessionStore(database), settings.admin_token)
+
+
 @asynccontextmanager
 async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
     """Open everything and yield the gateway; on leaving, write down what is left and close it all in reverse.
@@ -141,6 +161,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             )
         )
         workspaces, tokens, changes = WorkspaceStore(database), TokenStore(database), ChangeStore(database)
+        sessions = SessionStore(database)
         liveness, history = LivenessStore(database), ActivityStore(database)
         instances = InstanceStore(database)
         bus = Bus(link, capacity=BUS_CAPACITY, capacity_bytes=BUS_BYTES)
@@ -149,13 +170,23 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         directory = Directory(workspaces, ttl_s=settings.cache_ttl_s)
         identity = Identity(
             tokens,
+            sessions,
             admin_token=settings.admin_token,
             open_locally=dev and settings.admin_token is None,
             ttl_s=settings.cache_ttl_s,
         )
-        reader = ChangeReader(
-            changes, {"workspace": directory.forget, "token": identity.forget}, every_s=settings.changes_every_s
-        )
+        visibility = Visibility(directory, workspaces, identity.is_good)
+
+        def forget_token(hash_hex: str) -> None:
+            identity.forget_token(hash_hex)
+            visibility.doubt(Proof.TOKEN, hash_hex)
+
+        def forget_session(hash_hex: str) -> None:
+            identity.forget_session(hash_hex)
+            visibility.doubt(Proof.SESSION, hash_hex)
+
+        forget = {"workspace": directory.forget, "token": forget_token, "session": forget_session}
+        reader = ChangeReader(changes, forget, every_s=settings.changes_every_s)
         await reader.start()
 
         # calls out
@@ -217,7 +248,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         taps = {"TASK_UPDATED": _task_noter(registry), PROBE: prober.note}
         hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)
         subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=_retry_s)
-        visibility = Visibility(directory, workspaces)
         bodies = Bodies(link.whole, loops.spawn, max_bytes=settings.ring_bytes)
         streams = web_events.EventStreams(
             hub,
@@ -253,6 +283,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(activity.run, "activity:write")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
+        loops.loop(partial(identity.run, every_s=TOKENS_USED_EVERY_S), "tokens:used")
         stack.push_async_callback(_write_down, heartbeats, activity, bus, leases)
         await _wait_for_bus(subscriber.up)
         await _check_eviction(link)
@@ -297,9 +328,12 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.PROXY] = proxy
         application[keys.READINESS] = readiness
         application[keys.REGISTRY] = registry
+        application[keys.SESSIONS] = Sessions(sessions, identity, bus, lasts_s=settings.session_s)
+        application[keys.TOKENS] = TokenService(tokens=tokens, directory=directory, identity=identity, bus=bus)
+        application[keys.TEST_TOKENS] = settings.enable_test_tokens
+        application[keys.CROSS_ORIGIN] = cross_origin
         application[keys.WORKSPACES] = WorkspaceService(
             workspaces=workspaces,
-            tokens=tokens,
             activity=history,
             directory=directory,
             bus=bus,
@@ -310,6 +344,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[web_sockets.SOCKETS] = sockets
         application[keys.METRICS] = read_metrics
         application[keys.PUBLIC_URL] = settings.public_url or ""
+        application[parse.PUBLIC_ORIGIN] = _origin(settings.public_url)
         application[keys.OPENAPI] = openapi.document(ROUTES, version=version("a2a-gateway"))
         application[parse.BODY_TIMEOUT] = settings.body_timeout_s
         for route in ROUTES:
@@ -322,6 +357,11 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             readiness=readiness,
             drain_s=settings.drain_s,
         )
+
+
+def _origin(url: str | None) -> str:
+    parts = urlsplit(url or "")
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
 
 def _task_noter(registry: Registry) -> Callable[[Frame], None]:

@@ -1,4 +1,4 @@
-"""The commands of an operator: serve, dev, migrate, embedded, secrets-key."""
+"""The commands of an operator: serve, dev, migrate, login, embedded, secrets-key."""
 
 import asyncio
 import dataclasses
@@ -170,6 +170,22 @@ def embedded(data_dir: Path | None) -> None:
     with _embedded(data_dir) as urls:
         print(f"GATEWAY_DATABASE_URL={urls.database_url}\nGATEWAY_REDIS_URL={urls.redis_url}", flush=True)
         stop.wait()
+
+
+@main.command()
+@click.option("--url", help="The gateway, as the browser reaches it. Default: GATEWAY_PUBLIC_URL, or port 8080 here.")
+def login(url: str | None) -> None:
+    """Print a link that opens one session of the operator in a browser, within ten minutes.
+
+    Needs GATEWAY_DATABASE_URL and ADMIN_TOKEN, as the gateway has them.
+    """
+    settings = _load()
+    try:
+        code = asyncio.run(app.login_code(settings))
+    except (StoreError, ValueError) as error:
+        _fail(str(error))
+    base = (url or settings.public_url or "http://127.0.0.1:8080").rstrip("/")
+    click.echo(f"{base}/login?code={code}")
 
 
 @main.command("secrets-key")

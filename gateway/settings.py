@@ -141,6 +141,15 @@ class Settings:
         "Let a workspace without a live token register, and give it its first one. On in `dev`.",
         default=False,
     )
+    enable_test_tokens: bool = _setting(
+        "GATEWAY_ENABLE_TEST_TOKENS",
+        _flag,
+        "Give out tokens of workspaces at `/admin/workspaces/{id}/test-token`, to whoever shows ADMIN_TOKEN.",
+        default=False,
+    )
+    session_s: float = _setting(
+        "GATEWAY_SESSION_SECONDS", _seconds, "How long a browser's session lasts.", default=43200.0, unit="s"
+    )
     public_url: str | None = _setting(
         "GATEWAY_PUBLIC_URL",
         _http_url,

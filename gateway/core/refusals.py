@@ -14,6 +14,8 @@ class Code(StrEnum):
     FORGED_CALLER = "invalid_caller"
     CANNOT_COMMUNICATE = "cannot_communicate"
     BUDGET_EXCEEDED = "budget_exceeded"
+    CROSS_SITE = "cross_site"
+    CONFIRMATION_REQUIRED = "confirmation_required"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BODY_TIMEOUT = "body_timeout"

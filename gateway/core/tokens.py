@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MAX_LIVE: Final = 50
-"""Live tokens of one workspace."""
+"""Live tokens of one workspace, or of the organisation."""
 PREFIX_CHARS: Final = 8
 """How much of a token people may see to tell it from others."""
 

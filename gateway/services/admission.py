@@ -6,7 +6,7 @@ from typing import assert_never
 import structlog
 
 from gateway.core import access, budget
-from gateway.core.callers import Admin, Anonymous, Holder, Local, Principal, Stranger, is_forged
+from gateway.core.callers import Admin, Anonymous, Holder, Local, Member, Principal, Stranger, System, is_forged
 from gateway.core.ids import find_uuid
 from gateway.core.refusals import Code, Refusal, bad_field, credential_required, invalid_credential
 from gateway.core.workspaces import Workspace
@@ -17,7 +17,7 @@ log = structlog.get_logger("gateway.admission")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Admitted:
-    """A call that may go on. `caller_id` is the calling workspace, None for a browser or the operator."""
+    """A call that may go on. `caller_id` is the calling workspace, None for a person or a system caller."""
 
     target: Workspace
     caller_id: str | None
@@ -37,6 +37,8 @@ class Admission:
         if claimed is not None and is_forged(claimed):
             log.warning("forged_caller", peer=peer, claimed=claimed[:64])
             raise Refusal(Code.FORGED_CALLER, "invalid caller ID")
+        if isinstance(principal, System):
+            log.info("system_caller", kind=principal.kind, name=principal.name[:64], target_id=target_id)
         caller_id = bind(principal, claimed)
         if caller_id is not None:
             await self._check_reach(caller_id, target_id)
@@ -70,6 +72,10 @@ def bind(principal: Principal, claimed: str | None) -> str | None:
             return owner
         case Admin() | Local():
             return named
+        case Member() | System():
+            if named is not None:
+                raise Refusal(Code.INVALID_CREDENTIAL, "X-Workspace-ID names a workspace that this credential is not")
+            return None
         case Anonymous():
             raise credential_required()
         case Stranger():

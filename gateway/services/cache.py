@@ -27,9 +27,10 @@ class _Load:
 
 
 class Cache(Generic[K, V]):
-    """A cache in front of one `load`, which returns None for what does not exist (that is never kept).
+    """A cache in front of one `load`, which returns None for what does not exist.
 
-    ttl_s: how long an entry answers without asking again. capacity: entries held; the oldest go first.
+    ttl_s: how long an entry answers without asking again; missing_s: how long that there is none does (0: not at all).
+    capacity: entries held, of each; the oldest go first.
     A load that was overtaken by a `forget` answers its caller, but is not kept: it may have read the old value.
     """
 
@@ -39,9 +40,12 @@ class Cache(Generic[K, V]):
         *,
         ttl_s: float,
         capacity: int,
+        missing_s: float = 0.0,
         now: Callable[[], float] = monotonic,
     ) -> None:
         self._load = load
+        self._missing_s = missing_s
+        self._missing: dict[K, float] = {}
         self._ttl_s = ttl_s
         self._capacity = capacity
         self._now = now
@@ -68,6 +72,8 @@ class Cache(Generic[K, V]):
         fresh = self.peek(key)
         if fresh is not None:
             return fresh
+        if self._is_missing(key):
+            return None
         stale = self._find_stale(key, stale_s)
         if stale is not None and self._now() < self._away_until:
             return stale
@@ -95,9 +101,17 @@ class Cache(Generic[K, V]):
         kept = self._kept.get(key)
         return kept[0] if kept is not None and self._now() - kept[1] < stale_s else None
 
+    def _is_missing(self, key: K) -> bool:
+        return key in self._missing and self._now() - self._missing[key] < self._missing_s
+
     def _keep(self, key: K, value: V | None, asked: float) -> None:
         self._kept.pop(key, None)
+        self._missing.pop(key, None)
         if value is None:
+            if self._missing_s:
+                while len(self._missing) >= self._capacity:
+                    del self._missing[next(iter(self._missing))]
+                self._missing[key] = asked
             return
         while len(self._kept) >= self._capacity:
             del self._kept[next(iter(self._kept))]
@@ -106,4 +120,5 @@ class Cache(Generic[K, V]):
     def forget(self, key: K) -> None:
         """Drop an entry, and whatever a load under way will bring."""
         self._kept.pop(key, None)
+        self._missing.pop(key, None)
         self._loading.pop(key, None)

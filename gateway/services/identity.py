@@ -1,29 +1,44 @@
 """Who holds a credential."""
 
+import asyncio
 import hmac
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
+from typing import Final
 
 from gateway import ports
-from gateway.core.callers import Admin, Anonymous, Holder, Local, Principal, Stranger
+from gateway.core.callers import Admin, Anonymous, Credential, Holder, Local, Member, Principal, Proof, Stranger
 from gateway.core.refusals import platform_unavailable
 from gateway.core.tokens import hash_token
 from gateway.services.cache import Cache
+from gateway.services.outage import Outage
 
-CAPACITY = 200_000
+CAPACITY: Final = 200_000
 """Tokens held at once."""
-CALL_STALE_S = 30.0
+MISSING_S: Final = 10.0
+"""How long a token that is nobody's is not asked about again (a new one is told by the list of changes)."""
+CALL_STALE_S: Final = 30.0
 """While the database is away, a token seen valid this long ago (seconds) is still good for a call ..."""
-BEAT_STALE_S = 900.0
+BEAT_STALE_S: Final = 900.0
 """... and this long ago for a heartbeat."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Session:
+    """A session of the operator, or of somebody of the organisation; `until` is on the monotonic clock."""
+
+    admin: bool
+    until: float
+
+
 class Identity:
-    """Tells who a bearer is. `admin_token` is None where there is none; `open_locally` lets the anonymous in."""
+    """Tells who shows a credential. `admin_token` is None where there is none; `open_locally` lets the anonymous in."""
 
     def __init__(
         self,
         tokens: ports.Tokens,
+        sessions: ports.Sessions,
         *,
         admin_token: str | None,
         open_locally: bool,
@@ -31,29 +46,109 @@ class Identity:
         now: Callable[[], float] = monotonic,
     ) -> None:
         self._admin_token = None if admin_token is None else admin_token.encode()
+        self.admin_hash = None if admin_token is None else hash_token(admin_token)
         self._open = open_locally
-        self._owners: Cache[bytes, str] = Cache(tokens.find_owner, ttl_s=ttl_s, capacity=CAPACITY, now=now)
+        self._tokens = tokens
+        self._stored_sessions = sessions
+        self._now = now
+        self._owners: Cache[bytes, ports.Owner] = Cache(
+            tokens.find_owner, ttl_s=ttl_s, capacity=CAPACITY, missing_s=MISSING_S, now=now
+        )
+        self._sessions: Cache[bytes, _Session] = Cache(
+            self._load_session, ttl_s=ttl_s, capacity=CAPACITY, missing_s=MISSING_S, now=now
+        )
+        self._used: set[bytes] = set()
+        self._outage = Outage("writing when tokens were used")
 
-    async def tell(self, bearer: str | None, *, stale_s: float = CALL_STALE_S) -> Principal:
-        """Return who sends this bearer; refuses with platform_unavailable when nobody can say.
+    async def tell(self, bearer: str | None, session: str | None = None, *, stale_s: float = CALL_STALE_S) -> Principal:
+        """Return who sends this bearer, or else this session's cookie; refuses with platform_unavailable.
 
-        stale_s: how old an answer may be while the database is away.
+        stale_s: how old an answer about a token may be while the database is away; a session must be asked about.
         """
-        if bearer is None:
-            return Local() if self._open else Anonymous()
+        if bearer is not None:
+            return await self._tell_bearer(bearer, stale_s)
+        if session is not None:
+            told = await self._tell_session(hash_token(session))
+            if told is not None:
+                return told
+        if self._open:
+            return Local()
+        return Anonymous() if session is None else Stranger()
+
+    async def _tell_bearer(self, bearer: str, stale_s: float) -> Principal:
         if self._admin_token is not None and hmac.compare_digest(
             bearer.encode("utf-8", "surrogatepass"), self._admin_token
         ):
             return Admin()
         key = hash_token(bearer)
-        owner = self._owners.peek(key)
+        owner = await self.find_owner(key, stale_s=stale_s)
         if owner is None:
-            try:
-                owner = await self._owners.find(key, stale_s=stale_s)
-            except ports.StoreError as error:
-                raise platform_unavailable() from error
-        return Stranger() if owner is None else Holder(workspace_id=owner)
+            return Stranger()
+        self._used.add(key)
+        shown = Credential(proof=Proof.TOKEN, hash=key)
+        if owner.workspace_id is None:
+            return Member(credential=shown)
+        return Holder(workspace_id=owner.workspace_id, credential=shown)
 
-    def forget(self, token_hash_hex: str) -> None:
+    async def find_owner(self, token_hash: bytes, *, stale_s: float = 0.0) -> ports.Owner | None:
+        """Return whose live token this is; refuses with platform_unavailable when nobody can say."""
+        owner = self._owners.peek(token_hash)
+        if owner is not None:
+            return owner
+        try:
+            return await self._owners.find(token_hash, stale_s=stale_s)
+        except ports.StoreError as error:
+            raise platform_unavailable() from error
+
+    async def _tell_session(self, key: bytes) -> Principal | None:
+        try:
+            found = await self._sessions.find(key)
+        except ports.StoreError as error:
+            raise platform_unavailable() from error
+        if found is None or self._now() >= found.until:
+            return None
+        shown = Credential(proof=Proof.SESSION, hash=key, until=found.until)
+        return Admin(credential=shown) if found.admin else Member(credential=shown)
+
+    async def _load_session(self, key: bytes) -> _Session | None:
+        asked = self._now()
+        found = await self._stored_sessions.find(key)
+        if found is None:
+            return None
+        if found.admin_hash is not None and found.admin_hash != self.admin_hash:
+            return None  # the operator has another token now
+        return _Session(admin=found.admin_hash is not None, until=asked + found.left_s)
+
+    async def is_good(self, credential: Credential) -> bool:
+        """Return whether a credential seen before may still be used; refuses with platform_unavailable."""
+        match credential.proof:
+            case Proof.TOKEN:
+                return await self.find_owner(credential.hash) is not None
+            case Proof.SESSION:
+                return await self._tell_session(credential.hash) is not None
+
+    def forget_token(self, token_hash_hex: str) -> None:
         """Ask again about this token at its next use."""
         self._owners.forget(bytes.fromhex(token_hash_hex))
+
+    def forget_session(self, session_hash_hex: str) -> None:
+        """Ask again about this session at its next use."""
+        self._sessions.forget(bytes.fromhex(session_hash_hex))
+
+    # -- when tokens were last used
+
+    async def run(self, *, every_s: float) -> None:
+        """Write which tokens have been used, now and then, for ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.flush()
+                self._outage.worked()
+            except ports.StoreError as error:
+                self._outage.failed(error)
+
+    async def flush(self) -> None:
+        """Write which tokens have been used since the last time; raises StoreError, and they are forgotten then."""
+        used, self._used = self._used, set()
+        if used:
+            await self._tokens.note_used(list(used))

@@ -10,7 +10,7 @@ from events.bus import Bus
 from events.event import changed, event
 from gateway import ports
 from gateway.core import address
-from gateway.core.callers import Admin, Anonymous, Holder, Local, Principal, Stranger
+from gateway.core.callers import Admin, Anonymous, Holder, Local, Member, Principal, Stranger, System
 from gateway.core.refusals import (
     Code,
     Refusal,
@@ -127,6 +127,8 @@ class Registry:
                 if owner != workspace_id:
                     raise not_allowed()
                 return False
+            case Member() | System():
+                raise not_allowed()
             case Stranger():
                 raise invalid_credential()
             case Anonymous() | Local():
@@ -216,6 +218,8 @@ class Registry:
             case Holder(workspace_id=owner):
                 if owner != workspace_id:
                     raise not_allowed()
+            case Member() | System():
+                raise not_allowed()
             case Stranger():
                 raise invalid_credential()
             case Anonymous():

@@ -1,16 +1,29 @@
-"""Which workspaces' events somebody may see, for as long as they read."""
+"""Which workspaces' events somebody may see, for as long as they read and may."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final, Protocol
 
 import structlog
 
 from gateway import ports
 from gateway.core.access import MAX_DEPTH, Lineage, may_talk
-from gateway.core.callers import Admin, Anonymous, Holder, Local, Principal, Stranger
+from gateway.core.callers import (
+    Admin,
+    Anonymous,
+    Credential,
+    Holder,
+    Local,
+    Member,
+    Principal,
+    Proof,
+    Stranger,
+    System,
+    find_credential,
+)
 from gateway.core.refusals import (
     Code,
     Refusal,
@@ -45,13 +58,32 @@ class Reader(Protocol):
         """Stop reading; who comes back gets a new view."""
 
 
-class Visibility:
-    """Finds out what may be seen, and ends the readers for whom that has become something else."""
+IsGood = Callable[[Credential], Awaitable[bool]]
+"""Tells whether a credential that was good may still be used; refuses with platform_unavailable."""
 
-    def __init__(self, directory: Directory, workspaces: ports.Workspaces) -> None:
+
+class Visibility:
+    """Finds out what may be seen, and ends the readers who may see something else now, or nothing at all.
+
+    is_good: asked about credentials that are in doubt.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        workspaces: ports.Workspaces,
+        is_good: IsGood,
+        *,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
         self._directory = directory
         self._workspaces = workspaces
+        self._is_good = is_good
+        self._now = now
         self._readers: dict[Reader, View] = {}
+        self._by_credential: dict[tuple[Proof, bytes], dict[Reader, Credential]] = {}
+        self._doubted: dict[tuple[Proof, bytes], None] = {}
+        self._timed: dict[tuple[Proof, bytes], None] = {}
         self._parents: Mapping[str, str | None] = {}
         self._listed_at = -1
         self._version = 0
@@ -67,7 +99,7 @@ class Visibility:
         and with platform_unavailable when nobody can say.
         """
         match principal:
-            case Admin() | Local():
+            case Admin() | Member() | Local() | System():
                 for one in named or ():
                     await self._directory.get(one)
                 return View(principal=principal, named=named, workspaces=named, version=self._version)
@@ -119,10 +151,32 @@ class Visibility:
     def kept(self, view: View, reader: Reader) -> Iterator[None]:
         """Let somebody read what a view shows while the block lasts; its end is asked for when that changes."""
         self._readers[reader] = view
+        shown = find_credential(view.principal)
+        if shown is None:
+            try:
+                yield
+            finally:
+                del self._readers[reader]
+            return
+        key = (shown.proof, shown.hash)
+        self._by_credential.setdefault(key, {})[reader] = shown
+        if shown.until is not None:
+            self._timed[key] = None
+        self._doubted[key] = None  # it may have ended between the time it was looked at and now
         try:
             yield
         finally:
             del self._readers[reader]
+            del self._by_credential[key][reader]
+            if not self._by_credential[key]:
+                del self._by_credential[key]
+                self._timed.pop(key, None)
+
+    def doubt(self, proof: Proof, hash_hex: str) -> None:
+        """Ask at the next turn whether those who read by this credential still may."""
+        key = (proof, bytes.fromhex(hash_hex))
+        if key in self._by_credential:
+            self._doubted[key] = None
 
     async def run(self) -> None:
         """Turn for ever."""
@@ -134,7 +188,11 @@ class Visibility:
                 log.warning("visibility_unknown", code=refused.code.value)
 
     async def tick(self) -> None:
-        """End the readers whose view is not what it was; refuses with platform_unavailable when nobody can say."""
+        """End the readers whose credential has ended, or whose view is not what it was.
+
+        Refuses with platform_unavailable when nobody can say.
+        """
+        await self._end_doubted()
         bound = [reader for reader, view in self._readers.items() if isinstance(view.principal, Holder)]
         if not bound:
             return
@@ -152,6 +210,18 @@ class Visibility:
                 reader.end()
             elif reader in self._readers:
                 self._readers[reader] = now
+
+    async def _end_doubted(self) -> None:
+        now = self._now()
+        for key in [*self._doubted, *self._timed]:
+            readers = self._by_credential.get(key)
+            if readers is not None:
+                shown = next(iter(readers.values()))
+                over = shown.until is not None and now >= shown.until
+                if over or (key in self._doubted and not await self._is_good(shown)):
+                    for reader in list(readers):
+                        reader.end()
+            self._doubted.pop(key, None)
 
     async def _find(self, view: View) -> View | None:
         """Look once more; None if it is refused now."""

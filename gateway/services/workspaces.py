@@ -1,4 +1,4 @@
-"""What operators do with workspaces: create them, look at them, give them tokens."""
+"""What operators do with workspaces: create them, look at them, remove them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from gateway import ports
 from gateway.core import address
 from gateway.core.ids import new_id
 from gateway.core.refusals import Code, Refusal, bad_field, platform_unavailable, unknown_workspace
-from gateway.core.tokens import MAX_LIVE, mint
+from gateway.core.tokens import mint
 from gateway.core.workspaces import EXTERNAL, Status, Workspace
 from gateway.services.directory import Directory, removed
 from gateway.services.registry import safe_url
@@ -53,13 +53,12 @@ class Created:
 
 
 class WorkspaceService:
-    """Creates, shows and equips workspaces."""
+    """Creates, shows and removes workspaces."""
 
     def __init__(
         self,
         *,
         workspaces: ports.Workspaces,
-        tokens: ports.Tokens,
         activity: ports.Activity,
         directory: Directory,
         bus: Bus,
@@ -67,7 +66,6 @@ class WorkspaceService:
         reach: address.Reach,
     ) -> None:
         self._workspaces = workspaces
-        self._tokens = tokens
         self._activity = activity
         self._directory = directory
         self._bus = bus
@@ -152,21 +150,37 @@ class WorkspaceService:
             raise removed(workspace)
         return workspace
 
-    async def mint_token(self, workspace_id: str) -> str:
-        """Return a new token of this workspace; it cannot be shown again."""
-        await self._directory.get(workspace_id)
-        token = mint()
+    async def remove(self, workspace_id: str, *, confirmed: bool) -> int:
+        """Remove a workspace and all below it, with their tokens; return how many there were below it.
+
+        Refuses with confirmation_required while there are some and nobody has confirmed. To remove what is removed
+        already changes nothing.
+        """
+        workspace = await self._directory.find(workspace_id)
+        if workspace is None:
+            raise unknown_workspace()
         try:
-            live = await self._tokens.mint(
-                workspace_id, ports.TokenHash(hash=token.hash, prefix=token.prefix), limit=MAX_LIVE
-            )
-        except KeyError:
-            raise unknown_workspace() from None
+            children = await self._workspaces.list_children(workspace_id)
+            if children and not confirmed:
+                shown = [{"id": one.id, "name": one.name} for one in children]
+                raise Refusal(
+                    Code.CONFIRMATION_REQUIRED,
+                    "the workspace has others below it: confirm=true removes them as well",
+                    status="confirmation_required",
+                    children=shown,
+                    children_count=len(shown),
+                )
+            removed_now = await self._workspaces.remove_tree(workspace_id)
         except ports.StoreError as error:
             raise platform_unavailable() from error
-        if live is None:
-            raise Refusal(Code.TOO_MANY_TOKENS, f"a workspace has at most {MAX_LIVE} live tokens")
-        return token.text
+        below = sum(one.id != workspace_id for one in removed_now)
+        for one in removed_now:
+            self._directory.forget(one.id)
+            cascade = below if one.id == workspace_id else 0
+            self._bus.publish(event("WORKSPACE_REMOVED", one.id, {"name": one.name, "cascade_deleted": cascade}))
+            log.info("workspace_removed", workspace_id=one.id)
+        self._bus.publish(changed())
+        return below
 
     async def usage_today(self, workspace_id: str) -> ports.UsageOfDay:
         """Return what it has used today (UTC)."""

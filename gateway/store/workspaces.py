@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from gateway.core.workspaces import MOVES, RuntimeMetadata, Status, Workspace
-from gateway.ports import NewWorkspace, TokenHash
+from gateway.ports import Named, NewWorkspace, TokenHash
 from gateway.store.db import Database, Json, Row
 from sql import load
 
@@ -74,9 +74,25 @@ class WorkspaceStore:
                 return False
             if first_token is not None:
                 await transaction.execute(
-                    _TOKENS["create"], workspace_id=workspace.id, hash=first_token.hash, prefix=first_token.prefix
+                    _TOKENS["create"],
+                    workspace_id=workspace.id,
+                    hash=first_token.hash,
+                    prefix=first_token.prefix,
+                    name=None,
                 )
         return True
+
+    async def list_children(self, workspace_id: str) -> Sequence[Named]:
+        """Return those directly below a workspace that are not removed, oldest first."""
+        rows = await self._database.fetch(_SQL["list_children"], idempotent=True, id=workspace_id)
+        return [Named(id=row["id"], name=row["name"]) for row in rows]
+
+    async def remove_tree(self, workspace_id: str) -> Sequence[Named]:
+        """Mark a workspace and all below it as removed, with their tokens; return those that were not so before."""
+        async with self._database.transaction() as transaction:
+            rows = await transaction.fetch(_SQL["remove_tree"], id=workspace_id)
+            await transaction.execute(_SQL["revoke_all"], ids=[row["id"] for row in rows])
+        return [Named(id=row["id"], name=row["name"]) for row in rows]
 
     async def move(self, workspace_id: str, to: Status) -> bool:
         """Make one checked move of the status table; False if it may not or somebody else moved it first."""

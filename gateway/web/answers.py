@@ -104,8 +104,59 @@ class Token(TypedDict):
     """`POST /workspaces/{id}/tokens`."""
 
     auth_token: str
+    id: str
     workspace_id: str
     message: str
+
+
+@with_config(EXACT)
+class OrgToken(TypedDict):
+    """`POST /org/tokens`."""
+
+    auth_token: str
+    id: str
+    message: str
+
+
+@with_config(EXACT)
+class LiveToken(TypedDict):
+    """A token that may be used, without its text. `last_used_at` is about a minute late."""
+
+    id: str
+    prefix: str
+    name: str | None
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+@with_config(EXACT)
+class Revoked(TypedDict):
+    """`DELETE` of a token."""
+
+    status: Literal["revoked"]
+
+
+@with_config(EXACT)
+class Session(TypedDict):
+    """Who a browser is, and for how many seconds still; null for whoever is not here by a session."""
+
+    role: Literal["admin", "member"]
+    expires_in_s: float | None
+
+
+@with_config(EXACT)
+class Ended(TypedDict):
+    """`DELETE /session`."""
+
+    status: Literal["ended"]
+
+
+@with_config(EXACT)
+class Removed(TypedDict):
+    """`DELETE /workspaces/{id}`."""
+
+    status: Literal[Status.REMOVED]
+    cascade_deleted: int
 
 
 @with_config(EXACT)

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
@@ -10,7 +11,18 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
-from gateway.core.callers import Admin, Anonymous, Holder, Local, Principal, Stranger
+from gateway.core.callers import (
+    Admin,
+    Anonymous,
+    Holder,
+    Local,
+    Member,
+    Principal,
+    Proof,
+    Stranger,
+    System,
+    find_credential,
+)
 from gateway.core.ids import is_sane_request_id, new_id
 from gateway.core.refusals import Code, Refusal, credential_required, invalid_credential, not_allowed
 from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S
@@ -19,6 +31,7 @@ from gateway.web.routes import Route, Scope
 
 log = structlog.get_logger("gateway.web")
 
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -62,9 +75,14 @@ async def _let_in(request: web.Request, route: Route) -> None:
     if route.scope is Scope.EVERYBODY:
         return
     stale_s = BEAT_STALE_S if route.scope is Scope.RUNTIME else CALL_STALE_S
-    principal = await request.app[keys.IDENTITY].tell(parse.bearer(request), stale_s=stale_s)
+    principal = await request.app[keys.IDENTITY].tell(
+        parse.bearer(request), request.cookies.get(parse.SESSION_COOKIE), stale_s=stale_s
+    )
     if isinstance(principal, Local) and not _is_local(request):
         principal = Anonymous()
+    shown = find_credential(principal)
+    if shown is not None and shown.proof is Proof.SESSION:
+        _check_same_site(request, route)
     request[parse.PRINCIPAL] = principal
     match route.scope:
         case Scope.RUNTIME:
@@ -73,20 +91,24 @@ async def _let_in(request: web.Request, route: Route) -> None:
             _check_known(principal)  # before anything is read of what somebody sends
         case Scope.INSPECTOR:
             if not _on_this_machine(request):
-                _check_operator(principal)
+                _check_member(principal)
+        case Scope.MEMBER:
+            _check_member(principal)
         case Scope.OPERATOR:
             _check_operator(principal)
+        case Scope.TESTER:
+            _check_tester(request, principal)
         case Scope.VIEWER:
             if not isinstance(principal, Holder):
-                _check_operator(principal)
+                _check_member(principal)
         case Scope.OWNER:
             if not isinstance(principal, Holder):
-                _check_operator(principal)
+                _check_member(principal)
             elif principal.workspace_id != parse.workspace_id(request):
                 raise not_allowed()
         case Scope.NEIGHBOUR:
             if not isinstance(principal, Holder):
-                _check_operator(principal)
+                _check_member(principal)
             elif not await request.app[keys.ADMISSION].may_talk(principal.workspace_id, parse.workspace_id(request)):
                 raise not_allowed()
         case never:
@@ -119,11 +141,16 @@ def _check_known(principal: Principal) -> None:
             raise credential_required()
 
 
+def _check_member(principal: Principal) -> None:
+    if not isinstance(principal, Member):
+        _check_operator(principal)
+
+
 def _check_operator(principal: Principal) -> None:
     match principal:
         case Admin() | Local():
             return
-        case Holder():
+        case Holder() | Member() | System():
             raise not_allowed()
         case Stranger():
             raise invalid_credential()
@@ -131,6 +158,38 @@ def _check_operator(principal: Principal) -> None:
             raise credential_required()
         case never:
             assert_never(never)
+
+
+def _check_tester(request: web.Request, principal: Principal) -> None:
+    """Where tokens for tests are given out: to whoever shows exactly ADMIN_TOKEN, or is here in an open `dev`."""
+    if not request.app[keys.TEST_TOKENS]:
+        raise Refusal(Code.NOT_FOUND, "no such route")
+    match principal:
+        case Local():
+            return
+        case Admin(credential=None):
+            return
+        case Anonymous():
+            raise credential_required()
+        case _:
+            raise invalid_credential()
+
+
+def _check_same_site(request: web.Request, route: Route) -> None:
+    """A cookie is sent by whatever page makes the browser ask: what changes something must come from one of ours.
+
+    That is told by the Origin, or else by Sec-Fetch-Site; a request with neither is no browser's of today.
+    """
+    socket = route.status == HTTPStatus.SWITCHING_PROTOCOLS
+    if request.method in SAFE_METHODS and not socket:
+        return
+    origin = request.headers.get("Origin")
+    if origin is None:
+        if not socket and request.headers.get("Sec-Fetch-Site") in ("same-origin", "none"):
+            return
+    elif parse.is_own_origin(request, origin) or request.app[keys.CROSS_ORIGIN].allows(origin):
+        return
+    raise Refusal(Code.CROSS_SITE, "a page of another site may not do this with your session")
 
 
 def _on_this_machine(request: web.Request) -> bool:
@@ -159,7 +218,8 @@ def _translated(error: web.HTTPException) -> web.Response:
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Put on every answer what every answer has (a signal: it sees streams too)."""
     headers: CIMultiDict[str] = response.headers
-    headers.update(SECURITY_HEADERS)
+    for name, value in SECURITY_HEADERS.items():
+        headers.setdefault(name, value)
     headers["X-Request-ID"] = request.get(keys.REQUEST_ID) or new_id()
     call_id = request.get(keys.CALL_ID)
     if call_id:

@@ -10,13 +10,21 @@ from gateway.services.identity import Identity
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
+from gateway.services.sessions import Sessions
+from gateway.services.tokens import TokenService
 from gateway.services.workspaces import WorkspaceService
+from gateway.web.cors import CrossOrigin
 
 ADMISSION: Final = web.AppKey("admission", Admission)
 IDENTITY: Final = web.AppKey("identity", Identity)
 PROXY: Final = web.AppKey("proxy", Proxy)
 READINESS: Final = web.AppKey("readiness", Readiness)
 REGISTRY: Final = web.AppKey("registry", Registry)
+SESSIONS: Final = web.AppKey("sessions", Sessions)
+TOKENS: Final = web.AppKey("tokens", TokenService)
+TEST_TOKENS: Final = web.AppKey("test_tokens", bool)
+"""Whether tokens for tests are given out."""
+CROSS_ORIGIN: Final = web.AppKey("cross_origin", CrossOrigin)
 WORKSPACES: Final = web.AppKey("workspaces", WorkspaceService)
 PUBLIC_URL: Final = web.AppKey("public_url", str)
 """How agents reach this gateway; empty: as the request came."""

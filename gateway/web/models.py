@@ -141,6 +141,19 @@ class CreateWorkspace(Model):
         )
 
 
+class MintToken(Model):
+    """`POST /org/tokens`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)] | None = None
+
+
+class Login(Model):
+    """`POST /session`: a token, or the code of a one-time link."""
+
+    token: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_one_line)] | None = None
+    code: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_one_line)] | None = None
+
+
 class Register(Model):
     """`POST /registry/register`."""
 

@@ -11,6 +11,7 @@ from events.event import CATALOGUE
 from gateway.core.endings import Ending
 from gateway.core.envelope import CODES
 from gateway.core.refusals import Code
+from gateway.web.parse import SESSION_COOKIE
 from gateway.web.routes import Route, Scope
 
 Schema = Mapping[str, Any]
@@ -68,7 +69,10 @@ def document(routes: Iterable[Route], *, version: str) -> bytes:
         "paths": paths,
         "components": {
             "schemas": {**schemas.definitions, "Refusal": _REFUSAL, "RpcError": _RPC_ERROR, "Call": _CALL},
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
+            },
         },
     }
     return orjson.dumps(whole)
@@ -100,7 +104,11 @@ def _operation(row: Route, schemas: _Schemas) -> dict[str, Any]:
         "responses": {str(status): _response(status, row, schemas) for status in sorted(_statuses(row))},
     }
     if row.scope is not Scope.EVERYBODY:
-        operation["security"] = [{"bearer": []}, *([{}] if row.scope is Scope.INSPECTOR else [])]
+        operation["security"] = [{"bearer": []}]
+        if row.scope not in (Scope.RUNTIME, Scope.TESTER):
+            operation["security"].append({"session": []})
+        if row.scope is Scope.INSPECTOR:
+            operation["security"].append({})
         operation["description"] = f"For: {row.scope.value}."
     parameters = _parameters(row)
     if parameters:
@@ -126,7 +134,7 @@ def _statuses(row: Route) -> set[int]:
 
 def _response(status: int, row: Route, schemas: _Schemas) -> dict[str, Any]:
     description = HTTPStatus(status).phrase
-    if status >= 400 and row.scope is not Scope.EVERYBODY:
+    if status >= 400 and row.path != "/readyz":
         refusal = _named("Refusal")
         if row.a2a and status == HTTPStatus.BAD_REQUEST:
             refusal = {"anyOf": [refusal, _named("RpcError")]}
@@ -135,6 +143,8 @@ def _response(status: int, row: Route, schemas: _Schemas) -> dict[str, Any]:
         return {"description": description, "content": {"text/event-stream": {}}}
     if row.status == status == HTTPStatus.SWITCHING_PROTOCOLS:
         return {"description": description}
+    if row.html:
+        return {"description": description, "content": {"text/html": {}}}
     if row.text:
         return {"description": description, "content": {"text/plain": {}}}
     if row.a2a:
@@ -154,6 +164,10 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
     if "{workspace_id}" in row.path:
         parameters.append({"name": "workspace_id", "in": "path", "required": True, "schema": _UUID})
+    if "{token_id}" in row.path:
+        parameters.append({"name": "token_id", "in": "path", "required": True, "schema": _UUID})
+    if row.confirm:
+        parameters.append(_query("confirm", {"type": "string", "enum": ["true", "false"]}))
     if row.a2a:
         parameters.append(_header("X-Workspace-ID", "The calling workspace; it must agree with the token.", _UUID))
         parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling.", _SECONDS))

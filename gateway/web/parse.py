@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from typing import Final, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 from aiohttp import web
@@ -18,6 +19,9 @@ M = TypeVar("M", bound=BaseModel)
 
 PRINCIPAL: Final[web.RequestKey[Principal]] = web.RequestKey("principal")
 """Where the middleware leaves who is asking."""
+SESSION_COOKIE: Final = "a2a_session"
+PUBLIC_ORIGIN: Final = web.AppKey("public_origin", str)
+"""The origin of the gateway's public address; empty if it has none."""
 MAX_NAMED: Final = 1000
 """Workspaces that a reader may name."""
 BODY_TIMEOUT: Final = web.AppKey("body_timeout_s", float)
@@ -39,13 +43,14 @@ async def raw(request: web.Request) -> bytes:
         raise Refusal(Code.INVALID_REQUEST, "the body is not encoded as its headers say") from None
 
 
-async def body(request: web.Request, model: type[M]) -> M:
-    """Return the JSON body as its model; refuses what does not fit, naming the field."""
+async def body(request: web.Request, model: type[M], *, form: bool = False) -> M:
+    """Return the JSON body as its model; refuses what does not fit, naming the field. form: a page's may do, too."""
     received = await raw(request)
-    try:
-        value = orjson.loads(received)
-    except orjson.JSONDecodeError:
-        raise Refusal(Code.INVALID_REQUEST, "the body is not valid JSON") from None
+    value: object
+    if form and request.content_type == "application/x-www-form-urlencoded":
+        value = dict(parse_qsl(received.decode("utf-8", "replace")))
+    else:
+        value = _json(received)
     if not isinstance(value, dict):
         raise Refusal(Code.INVALID_REQUEST, "the body must be a JSON object")
     try:
@@ -55,6 +60,13 @@ async def body(request: web.Request, model: type[M]) -> M:
         name = ".".join(str(part) for part in first["loc"])
         wrong = first["msg"].removeprefix("Value error, ")
         raise Refusal(Code.INVALID_REQUEST, f"{name}: {wrong}", field=name) from None
+
+
+def _json(received: bytes) -> object:
+    try:
+        return orjson.loads(received)
+    except orjson.JSONDecodeError:
+        raise Refusal(Code.INVALID_REQUEST, "the body is not valid JSON") from None
 
 
 def workspace_id(request: web.Request) -> str:
@@ -117,6 +129,33 @@ def bearer(request: web.Request) -> str | None:
     if scheme.lower() != "bearer" or not token:
         raise Refusal(Code.INVALID_CREDENTIAL, "Authorization must be a bearer token")
     return token
+
+
+def is_own_origin(request: web.Request, origin: str) -> bool:
+    """Return whether pages of this origin are this gateway's own."""
+    public = request.app[PUBLIC_ORIGIN]
+    if public and origin == public:
+        return True
+    try:
+        return urlsplit(origin).netloc == request.host
+    except ValueError:
+        return False
+
+
+def token_id(request: web.Request) -> str:
+    """Return the token that the path names; what is no UUID is no token."""
+    found = find_uuid(request.match_info["token_id"])
+    if found is None:
+        raise Refusal(Code.NOT_FOUND, "no such live token")
+    return found
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """Return a yes or no of the query, no without one; refuses what is neither."""
+    said = request.query.get(name, "false").lower()
+    if said not in ("true", "false", "1", "0"):
+        raise bad_field(name, "must be true or false")
+    return said in ("true", "1")
 
 
 def base_url(request: web.Request) -> str:

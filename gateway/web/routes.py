@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import BaseModel
 
-from gateway.web import a2a, answers, events, health, models, registry, sockets, workspaces
+from gateway.web import a2a, answers, events, health, models, registry, sessions, sockets, tokens, workspaces
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -17,13 +17,15 @@ class Scope(Enum):
     """Who may use a route (wire.md 10). The operator may use all of them; in `dev` everybody on this machine is one."""
 
     EVERYBODY = "no credential is asked for"
-    RUNTIME = "a workspace, for itself: the body names it, the service checks it"
-    CALLER = "a workspace that may talk to the one in the path: the service checks it"
-    NEIGHBOUR = "a workspace that may talk to the one in the path"
-    OWNER = "the workspace in the path itself"
-    VIEWER = "a workspace, for those it may talk to: the service decides"
+    RUNTIME = "a workspace, for itself: the body names it, the service checks it; not the organisation"
+    CALLER = "a workspace that may talk to the one in the path: the service checks it; the organisation"
+    NEIGHBOUR = "a workspace that may talk to the one in the path; the organisation"
+    OWNER = "the workspace in the path itself; the organisation"
+    VIEWER = "a workspace, for those it may talk to: the service decides; the organisation"
+    MEMBER = "the organisation: by one of its tokens, or by session"
     OPERATOR = "the operator alone"
-    INSPECTOR = "the operator, or anybody on this machine"
+    TESTER = "whoever shows exactly the operator's token, where that is enabled"
+    INSPECTOR = "the organisation, or anybody on this machine"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +34,7 @@ class Route:
 
     `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
     besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with an event stream.
-    `text`: answers with plain text.
+    `text`: answers with plain text, `html`: with a page. `confirm`: takes `?confirm=`.
     """
 
     method: str
@@ -47,6 +49,8 @@ class Route:
     a2a: bool = False
     stream: bool = False
     text: bool = False
+    html: bool = False
+    confirm: bool = False
 
 
 S = Scope
@@ -84,12 +88,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=models.UpdateCard, gives=answers.Updated, about="A new agent card.",
     ),
     Route(
-        method="POST", path="/workspaces", handler=workspaces.create, scope=S.OPERATOR, status=201,
+        method="POST", path="/workspaces", handler=workspaces.create, scope=S.MEMBER, status=201,
         body=models.CreateWorkspace, gives=answers.Created,
         about="Make a workspace; the answer shows its first token, once.",
     ),
     Route(
-        method="GET", path="/workspaces", handler=workspaces.list_all, scope=S.OPERATOR,
+        method="GET", path="/workspaces", handler=workspaces.list_all, scope=S.MEMBER,
         gives=list[answers.Workspace], about="All workspaces that are not removed.",
     ),
     Route(
@@ -97,8 +101,59 @@ ROUTES: Final[tuple[Route, ...]] = (
         gives=answers.Workspace, about="One workspace.",
     ),
     Route(
-        method="POST", path="/workspaces/{workspace_id}/tokens", handler=workspaces.mint_token, scope=S.OWNER,
+        method="DELETE", path="/workspaces/{workspace_id}", handler=workspaces.remove, scope=S.OPERATOR,
+        gives=answers.Removed, refuses=(400, 409), confirm=True,
+        about="Remove a workspace, its tokens, and with `confirm=true` all below it.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/tokens", handler=tokens.mint, scope=S.OWNER,
         status=201, gives=answers.Token, refuses=(429,), about="A new token of a workspace, shown once.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/tokens", handler=tokens.list_live, scope=S.OWNER,
+        gives=list[answers.LiveToken], about="The tokens of a workspace that may be used.",
+    ),
+    Route(
+        method="DELETE", path="/workspaces/{workspace_id}/tokens/{token_id}", handler=tokens.revoke, scope=S.OWNER,
+        gives=answers.Revoked, about="Revoke a token of a workspace.",
+    ),
+    Route(
+        method="POST", path="/org/tokens", handler=tokens.mint_for_organisation, scope=S.OPERATOR, status=201,
+        body=models.MintToken, gives=answers.OrgToken, refuses=(429,),
+        about="A new token of the organisation, shown once.",
+    ),
+    Route(
+        method="GET", path="/org/tokens", handler=tokens.list_of_organisation, scope=S.OPERATOR,
+        gives=list[answers.LiveToken], about="The organisation's tokens that may be used.",
+    ),
+    Route(
+        method="DELETE", path="/org/tokens/{token_id}", handler=tokens.revoke_of_organisation, scope=S.OPERATOR,
+        gives=answers.Revoked, refuses=(404,), about="Revoke a token of the organisation, and end what it opened.",
+    ),
+    Route(
+        method="GET", path="/admin/workspaces/{workspace_id}/test-token", handler=tokens.mint_for_tests,
+        scope=S.TESTER, gives=answers.Token, refuses=(429,), about="A token of a workspace, for tests.",
+    ),
+    Route(
+        method="POST", path="/admin/workspaces/{workspace_id}/test-token", handler=tokens.mint_for_tests,
+        scope=S.TESTER, gives=answers.Token, refuses=(429,), about="A token of a workspace, for tests.",
+    ),
+    Route(
+        method="GET", path="/login", handler=sessions.page, scope=S.EVERYBODY, html=True,
+        about="The page that the link of `a2a-gateway login` leads to.",
+    ),
+    Route(
+        method="POST", path="/session", handler=sessions.open_one, scope=S.EVERYBODY, status=201,
+        body=models.Login, gives=answers.Session, refuses=(401, 403, 503),
+        about="Open a browser's session with a token or a one-time code.",
+    ),
+    Route(
+        method="GET", path="/session", handler=sessions.show, scope=S.MEMBER, gives=answers.Session,
+        about="Who asks.",
+    ),
+    Route(
+        method="DELETE", path="/session", handler=sessions.end, scope=S.MEMBER, gives=answers.Ended, refuses=(400,),
+        about="End the session that asks.",
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/metrics", handler=workspaces.usage, scope=S.OWNER,

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 import orjson
 import structlog
@@ -126,13 +125,7 @@ class EventSockets:
     def _check_origin(self, request: web.Request) -> None:
         """A browser tells which site's page asks: our own may, and those that the operator has named."""
         origin = request.headers.get("Origin")
-        if origin is None or self._cross_origin.allows(origin):
-            return
-        try:
-            own = urlsplit(origin).netloc == request.host
-        except ValueError:
-            own = False
-        if not own:
+        if origin is not None and not self._cross_origin.allows(origin) and not parse.is_own_origin(request, origin):
             raise Refusal(Code.NOT_ALLOWED, "pages of this origin may not connect")
 
     def close(self) -> None:

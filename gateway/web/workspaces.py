@@ -1,7 +1,8 @@
-"""What operators ask for: workspaces, their tokens, their usage."""
+"""What operators ask for: workspaces, and their usage."""
 
 from aiohttp import web
 
+from gateway.core.workspaces import Status
 from gateway.services.workspaces import Created
 from gateway.web import answers, keys, models, parse, render
 
@@ -24,12 +25,11 @@ async def get(request: web.Request) -> web.Response:
     return render.json(render.workspace(await request.app[keys.WORKSPACES].get(parse.workspace_id(request))))
 
 
-async def mint_token(request: web.Request) -> web.Response:
-    """Make a new token of a workspace."""
-    workspace_id = parse.workspace_id(request)
-    token = await request.app[keys.WORKSPACES].mint_token(workspace_id)
-    message = "Keep this token: it is not shown again."
-    return render.json(answers.Token(auth_token=token, workspace_id=workspace_id, message=message), status=201)
+async def remove(request: web.Request) -> web.Response:
+    """Remove a workspace, with all below it if that is confirmed."""
+    confirmed = parse.flag(request, "confirm")
+    below = await request.app[keys.WORKSPACES].remove(parse.workspace_id(request), confirmed=confirmed)
+    return render.json(answers.Removed(status=Status.REMOVED, cascade_deleted=below))
 
 
 async def usage(request: web.Request) -> web.Response:

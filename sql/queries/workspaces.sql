@@ -48,3 +48,20 @@ returning id;
 update workspaces set runtime_metadata = %(runtime_metadata)s, updated_at = now()
  where id = %(id)s and status <> 'removed' and runtime_metadata is distinct from %(runtime_metadata)s::jsonb
 returning id;
+
+-- name: list_children
+select id, name from workspaces where parent_id = %(id)s and status <> 'removed' order by created_at, id;
+
+-- name: remove_tree
+-- `union` ends a circle; who moves a workspace below this one at the same moment waits for its row.
+with recursive tree (id) as (
+    select id from workspaces where id = %(id)s
+    union
+    select w.id from workspaces w join tree on w.parent_id = tree.id
+)
+update workspaces w set status = 'removed', removed_at = now(), updated_at = now()
+  from tree where w.id = tree.id and w.status <> 'removed'
+returning w.id, w.name;
+
+-- name: revoke_all
+update tokens set revoked_at = now() where workspace_id = any(%(ids)s::uuid[]) and revoked_at is null;

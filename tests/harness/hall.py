@@ -42,7 +42,7 @@ class Hall:
         self._tasks = tasks
         self.hub = Hub(Ring(max_frames=frames, max_bytes=2**30), on_sign=lambda _: None, on_change=lambda: None)
         none: Any = _NoWorkspaces()
-        visibility = Visibility(Directory(none, ttl_s=1), none)
+        visibility = Visibility(Directory(none, ttl_s=1), none, none)
         self.wholes: dict[str, bytes] = {}
         self.fetches = 0
         self.bodies = bodies = Bodies(self._fetch, tasks.spawn, max_bytes=2**30)
@@ -124,6 +124,7 @@ class Hall:
             return answer
 
         application = web.Application(middlewares=[as_operator])
+        application[parse.PUBLIC_ORIGIN] = ""
         application[events.STREAMS], application[sockets.SOCKETS] = self.streams, self.sockets
         application.router.add_get("/events/stream", events.stream_of_all)
         application.router.add_get("/ws", sockets.socket)

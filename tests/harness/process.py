@@ -99,3 +99,14 @@ async def started(
             gateway.send(signal.SIGCONT)
             gateway.send(signal.SIGKILL)
             await process.wait()
+
+
+async def run(*arguments: str, env: Mapping[str, str]) -> str:
+    """Run a command of `a2a-gateway` to its end, which must be a good one, and return what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", *arguments, env={**os.environ, **env}, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(READY_S):
+        said, _ = await process.communicate()
+    assert process.returncode == 0
+    return said.decode()

@@ -10,7 +10,7 @@ from events.bus import Bus
 from events.event import CHANGED, Event
 from gateway.core.endings import Outcome
 from gateway.core.workspaces import Workspace
-from gateway.ports import Change, Outbound, StoreUnavailable
+from gateway.ports import Change, OpenSession, Outbound, Owner, StoreUnavailable
 
 
 class Clock:
@@ -54,13 +54,32 @@ class Tokens(Away):
 
     def __init__(self) -> None:
         super().__init__()
-        self.owners: dict[bytes, str] = {}
+        self.owners: dict[bytes, str | None] = {}
+        self.used: list[set[bytes]] = []
         self.asked = 0
 
-    async def find_owner(self, token_hash: bytes) -> str | None:
+    async def find_owner(self, token_hash: bytes) -> Owner | None:
         self.asked += 1
         await self.turn()
-        return self.owners.get(token_hash)
+        if token_hash not in self.owners:
+            return None
+        return Owner(token_id="t", workspace_id=self.owners[token_hash])
+
+    async def note_used(self, hashes: Sequence[bytes]) -> None:
+        await self.turn()
+        self.used.append(set(hashes))
+
+
+class Sessions(Away):
+    """Those that are open, by hash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[bytes, OpenSession] = {}
+
+    async def find(self, session_hash: bytes) -> OpenSession | None:
+        await self.turn()
+        return self.rows.get(session_hash)
 
 
 class Batches(Away):

@@ -1,10 +1,11 @@
 import pytest
 
-from gateway.core.callers import Admin, Anonymous, Holder, Local, Stranger
+from gateway.core.callers import Admin, Anonymous, Holder, Local, Member, Stranger
 from gateway.core.refusals import Code, Refusal
 from gateway.core.tokens import hash_token
-from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S, Identity
-from tests.services.memory import Clock, Tokens
+from gateway.ports import OpenSession
+from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S, MISSING_S, Identity
+from tests.services.memory import Clock, Sessions, Tokens
 
 ID = "00000000-0000-4000-8000-00000000000a"
 ADMIN = "the operator's own token"
@@ -25,7 +26,7 @@ def store() -> Tokens:
 
 @pytest.fixture
 def identity(store, clock) -> Identity:
-    return Identity(store, admin_token=ADMIN, open_locally=False, ttl_s=10, now=clock)
+    return Identity(store, Sessions(), admin_token=ADMIN, open_locally=False, ttl_s=10, now=clock)
 
 
 async def unavailable(identity: Identity, bearer: str, stale_s: float) -> bool:
@@ -56,7 +57,7 @@ async def unavailable(identity: Identity, bearer: str, stale_s: float) -> bool:
     ],
 )
 async def test_who_a_bearer_is(store, bearer, admin_token, open_locally, principal):
-    identity = Identity(store, admin_token=admin_token, open_locally=open_locally, ttl_s=10)
+    identity = Identity(store, Sessions(), admin_token=admin_token, open_locally=open_locally, ttl_s=10)
     assert await identity.tell(bearer) == principal
 
 
@@ -67,7 +68,7 @@ async def test_a_token_is_asked_about_once_until_it_is_old_or_forgotten(identity
     clock.at += 11
     await identity.tell(GOOD)
     assert store.asked == 2
-    identity.forget(hash_token(GOOD).hex())
+    identity.forget_token(hash_token(GOOD).hex())
     await identity.tell(GOOD)
     assert store.asked == 3
 
@@ -76,7 +77,7 @@ async def test_a_revoked_token_is_a_strangers_as_soon_as_the_change_is_told(iden
     await identity.tell(GOOD)
     store.owners.clear()
     assert await identity.tell(GOOD) == Holder(workspace_id=ID)
-    identity.forget(hash_token(GOOD).hex())
+    identity.forget_token(hash_token(GOOD).hex())
     assert await identity.tell(GOOD) == Stranger()
 
 
@@ -120,5 +121,68 @@ async def test_while_the_database_is_away_nobody_can_say_whose_an_unknown_or_rev
     store.away = False
     await identity.tell(GOOD)
     store.away = True
-    identity.forget(hash_token(GOOD).hex())
+    identity.forget_token(hash_token(GOOD).hex())
     assert await unavailable(identity, GOOD, BEAT_STALE_S)
+
+
+async def test_a_flood_of_the_same_wrong_token_asks_once_until_a_change_is_told(identity, store, clock):
+    for _ in range(100):
+        assert await identity.tell("wrong") == Stranger()
+    assert store.asked == 1
+    store.owners[hash_token("wrong")] = ID
+    identity.forget_token(hash_token("wrong").hex())
+    assert await identity.tell("wrong") == Holder(workspace_id=ID)
+    store.owners.clear()
+    identity.forget_token(hash_token("wrong").hex())
+    assert await identity.tell("wrong") == Stranger()
+    clock.at += MISSING_S + 1
+    await identity.tell("wrong")
+    assert store.asked == 4
+
+
+async def test_the_organisations_token_makes_a_member(identity, store):
+    store.owners[hash_token("ours")] = None
+    assert await identity.tell("ours") == Member()
+
+
+async def test_a_session_is_somebody_until_it_is_over_ended_or_the_operators_token_is_another(store, clock):
+    sessions = Sessions()
+    identity = Identity(store, sessions, admin_token=ADMIN, open_locally=False, ttl_s=10, now=clock)
+    sessions.rows[hash_token("admin")] = OpenSession(admin_hash=hash_token(ADMIN), left_s=60)
+    sessions.rows[hash_token("old")] = OpenSession(admin_hash=hash_token("another"), left_s=60)
+    sessions.rows[hash_token("member")] = OpenSession(admin_hash=None, left_s=5)
+    assert await identity.tell(None, "admin") == Admin()
+    assert await identity.tell(None, "member") == Member()
+    assert await identity.tell(None, "old") == await identity.tell(None, "none") == Stranger()
+    assert await identity.tell(GOOD, "admin") == Holder(workspace_id=ID)
+    clock.at += 5
+    assert await identity.tell(None, "member") == Stranger()
+    del sessions.rows[hash_token("admin")]
+    identity.forget_session(hash_token("admin").hex())
+    assert await identity.tell(None, "admin") == Stranger()
+
+
+async def test_while_the_database_is_away_a_session_must_wait(store, clock):
+    sessions = Sessions()
+    identity = Identity(store, sessions, admin_token=ADMIN, open_locally=False, ttl_s=10, now=clock)
+    sessions.rows[hash_token("admin")] = OpenSession(admin_hash=hash_token(ADMIN), left_s=600)
+    await identity.tell(None, "admin")
+    sessions.away = True
+    clock.at += 11
+    with pytest.raises(Refusal) as refused:
+        await identity.tell(None, "admin")
+    assert refused.value.code is Code.PLATFORM_UNAVAILABLE
+
+
+async def test_in_an_open_dev_a_session_that_has_ended_is_no_hindrance(store):
+    identity = Identity(store, Sessions(), admin_token=None, open_locally=True, ttl_s=10)
+    assert await identity.tell(None, "ended") == Local()
+
+
+async def test_tokens_used_are_written_once_a_batch(identity, store):
+    for _ in range(3):
+        await identity.tell(GOOD)
+    await identity.tell("wrong")
+    await identity.flush()
+    await identity.flush()
+    assert store.used == [{hash_token(GOOD)}]

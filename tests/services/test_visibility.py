@@ -1,13 +1,14 @@
 """Who sees what, and who stops reading when that becomes something else."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pytest
 
-from gateway.core.callers import Admin, Anonymous, Holder, Local, Principal, Stranger
-from gateway.core.refusals import Refusal
+from gateway.core.callers import Admin, Anonymous, Credential, Holder, Local, Member, Principal, Proof, Stranger
+from gateway.core.refusals import Refusal, platform_unavailable
 from gateway.core.workspaces import Status
 from gateway.ports import StoreUnavailable
 from gateway.services.directory import Directory
@@ -52,7 +53,17 @@ class Town:
         self.stores = stores
         self.parents = Parents(stores.workspaces)
         self.directory = Directory(self.parents, ttl_s=60)  # type: ignore[arg-type]
-        self.visibility = Visibility(self.directory, self.parents)  # type: ignore[arg-type]
+        self.visibility = Visibility(self.directory, self.parents, self._is_good, now=lambda: self.now)  # type: ignore[arg-type]
+
+        self.now = 1000.0
+        self.revoked: set[bytes] = set()
+        self.asked: list[bytes] = []
+
+    async def _is_good(self, shown: Credential) -> bool:
+        self.asked.append(shown.hash)
+        if self.parents.away:
+            raise platform_unavailable()
+        return shown.hash not in self.revoked
 
     async def settle(self) -> None:
         self.root = await self.stores.make()
@@ -195,6 +206,72 @@ async def test_nobody_ends_because_the_database_is_away_and_it_is_asked_again(to
     reader = Reader()
     with town.visibility.kept(await town.visibility.look(holder(town.root), None), reader):
         await town.move(town.child, None)
+        town.parents.away = True
+        with pytest.raises(Refusal):
+            await town.visibility.tick()
+        assert reader.ended == 0
+        town.parents.away = False
+        await town.visibility.tick()
+        assert reader.ended == 1
+
+
+def shown(number: int, *, until: float | None = None) -> Credential:
+    return Credential(proof=Proof.TOKEN if until is None else Proof.SESSION, hash=bytes([number]) * 32, until=until)
+
+
+async def test_a_reader_ends_when_its_own_credential_does_and_no_other(town):
+    principals = [
+        Holder(workspace_id=town.root, credential=shown(1)),
+        Holder(workspace_id=town.root, credential=shown(2)),
+        Member(credential=shown(3)),
+        Admin(credential=shown(4, until=2000.0)),
+    ]
+    readers = [Reader() for _ in principals]
+    with ExitStack() as stack:
+        for one, reader in zip(principals, readers, strict=True):
+            stack.enter_context(town.visibility.kept(await town.visibility.look(one, None), reader))
+        await town.visibility.tick()
+        assert [reader.ended for reader in readers] == [0, 0, 0, 0]
+        town.asked.clear()
+        await town.visibility.tick()
+        assert town.asked == []  # nobody is asked about what is in no doubt
+        for one, ends in ((2, [0, 1, 0, 0]), (3, [0, 1, 1, 0]), (4, [0, 1, 1, 1])):
+            town.revoked.add(shown(one).hash)
+            await town.visibility.tick()
+            proof = Proof.SESSION if one == 4 else Proof.TOKEN
+            town.visibility.doubt(proof, shown(one).hash.hex())
+            await town.visibility.tick()
+            assert [reader.ended for reader in readers] == ends
+    town.visibility.doubt(Proof.TOKEN, shown(1).hash.hex())
+    await town.visibility.tick()
+
+
+async def test_what_was_revoked_while_a_reader_was_coming_ends_it(town):
+    reader = Reader()
+    view = await town.visibility.look(Holder(workspace_id=town.root, credential=shown(1)), None)
+    town.revoked.add(shown(1).hash)
+    town.visibility.doubt(Proof.TOKEN, shown(1).hash.hex())
+    with town.visibility.kept(view, reader):
+        await town.visibility.tick()
+        assert reader.ended == 1
+
+
+async def test_a_reader_ends_when_its_session_is_over(town):
+    reader = Reader()
+    view = await town.visibility.look(Member(credential=shown(1, until=1010.0)), None)
+    with town.visibility.kept(view, reader):
+        town.now = 1009.9
+        await town.visibility.tick()
+        assert reader.ended == 0
+        town.now = 1010.0
+        await town.visibility.tick()
+        assert reader.ended == 1
+
+
+async def test_while_nobody_can_say_a_reader_goes_on_and_is_asked_about_again(town):
+    reader = Reader()
+    with town.visibility.kept(await town.visibility.look(Member(credential=shown(1)), None), reader):
+        town.revoked.add(shown(1).hash)
         town.parents.away = True
         with pytest.raises(Refusal):
             await town.visibility.tick()

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.core.address import Reach
 from gateway.core.refusals import Code, Refusal
-from gateway.core.tokens import MAX_LIVE, hash_token
+from gateway.core.tokens import hash_token
 from gateway.core.workspaces import Status
 from gateway.ports import UsageOfDay
 from gateway.services.directory import Directory
@@ -20,7 +20,7 @@ VAULT = FernetVault(new_key().encode())
 def build(stores, bus):
     def build(**other: object) -> WorkspaceService:
         given = {
-            "workspaces": stores.workspaces, "tokens": stores.tokens, "activity": stores.activity, "bus": bus,
+            "workspaces": stores.workspaces, "activity": stores.activity, "bus": bus,
             "directory": Directory(stores.workspaces, ttl_s=300), "vault": VAULT, "reach": Reach.SAME_NETWORK,
         }  # fmt: skip
         return WorkspaceService(**{**given, **other})
@@ -73,7 +73,9 @@ async def test_a_new_workspace_is_as_it_was_asked_for_and_has_a_token_that_is_ke
     assert [getattr(found, name) for name in same] == [getattr(wanted, name) for name in same]
     assert (found.workspace_dir, found.delivery_mode) == ("/work", "push")
     assert VAULT.unseal(found.agent_auth) == "Bearer secret"
-    assert await stores.tokens.find_owner(hash_token(created.token)) == created.workspace_id
+    owner = await stores.tokens.find_owner(hash_token(created.token))
+    assert owner is not None
+    assert owner.workspace_id == created.workspace_id
     assert created.token not in repr(created)
     row = await stores.database.fetch_one("select template, model, workspace_access from workspaces where model = 'm'")
     assert row == {"template": "t", "model": "m", "workspace_access": "ro"}
@@ -102,21 +104,34 @@ async def test_the_list_has_all_that_are_not_removed_oldest_first(service, store
     assert (await refusal(service.get(str(uuid4())))).code is Code.NOT_FOUND
 
 
-async def test_a_workspace_has_a_bounded_number_of_tokens_each_good_and_shown_once(service, stores):
-    created = await service.create(Wanted(name="x"))
-    tokens = {created.token, *[await service.mint_token(created.workspace_id) for _ in range(MAX_LIVE - 1)]}
-    assert len(tokens) == MAX_LIVE
-    assert {await stores.tokens.find_owner(hash_token(token)) for token in tokens} == {created.workspace_id}
-    assert (await refusal(service.mint_token(created.workspace_id))).code is Code.TOO_MANY_TOKENS
+async def test_a_workspace_goes_with_all_below_it_and_their_tokens(service, stores, heard):
+    root = await service.create(Wanted(name="root"))
+    child = await service.create(Wanted(name="child", parent_id=root.workspace_id))
+    leaf = await service.create(Wanted(name="leaf", parent_id=child.workspace_id))
+    other = await service.create(Wanted(name="other"))
+    refused = await refusal(service.remove(root.workspace_id, confirmed=False))
+    assert refused.code is Code.CONFIRMATION_REQUIRED
+    assert refused.fields["children"] == [{"id": child.workspace_id, "name": "child"}]
+    assert refused.fields["children_count"] == 1
+    assert len(await service.list_all()) == 4
+    assert await service.remove(root.workspace_id, confirmed=True) == 2
+    assert [one.id for one in await service.list_all()] == [other.workspace_id]
+    for one in (root, child, leaf):
+        assert await stores.tokens.find_owner(hash_token(one.token)) is None
+    assert await stores.tokens.find_owner(hash_token(other.token)) is not None
+    gone = [one for one in await heard() if one.type == "WORKSPACE_REMOVED"]
+    assert {one.workspace_id for one in gone} == {root.workspace_id, child.workspace_id, leaf.workspace_id}
+    assert await service.remove(root.workspace_id, confirmed=False) == 0
+    assert [one for one in await heard() if one.type == "WORKSPACE_REMOVED"] in (gone, [])
+    assert (await refusal(service.remove(str(uuid4()), confirmed=True))).code is Code.NOT_FOUND
 
 
-async def test_no_token_is_minted_for_nobody(service, stores):
-    gone, removed_later = await stores.make(Status.REMOVED), await stores.make()
-    assert (await refusal(service.mint_token(gone))).code is Code.REMOVED
-    assert (await refusal(service.mint_token(str(uuid4())))).code is Code.NOT_FOUND
-    await service.mint_token(removed_later)
-    await stores.remove(removed_later)
-    assert (await refusal(service.mint_token(removed_later))).code is Code.NOT_FOUND
+async def test_a_circle_is_removed_like_a_tree(service, stores):
+    first = await stores.make()
+    second = await stores.make(parent_id=first)
+    await stores.database.execute("update workspaces set parent_id = %(to)s where id = %(id)s", to=second, id=first)
+    assert await service.remove(first, confirmed=True) == 1
+    assert await service.list_all() == []
 
 
 async def test_the_usage_of_today_is_nothing_at_first_and_not_told_of_nobody(service, stores):
@@ -129,6 +144,6 @@ async def test_while_the_database_is_away_nothing_is_created(build):
     store = Workspaces()
     store.away = True
     service = build(workspaces=store, directory=Directory(store, ttl_s=300))
-    for work in (service.create(Wanted(name="x", parent_id=str(uuid4()))), service.get("x"), service.mint_token("x")):
+    for work in (service.create(Wanted(name="x", parent_id=str(uuid4()))), service.get("x")):
         refused = await refusal(work)
         assert (refused.code, refused.retry_after_s) == (Code.PLATFORM_UNAVAILABLE, 5)

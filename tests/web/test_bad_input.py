@@ -52,6 +52,7 @@ STRANGE: Final = {
     Scope.CALLER: "cannot_communicate",
     Scope.NEIGHBOUR: "not_allowed",
     Scope.OWNER: "not_allowed",
+    Scope.MEMBER: "not_allowed",
     Scope.OPERATOR: "not_allowed",
 }
 """What a workspace with nothing to do with the target is told."""
@@ -130,7 +131,7 @@ CALLERS: Final = (
 
 def rows_of(route: Route) -> Iterator[Bad]:
     """Everything that this route must refuse."""
-    if route.scope not in (Scope.EVERYBODY, Scope.INSPECTOR):
+    if route.scope not in (Scope.EVERYBODY, Scope.INSPECTOR, Scope.TESTER):
         yield from NOBODY
     if route.scope in STRANGE:
         yield Bad(
@@ -140,6 +141,10 @@ def rows_of(route: Route) -> Iterator[Bad]:
         yield from NAMES
     if "{workspace_id}" in route.path:
         yield from IDS
+    if route.confirm:
+        yield Bad(
+            what="neither yes nor no", status=400, code="invalid_request", query="confirm=perhaps", names="confirm"
+        )
     if route.body is not None or route.a2a:
         yield from BODIES
         codes = ("invalid_json", "invalid_request") if route.a2a else ("invalid_request", "invalid_request")
@@ -160,7 +165,7 @@ TABLE: Final = [(route, bad) for route in ROUTES for bad in rows_of(route)]
 async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
     good = GOOD[f"{route.method} {route.path}"]
     data = bad.data if bad.data is not None or good is None else orjson.dumps(good(cast))
-    path = route.path.format(workspace_id=bad.id or cast.target.id)
+    path = route.path.format(workspace_id=bad.id or cast.target.id, token_id=UNKNOWN)
     if bad.query:
         path = f"{path}?{bad.query.format(target=cast.target.id)}"
     status, body, headers = await cast.world.request(route.method, path, headers=bad.headers(cast), data=data)
@@ -180,7 +185,7 @@ async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.body or r.a2a], ids=lambda r: f"{r.method} {r.path}")
 async def test_a_body_that_takes_too_long_is_refused(cast: Cast, route: Route):
-    path = route.path.format(workspace_id=cast.target.id)
+    path = route.path.format(workspace_id=cast.target.id, token_id=UNKNOWN)
     status, body = await trickle(cast.gateway.url, path)
     assert (status, body["code"]) == (408, "body_timeout")
 
@@ -189,7 +194,9 @@ async def test_a_body_that_takes_too_long_is_refused(cast: Cast, route: Route):
 async def test_another_method_is_refused_with_those_that_are_allowed(cast: Cast, path: str):
     allowed = {route.method for route in ROUTES if route.path == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - allowed:
-        status, body, headers = await cast.world.request(method, path.format(workspace_id=cast.target.id))
+        status, body, headers = await cast.world.request(
+            method, path.format(workspace_id=cast.target.id, token_id=UNKNOWN)
+        )
         assert (status, body["code"]) == (405, "method_not_allowed"), method
         assert set(headers["Allow"].split(",")) == allowed
 
