@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from gateway.services.tasks import Tasks
-from tests.harness import broker as brokers
+from tests.harness import valkey as valkeys
 from tests.harness.agent import echo, silent_for
-from tests.harness.broker import Broker
+from tests.harness.valkey import Valkey
 from tests.harness.witness import Manner, Pace, Witness
 from tests.harness.world import ADMIN_TOKEN, World, eventually
 
@@ -31,8 +31,8 @@ STEADY: Final = Manner(paces=(Pace.PROMPT,), stays_s=(600.0, 600.0))
 
 
 @pytest.fixture
-async def broker() -> AsyncIterator[Broker]:
-    async with brokers.running() as one:
+async def broker() -> AsyncIterator[Valkey]:
+    async with valkeys.running() as one:
         yield one
 
 
@@ -43,7 +43,7 @@ def away_s(pytestconfig: pytest.Config) -> float:
 
 @pytest.mark.timeout(LONG_AWAY_S + 120)
 async def test_calls_outlive_redis_as_long_as_another_replica_hears_of_their_agents(
-    world: World, broker: Broker, away_s: float
+    world: World, broker: Valkey, away_s: float
 ) -> None:
     env: dict[str, Any] = {
         "GATEWAY_REDIS_URL": broker.url,
@@ -72,7 +72,7 @@ async def test_calls_outlive_redis_as_long_as_another_replica_hears_of_their_age
         calls = asyncio.gather(*(world.call(target, gateway=here) for target in targets * (CALLS // WORKSPACES)))
         await eventually(lambda: patient.open_connections == CALLS)
 
-        await broker.kill()
+        broker.kill()
         killed = time.monotonic()
         status, body, _ = await world.call(silent, gateway=here)
         assert (status, body["code"]) == (503, "idle_timeout"), "the database alone has said so"

@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 from events import frame, redis
 from events.frame import ORIGIN
 from events.subscriber import PROBES_MISSED, State
+from tests.harness.proxy import Proxy
 from tests.harness.replica import PROBE_S, Replica, numbered, replica
-from tests.harness.valkey import Proxy, Valkey, sentinel, valkey
+from tests.harness.valkey import Valkey, sentinel, valkey
 from tests.harness.world import eventually
 
 PREFIX = "test:{bus}"
