@@ -13,7 +13,9 @@ from events.event import Event, gap
 log = structlog.get_logger("events.bus")
 
 BATCH: Final = 256
-"""Events sent to Redis in one round trip."""
+"""Events sent to Redis in one round trip ..."""
+BATCH_BYTES: Final = 1024 * 1024
+"""... and what their payloads may come to, or one event alone: a batch that takes too long is sent again, for ever."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 """Starts a task that somebody owns: the coroutine, and a name for it."""
@@ -101,8 +103,7 @@ class Bus:
     async def _send(self) -> None:
         """Send one batch, or wait a while after having tried."""
         if not self._batch:
-            self._batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            self._waiting_bytes -= sum(len(event.payload) for event in self._batch)
+            self._batch = self._take_batch()
         try:
             await self._link.send(self._batch, self._sequence)
         except LinkDown as error:
@@ -115,6 +116,15 @@ class Bus:
             log.warning("bus_sends_again", waiting=len(self))
         self._sequence += len(self._batch)
         self._batch = []
+
+    def _take_batch(self) -> list[Event]:
+        batch = [self._waiting.popleft()]
+        size = len(batch[0].payload)
+        while self._waiting and len(batch) < BATCH and size + len(self._waiting[0].payload) <= BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].payload)
+        self._waiting_bytes -= size
+        return batch
 
     def _go_away(self, error: LinkDown) -> None:
         """Redis has gone: what is state and not history would be old when it is back."""

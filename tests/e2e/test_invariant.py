@@ -146,11 +146,9 @@ class Break:
 BREAKS: Final = {
     "a hole is not mended": Break(
         path="events/subscriber.py",
-        line="        newest = await self._link.newest()\n",
-        broken="""        newest = await self._link.newest()
-        if self._begun:
-            ring.newest = newest
-            return
+        line="        async for frame in self._link.read(ring.newest):\n",
+        broken="""        ring.newest = await self._link.newest()
+        async for frame in self._link.read(ring.newest):
 """,
         act=Act.LISTENERS_CUT,
         kind=Kind.SILENT_LOSS,

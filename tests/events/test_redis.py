@@ -190,12 +190,12 @@ async def test_a_new_journal_begins_without_a_gap_and_an_emptied_one_with_one(li
     assert [one.event.type for one in await journal(link)] == [GAP, "TASK_UPDATED", "TASK_UPDATED"]
 
 
-async def test_a_batch_is_sent_again_to_an_emptied_server_in_whole(link, client, prefix):
+async def test_a_batch_is_sent_again_to_an_emptied_server_in_whole_after_a_gap(link, client, prefix):
     sent = [kept(number) for number in range(3)]
     await link.send(sent, 0)
     await client.delete(*await client.keys(f"{prefix}*"))
     await link.send(sent, 0)
-    assert [one.event for one in await journal(link)] == sent
+    assert [one.event for one in await journal(link)][1:] == sent
 
 
 async def test_the_journal_is_trimmed_to_its_length_more_or_less(servers, prefix):

@@ -41,6 +41,7 @@ class Hall:
     ) -> None:
         self._tasks = tasks
         self.hub = Hub(Ring(max_frames=frames, max_bytes=2**30), on_sign=lambda _: None, on_change=lambda: None)
+        self.hub.loaded.set()
         none: Any = _NoWorkspaces()
         visibility = Visibility(Directory(none, ttl_s=1), none)
         self.streams = events.EventStreams(
