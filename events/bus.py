@@ -26,10 +26,15 @@ class LinkDown(Exception):
 
 
 class Link(Protocol):
-    """The way to Redis."""
+    """The way to Redis. `publisher`: under which name it publishes, that no other has."""
+
+    publisher: str
 
     async def send(self, events: Sequence[Event], first_sequence: int) -> None:
         """Publish these, in order, the first under this number; may be repeated with the same. Raises LinkDown."""
+
+    async def has_taken(self, publisher: str, count: int) -> bool:
+        """Return whether Redis has had so many events of this publisher. Raises LinkDown."""
 
 
 class Bus:
@@ -63,6 +68,20 @@ class Bus:
 
     def __repr__(self) -> str:
         return f"<Bus waiting={len(self)} dropped={self.dropped} away={self.away}>"
+
+    @property
+    def publisher(self) -> str:
+        """The name under which this process publishes."""
+        return self._link.publisher
+
+    @property
+    def count(self) -> int:
+        """How many events Redis has had from this process once all that wait have been sent."""
+        return self._sequence + len(self)
+
+    async def has_taken(self, publisher: str, count: int) -> bool:
+        """Return whether Redis has had so many events of a process that published under this name; raises LinkDown."""
+        return await self._link.has_taken(publisher, count)
 
     def publish(self, event: Event) -> None:
         """Hand an event over; never waits, never raises."""

@@ -146,7 +146,9 @@ class RedisBus:
         self._servers = servers
         self._journal = f"{prefix}:journal"
         self._channel = f"{prefix}:events"
-        self._keys = (self._journal, f"{prefix}:publisher:{secrets.token_hex(8)}", f"{prefix}:server")
+        self._publishers = f"{prefix}:publisher"
+        self.publisher = secrets.token_hex(8)
+        self._keys = (self._journal, f"{self._publishers}:{self.publisher}", f"{prefix}:server")
         self._journal_length = journal_length
         self._known = ORIGIN
         self._publishing: Any = None
@@ -223,6 +225,13 @@ class RedisBus:
         """Return the journal's last place. Raises JournalUnavailable."""
         entries = await self._query("XREVRANGE", self._journal, "+", "-", "COUNT", 1)
         return (frame.find_position(entries[0][0].decode()) or ORIGIN) if entries else ORIGIN
+
+    async def has_taken(self, publisher: str, count: int) -> bool:
+        """Return whether the server has had so many events of this publisher. Raises LinkDown."""
+        try:
+            return int(await self._query("GET", f"{self._publishers}:{publisher}") or 0) >= count
+        except JournalUnavailable as error:
+            raise LinkDown from error
 
     async def now_ms(self) -> int:
         """Return the server's time, by which it gives ids: Unix milliseconds. Raises JournalUnavailable."""
