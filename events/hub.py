@@ -127,11 +127,18 @@ class Hub:
     # -- frames
 
     def load(self, frame: Frame) -> None:
-        """Take the next frame of the past: kept for who comes back, but nothing that happens now."""
+        """Take the next frame of the past: kept for who comes back, but nothing that happens now; then `end_load`."""
         self.ring.append(frame)
         tap = self._taps.get(frame.event.type)
         if tap is not None:
             tap(frame)
+
+    def end_load(self) -> None:
+        """Answer who waits for the past: to those who came without an id, what was loaded counts as served."""
+        for channel in self._channels.values():
+            channel.settle()
+        self.loaded.set()
+        self._advanced.set()
 
     def hear(self, frame: Frame) -> None:
         """Take the next frame."""

@@ -79,6 +79,7 @@ class Ring:
         self._lanes: dict[str, Lane] = {}
         self._readers: dict[str, int] = {}
         self._everywhere: deque[Frame] = deque()
+        self._begun = False
         self.everything = Lane()
         self.bytes = 0
         self.floor = ORIGIN
@@ -91,8 +92,9 @@ class Ring:
         return f"<Ring frames={len(self)} bytes={self.bytes} lanes={len(self._lanes)}>"
 
     def begin(self, at: Position) -> None:
-        """Let the empty ring begin after this place."""
+        """Let the empty ring begin after this place; before that it covers none."""
         assert not len(self), "only an empty ring can begin"
+        self._begun = True
         self.floor = self.newest = at
 
     def append(self, frame: Frame) -> None:
@@ -145,7 +147,7 @@ class Ring:
     def covers(self, place: Position) -> bool:
         """Return whether all that came after this place is held, with a gap for each loss; one unheard of is not."""
         if place == self.floor:
-            return True
+            return self._begun
         cursor = self.everything.after(place)
         if cursor == self.everything.start:
             return len(self) > 0 and place == before(_place(self.everything[cursor]))

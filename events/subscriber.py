@@ -11,7 +11,7 @@ import structlog
 
 from events.bus import LinkDown
 from events.event import GAP, gap
-from events.frame import ORIGIN, Frame, MalformedFrame, Position, before, parse, show
+from events.frame import ORIGIN, Frame, MalformedFrame, before, parse, show
 from events.hub import Hub
 from events.redis import Ear, JournalUnavailable, RedisBus
 from events.sequence import Verdict, judge
@@ -139,39 +139,40 @@ class Subscriber:
             await self._load()
             return
         async for frame in self._link.read(ring.newest):
-            hub.hear(self._joined(frame))
+            for one in self._following(frame):
+                hub.hear(one)
         self._link.know(ring.newest)
 
     async def _load(self) -> None:
-        """Fill the ring; what was published before this process began to listen is no news to its readers."""
+        """Fill the ring, all at once: nobody may read from one that is half full.
+
+        What was published before this process began to listen is no news to its readers.
+        """
         hub, ring = self._hub, self._hub.ring
         began_ms = await self._link.now_ms() - (monotonic() - self._born) * 1000
-        async for frame in self._link.read(ring.newest if len(ring) else None):
-            if not len(ring):
-                ring.begin(frame.prev)
+        frames = [frame async for frame in self._link.read(None)]
+        ring.begin(frames[0].prev if frames else ORIGIN)
+        for frame in frames:
             assert frame.place is not None, "it is in the journal"
-            (hub.load if frame.place[0] < began_ms - PAST_MS else hub.hear)(self._joined(frame))
+            take = hub.load if frame.place[0] < began_ms - PAST_MS else hub.hear
+            for one in self._following(frame):
+                take(one)
+        hub.end_load()
         self._link.know(ring.newest)
-        hub.loaded.set()
 
-    def _joined(self, frame: Frame) -> Frame:
-        """Return the frame as one that follows what was heard last, after a gap where it does not."""
-        ring = self._hub.ring
-        if frame.prev == ring.newest:
-            return frame
+    def _following(self, frame: Frame) -> list[Frame]:
+        """Return the journal's next entry as one that follows what was heard last, after a gap where it does not."""
+        newest = self._hub.ring.newest
+        if frame.prev == newest:
+            return [frame]
         assert frame.place is not None, "it is in the journal"
         if frame.event.type == GAP:  # it says by itself that something is missing
-            return replace(frame, prev=ring.newest)
-        if frame.prev > ring.newest:
-            return replace(frame, prev=self._lose("missing", frame.prev))
-        until = before(frame.place)
-        if until == ring.newest:  # no room for a gap between the two: this one is counted as lost
-            return replace(frame, prev=ring.newest, event=gap("taken_back"))
-        return replace(frame, prev=self._lose("taken_back", until))
-
-    def _lose(self, reason: str, until: Position) -> Position:
+            return [replace(frame, prev=newest)]
         self.gaps += 1
-        ring = self._hub.ring
-        log.error("bus_gap", reason=reason, since=show(ring.newest), until=show(until))
-        self._hub.hear(Frame(place=until, prev=ring.newest, event=gap(reason)))
-        return until
+        reason, until = "missing", frame.prev
+        if until < newest:
+            reason, until = "taken_back", before(frame.place)
+        log.error("bus_gap", reason=reason, since=show(newest), until=show(until))
+        if until == newest:  # no room for a gap between the two: this one is counted as lost
+            return [replace(frame, prev=newest, event=gap(reason))]
+        return [Frame(place=until, prev=newest, event=gap(reason)), replace(frame, prev=until)]

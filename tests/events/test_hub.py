@@ -68,6 +68,7 @@ class World:
         self.ring = Ring(max_frames=max_frames, max_bytes=10**9)
         taps = {"TASK_UPDATED": self.tapped.append}
         self.hub = Hub(self.ring, on_sign=self.signs.append, on_change=self._change, taps=taps)
+        self.ring.begin(ORIGIN)
         self.hub.loaded.set()
 
     def _change(self) -> None:
@@ -403,6 +404,7 @@ async def test_what_is_past_is_kept_for_who_comes_back_and_is_no_news(world):
     past = Frame(place=(1, 0), prev=ORIGIN, event=one)
     with world.hub.subscribed(OF_HERE, PLAIN, reader) as subscription:
         world.hub.load(past)
+        world.hub.end_load()
         await world.hub.tick()
         assert (reader.said, world.signs, world.tapped) == ([], [], [past])
         world.hub.hear(Frame(place=(2, 0), prev=(1, 0), event=replace(one, payload=b"1")))
@@ -411,6 +413,21 @@ async def test_what_is_past_is_kept_for_who_comes_back_and_is_no_news(world):
         subscription.rewind(ORIGIN)
         reader.pull(subscription)
     assert reader.said == ["1", "0", "1"]
+
+
+async def test_who_is_held_while_the_past_is_loaded_gets_all_of_it_before_what_is_new(world):
+    reader = Reader()
+    with world.hub.subscribed(OF_HERE, PLAIN, reader) as subscription:
+        subscription.hold()
+        for number in range(3):
+            one = Event(type="TASK_UPDATED", workspace_id=HERE, payload=b"%d" % number)
+            world.hub.load(Frame(place=(number + 1, 0), prev=world.ring.newest, event=one))
+        world.hub.end_load()
+        subscription.rewind((1, 0))
+        reader.pull(subscription)
+        world.hub.hear(Frame(place=(4, 0), prev=(3, 0), event=replace(one, payload=b"3")))
+        await world.hub.tick()
+    assert reader.said == ["1", "2", "3"]
 
 
 # -- whatever they do

@@ -84,6 +84,8 @@ steps = st.lists(
 @given(steps, st.integers(1, 12), st.integers(1, 12 * COST))
 def test_a_ring_holds_what_a_list_would_and_knows_what_it_covers(some, max_frames, max_bytes):
     ring, model = Ring(max_frames=max_frames, max_bytes=max_bytes), Model(max_frames, max_bytes)
+    assert not ring.covers(ORIGIN), "nobody knows yet where it begins"
+    ring.begin(ORIGIN)
     pinned: dict[str, list[Lane]] = {HERE: [], THERE: [], "c": []}
     said: list[Position] = [ORIGIN]
     for number, step in enumerate(some, 1):

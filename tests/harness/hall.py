@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 
 from events.event import Event
-from events.frame import Frame
+from events.frame import ORIGIN, Frame
 from events.hub import Hub
 from events.ring import Ring
 from gateway.core.callers import Admin
@@ -41,6 +41,7 @@ class Hall:
     ) -> None:
         self._tasks = tasks
         self.hub = Hub(Ring(max_frames=frames, max_bytes=2**30), on_sign=lambda _: None, on_change=lambda: None)
+        self.hub.ring.begin(ORIGIN)
         self.hub.loaded.set()
         none: Any = _NoWorkspaces()
         visibility = Visibility(Directory(none, ttl_s=1), none)
