@@ -43,7 +43,7 @@ def away_s(pytestconfig: pytest.Config) -> float:
 
 @pytest.mark.timeout(LONG_AWAY_S + 120)
 async def test_calls_outlive_redis_as_long_as_another_replica_hears_of_their_agents(
-    world: World, broker: Valkey, away_s: float
+    world: World, broker: Valkey, away_s: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env: dict[str, Any] = {
         "GATEWAY_REDIS_URL": broker.url,
@@ -91,5 +91,11 @@ async def test_calls_outlive_redis_as_long_as_another_replica_hears_of_their_age
         assert witness.states[1][0] == "ok"
         left_s = BACK_S - (time.monotonic() - back)
         await eventually(lambda: witness.types["CALL_ENDED"] == CALLS + 1, within_s=left_s)
+        complete_s = time.monotonic() - back
+        with capsys.disabled():
+            print(
+                f"\nRedis away for {away_s:.0f} s: told after {told_at - killed:.2f} s; "
+                f"told of its return after {witness.states[1][1] - back:.2f} s, complete after {complete_s:.2f} s"
+            )
         assert witness.paces.total() == 1, "no stream was closed"
         assert tasks.deaths == 0
