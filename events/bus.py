@@ -14,8 +14,8 @@ log = structlog.get_logger("events.bus")
 
 BATCH: Final = 256
 """Events sent to Redis in one round trip ..."""
-BATCH_BYTES: Final = 4 * 1024 * 1024
-"""... and what they may take, if there is more than one."""
+BATCH_BYTES: Final = 1024 * 1024
+"""... and what their payloads may come to, or one event alone: a batch that takes too long is sent again, for ever."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 """Starts a task that somebody owns: the coroutine, and a name for it."""
@@ -26,10 +26,15 @@ class LinkDown(Exception):
 
 
 class Link(Protocol):
-    """The way to Redis."""
+    """The way to Redis. `publisher`: under which name it publishes, that no other has."""
+
+    publisher: str
 
     async def send(self, events: Sequence[Event], first_sequence: int) -> None:
         """Publish these, in order, the first under this number; may be repeated with the same. Raises LinkDown."""
+
+    async def has_taken(self, publisher: str, count: int) -> bool:
+        """Return whether Redis has had so many events of this publisher. Raises LinkDown."""
 
 
 class Bus:
@@ -63,6 +68,20 @@ class Bus:
 
     def __repr__(self) -> str:
         return f"<Bus waiting={len(self)} dropped={self.dropped} away={self.away}>"
+
+    @property
+    def publisher(self) -> str:
+        """The name under which this process publishes."""
+        return self._link.publisher
+
+    @property
+    def count(self) -> int:
+        """How many events Redis has had from this process once all that wait have been sent."""
+        return self._sequence + len(self)
+
+    async def has_taken(self, publisher: str, count: int) -> bool:
+        """Return whether Redis has had so many events of a process that published under this name; raises LinkDown."""
+        return await self._link.has_taken(publisher, count)
 
     def publish(self, event: Event) -> None:
         """Hand an event over; never waits, never raises."""
@@ -103,7 +122,7 @@ class Bus:
     async def _send(self) -> None:
         """Send one batch, or wait a while after having tried."""
         if not self._batch:
-            self._batch = self._take()
+            self._batch = self._take_batch()
         try:
             await self._link.send(self._batch, self._sequence)
         except LinkDown as error:
@@ -117,8 +136,7 @@ class Bus:
         self._sequence += len(self._batch)
         self._batch = []
 
-    def _take(self) -> list[Event]:
-        """Take the next batch from those that wait."""
+    def _take_batch(self) -> list[Event]:
         batch = [self._waiting.popleft()]
         size = batch[0].size_bytes
         while self._waiting and len(batch) < BATCH and size + self._waiting[0].size_bytes <= BATCH_BYTES:

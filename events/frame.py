@@ -46,6 +46,16 @@ class Frame:
         return None if self.place is None else show(self.place)
 
 
+def before(place: Position) -> Position:
+    """Return the place just before this one, where nothing else can be."""
+    return (place[0], place[1] - 1) if place[1] else (place[0] - 1, 2**64 - 1)
+
+
+def is_place(id_: str | None) -> bool:
+    """Whether a reader may come back to this id: none, or the place before all, would give it everything once more."""
+    return id_ not in (None, "", show(ORIGIN))
+
+
 def show(place: Position) -> str:
     """Return a place as Redis and readers write it."""
     return f"{place[0]}-{place[1]}"

@@ -15,6 +15,12 @@ COALESCE_S: Final = 0.01
 """Writes to one reader are at least this far apart: what happens meanwhile goes out together."""
 SLICE_S: Final = 0.002
 """The longest that writing to readers keeps the loop from everything else."""
+LOAD_S: Final = 30.0
+"""How long a reader who comes back is held until the history is loaded; then it may come back once more."""
+
+
+class NotLoaded(ConnectionError):
+    """What has happened so far is not known here yet: nobody can say what a reader has missed."""
 
 
 class Hub:
@@ -42,6 +48,8 @@ class Hub:
         self._changed: dict[Channel, None] = {}
         self._some = asyncio.Event()
         self._advanced = asyncio.Event()
+        self.loaded = asyncio.Event()
+        """Set once the ring holds what had happened before this process began to listen."""
         self.readers = 0
         self.fallen_behind = 0
 
@@ -98,7 +106,15 @@ class Hub:
         channel.close()
 
     async def reached(self, place: Position, within_s: float) -> bool:
-        """Wait until this process has heard of a place that a reader knows from elsewhere; False if it does not."""
+        """Wait until this process has heard of a place that a reader knows from elsewhere; False if it does not.
+
+        Before the ring is loaded nobody can say that: it is waited for, for LOAD_S at most. Raises NotLoaded.
+        """
+        try:
+            async with asyncio.timeout(LOAD_S):
+                await self.loaded.wait()
+        except TimeoutError:
+            raise NotLoaded from None
         try:
             async with asyncio.timeout(within_s):
                 while self.ring.newest < place:
@@ -110,11 +126,25 @@ class Hub:
 
     # -- frames
 
-    def hear(self, frame: Frame, *, breaks: bool = False) -> None:
-        """Take the next frame. breaks: a gap that this process has found by itself."""
+    def load(self, frame: Frame) -> None:
+        """Take the next frame of the past: kept for who comes back, but nothing that happens now; then `end_load`."""
+        self.ring.append(frame)
+        tap = self._taps.get(frame.event.type)
+        if tap is not None:
+            tap(frame)
+
+    def end_load(self) -> None:
+        """Answer who waits for the past: to those who came without an id, what was loaded counts as served."""
+        for channel in self._channels.values():
+            channel.settle()
+        self.loaded.set()
+        self._advanced.set()
+
+    def hear(self, frame: Frame) -> None:
+        """Take the next frame."""
         event = frame.event
         if frame.place is not None:
-            (self.ring.append_gap if breaks else self.ring.append)(frame)
+            self.ring.append(frame)
             self._advanced.set()
         tap = self._taps.get(event.type)
         if tap is not None:

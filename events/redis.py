@@ -35,7 +35,11 @@ ANSWER_S: Final = 2.0
 KEEP_TRIES: Final = 3
 """How often it is tried to keep the whole of a payload, which a slow way to Redis may be too slow for."""
 PAGE: Final = 500
-"""Journal entries read in one round trip."""
+"""Journal entries read in one round trip at most ..."""
+PAGE_BYTES: Final = 1024 * 1024
+"""... and what they come to, more or less: what does not arrive within ANSWER_S would be asked for anew for ever."""
+FIRST_PAGE: Final = 32
+"""Entries of the first page, by which the size of the others is guessed."""
 _OPTIONS: Final[dict[str, Any]] = {
     "retry": Retry(NoBackoff(), 0),
     "socket_timeout": ANSWER_S,
@@ -152,13 +156,20 @@ class RedisBus:
         self._tried: dict[str, int] = {}
         self._journal = f"{prefix}:journal"
         self._channel = f"{prefix}:events"
-        self._keys = (self._journal, f"{prefix}:publisher:{secrets.token_hex(8)}", f"{prefix}:server")
+        self._publishers = f"{prefix}:publisher"
+        self.publisher = secrets.token_hex(8)
+        self._keys = (self._journal, f"{self._publishers}:{self.publisher}", f"{prefix}:server")
         self._journal_length = journal_length
+        self._known = ORIGIN
         self._publishing: Any = None
         self._run_id = b""
         self._sha = b""
         self._reading: Any = None
         self._read_turn = asyncio.Lock()
+
+    def know(self, place: Position) -> None:
+        """Note how far the journal has come: if it ends before this when something is published, entries are gone."""
+        self._known = max(self._known, place)
 
     # -- out
 
@@ -187,15 +198,16 @@ class RedisBus:
         self._sha = await _ask(self._publishing, "SCRIPT", "LOAD", _SCRIPT)
 
     async def _publish(self, events: Sequence[Event], first_sequence: int) -> None:
-        missing = frame.body(gap("server_changed"))
-        arguments: list[str | int | bytes] = [self._channel, self._journal_length, self._run_id, missing]
-        arguments.append(first_sequence + 1)
+        gaps = (frame.body(gap("server_changed")), frame.body(gap("taken_back")))
+        arguments: list[str | int | bytes] = [self._channel, self._journal_length, self._run_id, *gaps]
+        arguments += (frame.show(self._known), first_sequence + 1)
         for event in events:
             arguments += (1 if event.journalled else 0, frame.body(event))
         try:
-            await _ask(self._publishing, "EVALSHA", self._sha, len(self._keys), *self._keys, *arguments)
+            last = await _ask(self._publishing, "EVALSHA", self._sha, len(self._keys), *self._keys, *arguments)
         except NoScriptError:
-            await _ask(self._publishing, "EVAL", _SCRIPT, len(self._keys), *self._keys, *arguments)
+            last = await _ask(self._publishing, "EVAL", _SCRIPT, len(self._keys), *self._keys, *arguments)
+        self.know(frame.find_position(last.decode()) or ORIGIN)
 
     async def _keep(self, reference: str, whole: bytes) -> None:
         """Keep the whole of a payload for a while; what Redis does not take in KEEP_TRIES is missed by its readers."""
@@ -221,9 +233,11 @@ class RedisBus:
 
     async def read(self, since: Position | None) -> AsyncIterator[Frame]:
         """Yield the journal's entries after this place (None: all), oldest first. Raises JournalUnavailable."""
+        count = min(FIRST_PAGE, PAGE)
         while True:
             start = "-" if since is None else f"({frame.show(since)}"
-            entries = await self._query("XRANGE", self._journal, start, "+", "COUNT", PAGE)
+            entries = await self._query("XRANGE", self._journal, start, "+", "COUNT", count)
+            size = sum(len(word) for _, fields in entries for word in fields)
             for id_, fields in entries:
                 since = frame.find_position(id_.decode())
                 named = dict(zip(fields[::2], fields[1::2], strict=True))
@@ -233,8 +247,9 @@ class RedisBus:
                     log.warning("journal_malformed_entry", id=id_.decode())
                     continue
                 yield heard
-            if len(entries) < PAGE:
+            if len(entries) < count:
                 return
+            count = max(1, min(PAGE, PAGE_BYTES * count // (size + 1)))
 
     async def newest(self) -> Position:
         """Return the journal's last place. Raises JournalUnavailable."""
@@ -245,6 +260,18 @@ class RedisBus:
         """Return all of a payload that is kept beside the journal, None if it is not. Raises JournalUnavailable."""
         found: bytes | None = await self._query("GET", self._whole(reference))
         return found
+
+    async def has_taken(self, publisher: str, count: int) -> bool:
+        """Return whether the server has had so many events of this publisher. Raises LinkDown."""
+        try:
+            return int(await self._query("GET", f"{self._publishers}:{publisher}") or 0) >= count
+        except JournalUnavailable as error:
+            raise LinkDown from error
+
+    async def now_ms(self) -> int:
+        """Return the server's time, by which it gives ids: Unix milliseconds. Raises JournalUnavailable."""
+        seconds, microseconds = await self._query("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def length(self) -> int:
         """Return how many entries the journal has. Raises JournalUnavailable."""

@@ -5,7 +5,7 @@ from collections import deque
 from typing import Final
 
 from events.event import EVERYWHERE
-from events.frame import ORIGIN, Frame, Position
+from events.frame import ORIGIN, Frame, Position, before
 
 _FRAME_BYTES: Final = 900
 """What a frame costs in memory beside its payload and the block that is made of it, roughly."""
@@ -17,13 +17,12 @@ class Lane:
     `start` is the cursor of the oldest frame held, `end` the one that the next frame will have.
     """
 
-    __slots__ = ("_base", "_frames", "_head", "_sorted_from")
+    __slots__ = ("_base", "_frames", "_head")
 
     def __init__(self) -> None:
         self._frames: list[Frame | None] = []
         self._head = 0
         self._base = 0
-        self._sorted_from = 0
 
     def __len__(self) -> int:
         return len(self._frames) - self._head
@@ -44,14 +43,11 @@ class Lane:
         return self._base + len(self._frames)
 
     def after(self, place: Position) -> int:
-        """Return the cursor of the first frame after this place, as far as places go up."""
-        low = max(self._head, self._sorted_from - self._base)
-        return self._base + bisect_right(self._frames, place, lo=low, key=_place)
+        """Return the cursor of the first frame after this place."""
+        return self._base + bisect_right(self._frames, place, lo=self._head, key=_place)
 
-    def append(self, frame: Frame, *, breaks: bool = False) -> None:
-        """Add the newest frame. breaks: places before it say nothing about places after it."""
-        if breaks:
-            self._sorted_from = self.end
+    def append(self, frame: Frame) -> None:
+        """Add the newest frame."""
         self._frames.append(frame)
 
     def drop_oldest(self) -> None:
@@ -73,7 +69,8 @@ def _place(frame: Frame | None) -> Position:
 class Ring:
     """The frames of the journal that this process holds: at most `max_frames`, of at most `max_bytes` in all.
 
-    From `floor` on it has everything up to `newest`. What concerns everywhere (gaps) stands in every lane.
+    From `floor` on it has everything up to `newest`, or a gap where something is missing; places only go up, so a
+    reader who was before a gap is told of it in its place. What concerns everywhere (gaps) stands in every lane.
     """
 
     def __init__(self, *, max_frames: int, max_bytes: int) -> None:
@@ -81,8 +78,8 @@ class Ring:
         self._max_bytes = max_bytes
         self._lanes: dict[str, Lane] = {}
         self._readers: dict[str, int] = {}
-        self._everywhere: deque[tuple[Frame, bool]] = deque()
-        self._sound_from = 0
+        self._everywhere: deque[Frame] = deque()
+        self._begun = False
         self.everything = Lane()
         self.bytes = 0
         self.floor = ORIGIN
@@ -95,33 +92,24 @@ class Ring:
         return f"<Ring frames={len(self)} bytes={self.bytes} lanes={len(self._lanes)}>"
 
     def begin(self, at: Position) -> None:
-        """Let the empty ring begin after this place."""
+        """Let the empty ring begin after this place; before that it covers none."""
         assert not len(self), "only an empty ring can begin"
+        self._begun = True
         self.floor = self.newest = at
 
     def append(self, frame: Frame) -> None:
         """Add the frame after the newest, and let go of what is too old or too much."""
         assert frame.place is not None, "only frames of the journal are held"
         assert frame.prev == self.newest, "frames are added without holes"
-        self._add(frame, breaks=False)
-
-    def append_gap(self, frame: Frame) -> None:
-        """Add a gap that only this process has found: from its place on, and not before, the ring is complete."""
-        assert frame.place is not None, "a gap leads to a place"
-        self._sound_from = self.everything.end
-        self.floor = frame.place
-        self._add(frame, breaks=True)
-
-    def _add(self, frame: Frame, *, breaks: bool) -> None:
-        assert frame.place is not None
+        assert frame.place > self.newest, "places go up"
         workspace_id = frame.event.workspace_id
         if workspace_id == EVERYWHERE:
             for lane in self._lanes.values():
-                lane.append(frame, breaks=breaks)
-            self._everywhere.append((frame, breaks))
+                lane.append(frame)
+            self._everywhere.append(frame)
         else:
             self._lane(workspace_id).append(frame)
-        self.everything.append(frame, breaks=breaks)
+        self.everything.append(frame)
         self.newest = frame.place
         self.bytes += _size(frame)
         while len(self) > self._max_frames or (self.bytes > self._max_bytes and len(self) > 1):
@@ -131,8 +119,8 @@ class Ring:
         lane = self._lanes.get(workspace_id)
         if lane is None:
             lane = self._lanes[workspace_id] = Lane()
-            for gap, breaks in self._everywhere:
-                lane.append(gap, breaks=breaks)
+            for gap in self._everywhere:
+                lane.append(gap)
         return lane
 
     def _drop_oldest(self) -> None:
@@ -141,8 +129,7 @@ class Ring:
         assert frame.place is not None
         self.everything.drop_oldest()
         self.bytes -= _size(frame)
-        if cursor >= self._sound_from:
-            self.floor = frame.place
+        self.floor = frame.place
         if frame.event.workspace_id == EVERYWHERE:
             self._everywhere.popleft()
             shortened = list(self._lanes)
@@ -158,11 +145,13 @@ class Ring:
             del self._lanes[workspace_id]
 
     def covers(self, place: Position) -> bool:
-        """Return whether all that came after this place is held; a place that the journal never had is not covered."""
+        """Return whether all that came after this place is held, with a gap for each loss; one unheard of is not."""
         if place == self.floor:
-            return True
-        before = self.everything.after(place) - 1
-        return before >= max(self.everything.start, self._sound_from) and self.everything[before].place == place
+            return self._begun
+        cursor = self.everything.after(place)
+        if cursor == self.everything.start:
+            return len(self) > 0 and place == before(_place(self.everything[cursor]))
+        return self.everything[cursor - 1].place == place
 
     def pin(self, workspace_id: str) -> Lane:
         """Return the lane of a workspace, kept until `unpin` though it be empty, so that cursors into it stay good."""

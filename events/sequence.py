@@ -20,7 +20,7 @@ def judge(newest: Position, said: Position, frame: Frame, holds: Callable[[Posit
     A frame that is not in the journal names the journal's last id as its `prev`, so it tells of a lost last event.
     `said` is the last place that the same connection has named: it goes back only when the journal was taken back.
     """
-    if frame.prev == newest:
+    if frame.prev == newest and (frame.place is None or frame.place > newest):
         return Verdict.NEXT
     if frame.prev < said:
         return Verdict.DOUBT

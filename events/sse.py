@@ -4,7 +4,7 @@ from typing import Final
 
 import orjson
 
-from events.frame import Frame
+from events.frame import Frame, is_place
 from events.readers import PART_BYTES
 
 OPENING: Final = b": ok\n\n"
@@ -36,14 +36,18 @@ def parts(frame: Frame) -> list[bytes]:
 
 def keep_alive(cursor: str | None) -> bytes:
     """Return a comment, and a bare id that moves the browser's cursor without an event."""
-    return b": .\n\n" if cursor is None else b": .\n\nid: %b\n\n" % cursor.encode()
+    return b": .\n\nid: %b\n\n" % cursor.encode() if cursor is not None and is_place(cursor) else b": .\n\n"
 
 
 def gap(reason: str, since: str, until: str, resync: str) -> bytes:
-    """Return the block that says: something is missing between these ids; read again at `resync`, then go on."""
+    """Return the block that says: something is missing between these ids; read again at `resync`, then go on.
+
+    Where nothing has happened yet there is no id to come back to: the reader keeps the one that it has.
+    """
     shown = since.encode("utf-8", "replace").decode()  # it may be the reader's own word
     data = orjson.dumps({"reason": reason, "from": shown, "to": until, "resync": resync})
-    return b"id: %b\nevent: gap\ndata: %b\n\n" % (until.encode(), data)
+    head = b"id: %b\n" % until.encode() if is_place(until) else b""
+    return b"%bevent: gap\ndata: %b\n\n" % (head, data)
 
 
 def bus(state: str) -> bytes:

@@ -11,13 +11,15 @@ import structlog
 
 from events.bus import LinkDown
 from events.event import GAP, gap
-from events.frame import ORIGIN, Frame, MalformedFrame, Position, parse, show
+from events.frame import ORIGIN, Frame, MalformedFrame, before, parse, show
 from events.hub import Hub
 from events.redis import Ear, JournalUnavailable, RedisBus
 from events.sequence import Verdict, judge
 
 log = structlog.get_logger("events.subscriber")
 
+PAST_MS: Final = 1000
+"""What was published so long before this process began to listen is past; about anything later its clock may err."""
 PROBES_MISSED: Final = 2
 """Probes that may be missed before a process counts itself as blind."""
 
@@ -46,7 +48,7 @@ class Subscriber:
         self._heard_at = monotonic()
         self._down_at = monotonic()
         self._told = False
-        self._begun = False
+        self._born = monotonic()
         self.state = State.BLIND
         self.up = asyncio.Event()
         self.gaps = 0
@@ -121,32 +123,56 @@ class Subscriber:
             await self._catch_up()
             verdict = judge(ring.newest, frame.prev, frame, ring.covers)
         self._said = frame.place or frame.prev
+        self._link.know(ring.newest)
         if verdict is Verdict.NEXT or (verdict is Verdict.DOUBT and frame.place is None):
             self._hub.hear(frame)
         elif verdict is Verdict.DOUBT:  # the journal does not have it either: it was taken back at once
             log.warning("bus_frame_dropped", place=frame.id)
 
     async def _catch_up(self) -> None:
-        """Hear from the journal what has come since; say so where it does not go on from what was heard last."""
-        ring = self._hub.ring
-        newest = await self._link.newest()
-        if self._begun and newest < ring.newest:  # emptied, or a server that never had what we heard
-            self._lose("taken_back", newest)
-        async for frame in self._link.read(ring.newest if self._begun else None):
-            if not self._begun:
-                self._begun = True
-                ring.begin(frame.prev)
-            if frame.prev == ring.newest:
-                self._hub.hear(frame)
-            elif frame.event.type == GAP:  # it says by itself that something is missing
-                self._hub.hear(replace(frame, prev=ring.newest), breaks=True)
-            else:
-                self._lose("missing", frame.prev)
-                self._hub.hear(frame)
-        self._begun = True
+        """Hear from the journal what has come since; say so where it does not go on from what was heard last.
 
-    def _lose(self, reason: str, until: Position) -> None:
+        A journal that has lost what was heard ends before it: whoever publishes next writes a gap there (publish.lua).
+        """
+        hub, ring = self._hub, self._hub.ring
+        if not hub.loaded.is_set():
+            await self._load()
+            return
+        async for frame in self._link.read(ring.newest):
+            for one in self._following(frame):
+                hub.hear(one)
+        self._link.know(ring.newest)
+
+    async def _load(self) -> None:
+        """Fill the ring, all at once: nobody may read from one that is half full.
+
+        What was published before this process began to listen is no news to its readers.
+        """
+        hub, ring = self._hub, self._hub.ring
+        began_ms = await self._link.now_ms() - (monotonic() - self._born) * 1000
+        frames = [frame async for frame in self._link.read(None)]
+        ring.begin(frames[0].prev if frames else ORIGIN)
+        for frame in frames:
+            assert frame.place is not None, "it is in the journal"
+            take = hub.load if frame.place[0] < began_ms - PAST_MS else hub.hear
+            for one in self._following(frame):
+                take(one)
+        hub.end_load()
+        self._link.know(ring.newest)
+
+    def _following(self, frame: Frame) -> list[Frame]:
+        """Return the journal's next entry as one that follows what was heard last, after a gap where it does not."""
+        newest = self._hub.ring.newest
+        if frame.prev == newest:
+            return [frame]
+        assert frame.place is not None, "it is in the journal"
+        if frame.event.type == GAP:  # it says by itself that something is missing
+            return [replace(frame, prev=newest)]
         self.gaps += 1
-        ring = self._hub.ring
-        log.error("bus_gap", reason=reason, since=show(ring.newest), until=show(until))
-        self._hub.hear(Frame(place=until, prev=ring.newest, event=gap(reason)), breaks=True)
+        reason, until = "missing", frame.prev
+        if until < newest:
+            reason, until = "taken_back", before(frame.place)
+        log.error("bus_gap", reason=reason, since=show(newest), until=show(until))
+        if until == newest:  # no room for a gap between the two: this one is counted as lost
+            return [replace(frame, prev=newest, event=gap(reason))]
+        return [Frame(place=until, prev=newest, event=gap(reason)), replace(frame, prev=until)]

@@ -5,7 +5,7 @@ from typing import Final
 
 import orjson
 
-from events.frame import Frame
+from events.frame import Frame, is_place
 from events.readers import PART_BYTES
 
 _CONTINUATION: Final = 0x0
@@ -48,7 +48,8 @@ def gap(reason: str, since: str, until: str, resync: str) -> bytes:
     """Return the frame that says: something is missing between these ids; read again at `resync`, then go on."""
     shown = since.encode("utf-8", "replace").decode()  # it may be the reader's own word
     payload = {"reason": reason, "from": shown, "to": until, "resync": resync}
-    return text(orjson.dumps({"event": "gap", "payload": payload, "id": until}))
+    id_ = until if is_place(until) else None
+    return text(orjson.dumps({"event": "gap", "payload": payload, "id": id_}))
 
 
 def bus(state: str) -> bytes:

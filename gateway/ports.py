@@ -269,17 +269,22 @@ class Activity(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dead:
-    """A process whose lease has run out. `unpublished`: events of it waited for Redis when it was last heard of."""
+    """A process whose lease has run out. `unpublished`: events of it waited for Redis when it was last heard of.
+
+    Then `publisher` had published them all once Redis had had `count` of it; "" if that is not known.
+    """
 
     id: str
     unpublished: bool
+    publisher: str = ""
+    count: int = 0
 
 
 class Instances(Protocol):
     """`store/instances.py`. Every method may raise StoreError."""
 
-    async def renew(self, instance_id: str, *, lease_s: float, unpublished: bool) -> None:
-        """Say that a process is alive, and whether events of it wait for Redis."""
+    async def renew(self, instance_id: str, *, lease_s: float, unpublished: bool, publisher: str, count: int) -> None:
+        """Say that a process is alive, and whether events of it wait for Redis, up to which one."""
 
     async def leave(self, instance_id: str) -> None:
         """Say that a process has ended in good order."""

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import metrics
 from gateway.metrics import BUS_STATES, Readings
 from gateway.services.tasks import Tasks
-from tests.harness import broker
+from tests.harness import valkey as valkeys
 from tests.harness.agent import silent_for
 from tests.harness.source import ROOT
 from tests.harness.world import ADMIN_TOKEN, Workspace, World
@@ -119,7 +119,7 @@ async def _call(world: World, target: Workspace) -> None:
 
 
 async def test_the_readings_move_with_what_happens(world: World):
-    async with broker.running() as valkey:
+    async with valkeys.running() as valkey:
         world.env["GATEWAY_REDIS_URL"] = valkey.url
         await world.start(GATEWAY_PROBE_SECONDS="0.2")
         target = await world.workspace((await world.agent(silent_for(30))).url)

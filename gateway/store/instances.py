@@ -16,10 +16,16 @@ class InstanceStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def renew(self, instance_id: str, *, lease_s: float, unpublished: bool) -> None:
-        """Say that a process is alive, and whether events of it wait for Redis."""
+    async def renew(self, instance_id: str, *, lease_s: float, unpublished: bool, publisher: str, count: int) -> None:
+        """Say that a process is alive, and whether events of it wait for Redis, up to which one."""
         await self._database.execute(
-            _SQL["renew"], idempotent=True, id=instance_id, lease_s=lease_s, unpublished=unpublished
+            _SQL["renew"],
+            idempotent=True,
+            id=instance_id,
+            lease_s=lease_s,
+            unpublished=unpublished,
+            publisher=publisher,
+            count=count,
         )
 
     async def leave(self, instance_id: str) -> None:
@@ -29,4 +35,7 @@ class InstanceStore:
     async def bury(self) -> Sequence[Dead]:
         """Take away the processes whose lease has run out, and return them; each is returned to one caller only."""
         rows = await self._database.fetch(_SQL["bury"])
-        return [Dead(id=row["id"], unpublished=row["unpublished"]) for row in rows]
+        return [
+            Dead(id=row["id"], unpublished=row["unpublished"], publisher=row["publisher"], count=row["event_count"])
+            for row in rows
+        ]

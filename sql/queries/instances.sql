@@ -1,7 +1,11 @@
 -- name: renew
-insert into instances (id, lease_until, unpublished)
-values (%(id)s, now() + make_interval(secs => %(lease_s)s), %(unpublished)s)
-on conflict (id) do update set lease_until = excluded.lease_until, unpublished = excluded.unpublished;
+insert into instances (id, lease_until, unpublished, publisher, event_count)
+values (%(id)s, now() + make_interval(secs => %(lease_s)s), %(unpublished)s, %(publisher)s, %(count)s)
+on conflict (id) do update set
+    lease_until = excluded.lease_until,
+    unpublished = excluded.unpublished,
+    publisher   = excluded.publisher,
+    event_count = excluded.event_count;
 
 -- name: leave
 delete from instances where id = %(id)s;
@@ -10,4 +14,4 @@ delete from instances where id = %(id)s;
 -- Each dead process is buried by one survivor.
 delete from instances where id in (
     select id from instances where lease_until < now() for update skip locked)
-returning id, unpublished;
+returning id, unpublished, publisher, event_count;

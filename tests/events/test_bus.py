@@ -187,6 +187,18 @@ async def test_what_is_published_at_once_goes_in_one_batch_and_more_in_several()
     assert server.sizes == [BATCH, 10]
 
 
+async def test_a_batch_is_no_larger_than_can_be_sent_in_time_though_one_event_goes_whatever_its_size(monkeypatch):
+    monkeypatch.setattr("events.bus.BATCH_BYTES", 10_000)
+    server = Server()
+    bus = Bus(server, capacity=1000, capacity_bytes=BYTES)
+    many = [event("TASK_UPDATED", ID, {"current_task": "x" * size}) for size in (4000, 4000, 4000, 20_000, 10, 10)]
+    for one in many:
+        bus.publish(one)
+    await _run(bus, lambda: _drained(bus))
+    assert server.taken == many
+    assert server.sizes == [2, 1, 1, 2]
+
+
 async def test_what_is_in_flight_is_never_dropped_and_keeps_its_number():
     """Redis goes while a batch of heartbeats is on its way: they are sent again, those behind them are not."""
     server = Server(turns=[Turn(published=[True, False], answered=False)])

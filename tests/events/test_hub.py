@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from events import hub
 from events.event import CATALOGUE, EVERYWHERE, MAX_PAYLOAD_BYTES, Event, changed, event, gap, probe
 from events.frame import ORIGIN, Frame, Position, find_position
 from events.hub import Hub
@@ -75,6 +76,8 @@ class World:
         self.ring = Ring(max_frames=max_frames, max_bytes=10**9)
         taps = {"TASK_UPDATED": self.tapped.append}
         self.hub = Hub(self.ring, on_sign=self.signs.append, on_change=self._change, taps=taps)
+        self.ring.begin(ORIGIN)
+        self.hub.loaded.set()
 
     def _change(self) -> None:
         self.changes += 1
@@ -91,17 +94,17 @@ class World:
         """A gap from the journal."""
         return self._hear(Frame(place=self._place(len(self.heard)), prev=self.ring.newest, event=gap("journal")))
 
-    def lose(self, back: int) -> Frame:
-        """A gap that only this process has found; the journal was taken back by some entries, or goes on later."""
-        place = max(1, self.ring.newest[0] - back), len(self.heard)
-        return self._hear(Frame(place=place, prev=self.ring.newest, event=gap("lost")), breaks=True)
+    def lose(self, forward: int) -> Frame:
+        """A gap that only this process has found; the journal goes on later."""
+        place = self.ring.newest[0] + 1 + forward, len(self.heard)
+        return self._hear(Frame(place=place, prev=self.ring.newest, event=gap("lost")))
 
     def _place(self, number: int) -> Position:
         return self.ring.newest[0] + 1, number
 
-    def _hear(self, one: Frame, *, breaks: bool = False) -> Frame:
+    def _hear(self, one: Frame) -> Frame:
         self.heard.append(one)
-        self.hub.hear(one, breaks=breaks)
+        self.hub.hear(one)
         return one
 
 
@@ -440,6 +443,58 @@ async def test_who_waits_for_a_place_is_told_when_it_is_reached_and_when_it_is_n
     await eventually(lambda: answers == [True] * 3)
 
 
+async def test_who_comes_back_before_the_ring_is_loaded_is_held_and_then_knows(tasks, monkeypatch):
+    world = World()
+    world.hub.loaded.clear()
+    answers: list[bool] = []
+
+    async def wait() -> None:
+        answers.append(await world.hub.reached((2, 1), 0))
+
+    waiting = tasks.spawn(wait(), "wait")
+    world.hear()
+    world.hear()
+    assert not waiting.done()
+    world.hub.loaded.set()
+    await eventually(lambda: answers == [True])
+    world.hub.loaded.clear()
+    monkeypatch.setattr(hub, "LOAD_S", 0.01)
+    with pytest.raises(hub.NotLoaded):
+        await world.hub.reached((2, 1), 0)
+
+
+async def test_what_is_past_is_kept_for_who_comes_back_and_is_no_news(world):
+    reader = Reader()
+    one = Event(type="TASK_UPDATED", workspace_id=HERE, payload=b"0", sign=True)
+    past = Frame(place=(1, 0), prev=ORIGIN, event=one)
+    with world.hub.subscribed(OF_HERE, PLAIN, reader) as subscription:
+        world.hub.load(past)
+        world.hub.end_load()
+        await world.hub.tick()
+        assert (reader.said, world.signs, world.tapped) == ([], [], [past])
+        world.hub.hear(Frame(place=(2, 0), prev=(1, 0), event=replace(one, payload=b"1")))
+        await world.hub.tick()
+        assert reader.said == ["1"]
+        subscription.rewind(ORIGIN)
+        reader.pull(subscription)
+    assert reader.said == ["1", "0", "1"]
+
+
+async def test_who_is_held_while_the_past_is_loaded_gets_all_of_it_before_what_is_new(world):
+    reader = Reader()
+    with world.hub.subscribed(OF_HERE, PLAIN, reader) as subscription:
+        subscription.hold()
+        for number in range(3):
+            one = Event(type="TASK_UPDATED", workspace_id=HERE, payload=b"%d" % number)
+            world.hub.load(Frame(place=(number + 1, 0), prev=world.ring.newest, event=one))
+        world.hub.end_load()
+        subscription.rewind((1, 0))
+        reader.pull(subscription)
+        world.hub.hear(Frame(place=(4, 0), prev=(3, 0), event=replace(one, payload=b"3")))
+        await world.hub.tick()
+    assert reader.said == ["1", "2", "3"]
+
+
 # -- whatever they do
 
 
@@ -540,7 +595,7 @@ async def play(some: list[Step], max_frames: int) -> tuple[list[Frame], list[Ses
             case "journal gap":
                 world.hear_gap()
             case "lost":
-                world.lose(step.amount - 5)
+                world.lose(step.amount)
             case "tick":
                 await world.hub.tick()
             case "join" if session is None:

@@ -35,28 +35,21 @@ def held(lane: Lane) -> list[Frame]:
 
 @dataclass
 class Model:
-    """A ring that keeps its frames in a list. `breaks`: whether the place of each says nothing about earlier ones."""
+    """A ring that keeps its frames in a list."""
 
     max_frames: int
     max_bytes: int
     frames: list[Frame] = field(default_factory=list)
-    breaks: list[bool] = field(default_factory=list)
     floor: Position = ORIGIN
     dropped: int = 0
 
-    def add(self, one: Frame, breaks: bool) -> None:
-        assert one.place is not None
+    def add(self, one: Frame) -> None:
         self.frames.append(one)
-        self.breaks.append(breaks)
-        if breaks:
-            self.floor = one.place
         while len(self.frames) > self.max_frames or (self.bytes > self.max_bytes and len(self.frames) > 1):
             gone = self.frames.pop(0)
-            self.breaks.pop(0)
             self.dropped += 1
             assert gone.place is not None
-            if True not in self.breaks:
-                self.floor = gone.place
+            self.floor = gone.place
 
     @property
     def bytes(self) -> int:
@@ -65,15 +58,9 @@ class Model:
     def lane(self, workspace_id: str) -> list[Frame]:
         return [one for one in self.frames if one.event.workspace_id in (workspace_id, EVERYWHERE)]
 
-    def sound(self) -> list[Frame]:
-        """What was appended from the last break on."""
-        last = max((at for at, breaks in enumerate(self.breaks) if breaks), default=0)
-        return self.frames[last:]
-
     def after(self, frames: list[Frame], place: Position) -> list[Frame]:
-        """Those of these that come after a place, as far back as places can be compared."""
-        sound = self.sound()
-        return [one for one in frames if one in sound and one.place is not None and one.place > place]
+        """Those of these that come after a place."""
+        return [one for one in frames if one.place is not None and one.place > place]
 
 
 @dataclass(frozen=True)
@@ -86,7 +73,7 @@ class Step:
 steps = st.lists(
     st.builds(
         Step,
-        st.sampled_from(["append", "append", "append", "gap", "lost", "taken back", "pin", "unpin"]),
+        st.sampled_from(["append", "append", "append", "gap", "lost", "pin", "unpin"]),
         st.sampled_from([HERE, THERE, "c"]),
         st.integers(0, 2000),
     ),
@@ -97,6 +84,8 @@ steps = st.lists(
 @given(steps, st.integers(1, 12), st.integers(1, 12 * COST))
 def test_a_ring_holds_what_a_list_would_and_knows_what_it_covers(some, max_frames, max_bytes):
     ring, model = Ring(max_frames=max_frames, max_bytes=max_bytes), Model(max_frames, max_bytes)
+    assert not ring.covers(ORIGIN), "nobody knows yet where it begins"
+    ring.begin(ORIGIN)
     pinned: dict[str, list[Lane]] = {HERE: [], THERE: [], "c": []}
     said: list[Position] = [ORIGIN]
     for number, step in enumerate(some, 1):
@@ -112,17 +101,16 @@ def test_a_ring_holds_what_a_list_would_and_knows_what_it_covers(some, max_frame
                 where = EVERYWHERE if step.what == "gap" else step.workspace_id
                 one = frame((ring.newest[0] + 1, number), ring.newest, where, step.amount)
                 ring.append(one)
-                model.add(one, breaks=False)
-            case "lost" | "taken back":
-                back = step.amount % 5 if step.what == "taken back" else -1 - step.amount % 5
-                one = frame((max(0, ring.newest[0] - back), number), ring.newest, EVERYWHERE)
-                ring.append_gap(one)
-                model.add(one, breaks=True)
+                model.add(one)
+            case "lost":
+                one = frame((ring.newest[0] + 1 + step.amount % 5, number), ring.newest, EVERYWHERE)
+                ring.append(one)
+                model.add(one)
         said.append(ring.newest)
         assert held(ring.everything) == model.frames
         assert (ring.bytes, ring.floor, len(ring)) == (model.bytes, model.floor, len(model.frames))
         assert ring.everything.start == model.dropped
-        good = {model.floor} | {one.place for one in model.sound() if one.place}
+        good = {model.floor} | {one.place for one in model.frames if one.place}
         for place in [*said, (number, 7**9)]:
             assert ring.covers(place) == (place in good)
         for workspace_id, lanes in pinned.items():
@@ -175,6 +163,16 @@ def test_a_ring_begins_where_the_journal_does():
     assert ring.covers((7, 3))
     with pytest.raises(AssertionError, match="empty"):
         ring.begin((9, 0))
+
+
+def test_nothing_can_be_between_the_oldest_frame_and_the_place_just_before_it():
+    ring = Ring(max_frames=10, max_bytes=10**6)
+    ring.append(frame((7, 3), ORIGIN))
+    assert ring.covers((7, 2))
+    assert not ring.covers((7, 1))
+    ring = Ring(max_frames=10, max_bytes=10**6)
+    ring.append(frame((7, 0), ORIGIN))
+    assert ring.covers((6, 2**64 - 1))
 
 
 def test_a_frame_that_does_not_follow_is_not_taken():

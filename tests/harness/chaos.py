@@ -12,9 +12,9 @@ from typing import Any, Final
 import aiohttp
 
 from gateway.services.tasks import Tasks
-from tests.harness.broker import Broker
 from tests.harness.fleet import Fleet
 from tests.harness.invariant import Act, Fault, Published, Received, Told
+from tests.harness.valkey import Valkey
 from tests.harness.witness import START, Manner, Pace, Witness
 from tests.harness.world import ADMIN_TOKEN, Workspace, World, eventually
 
@@ -45,7 +45,7 @@ def now_ms() -> float:
 class Chaos:
     """Publishers, readers and faults over one fleet, and the record of all three."""
 
-    def __init__(self, world: World, fleet: Fleet, broker: Broker, random: Random) -> None:
+    def __init__(self, world: World, fleet: Fleet, broker: Valkey, random: Random) -> None:
         self._world = world
         self._random = random
         self._serials: Counter[str] = Counter()
@@ -134,7 +134,7 @@ class Chaos:
                 await asyncio.sleep(self._random.uniform(*self.stall_s))
                 self.broker.go_on()
             case Act.RESTART:
-                await self.broker.kill()
+                self.broker.kill()
                 await asyncio.sleep(self._random.uniform(*DOWN_S))
                 await self.broker.start()
             case Act.FLUSH:
@@ -231,7 +231,7 @@ def _request(serial: int, said: str, padding: float) -> tuple[str, Mapping[str, 
 
 
 @asynccontextmanager
-async def started(world: World, broker: Broker, random: Random, *, workspaces: int, **env: str) -> AsyncIterator[Chaos]:
+async def started(world: World, broker: Valkey, random: Random, *, workspaces: int, **env: str) -> AsyncIterator[Chaos]:
     """Start gateways, publishers and readers on an empty journal; none of the test's own tasks may fail."""
     await broker.do("FLUSHALL")
     fleet = Fleet(world, {"GATEWAY_REDIS_URL": broker.url, "GATEWAY_PROBE_SECONDS": str(PROBE_S), **env})

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from events.bodies import Bodies
 from events.event import event
-from events.frame import Frame
+from events.frame import ORIGIN, Frame
 from events.hub import Hub
 from events.ring import Ring
 from gateway.core.callers import Admin
@@ -41,6 +41,8 @@ class Hall:
     ) -> None:
         self._tasks = tasks
         self.hub = Hub(Ring(max_frames=frames, max_bytes=2**30), on_sign=lambda _: None, on_change=lambda: None)
+        self.hub.ring.begin(ORIGIN)
+        self.hub.loaded.set()
         none: Any = _NoWorkspaces()
         visibility = Visibility(Directory(none, ttl_s=1), none, none)
         self.wholes: dict[str, bytes] = {}

@@ -114,7 +114,7 @@ SETTLED_AWAY_MS: Final = 3500.0
 AFTERMATH_MS: Final = 2500.0
 """Redis counts as away for this long after it is back: connecting again, and the lease that still says so."""
 
-REWRITTEN: Final = frozenset({"taken_back", "missing", "unknown_id", "trimmed"})
+REWRITTEN: Final = frozenset({"taken_back", "missing", "unknown_id"})
 """How a reader is told that the journal does not go on from where it was."""
 
 

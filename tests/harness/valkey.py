@@ -1,19 +1,25 @@
-"""A Valkey of a test's own, that may be stalled and killed, alone or watched by a sentinel."""
+"""A Valkey of a test's own, that may be stalled, killed and started again, alone or watched by a sentinel."""
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from redis.asyncio import Redis
 
 from gateway.embedded import wheels
-from tests.harness.world import eventually
 
-START_S = 10.0
+START_S: Final = 10.0
+KEPT: Final = ("--save", "", "--appendonly", "yes", "--repl-diskless-sync-delay", "0")
 
 
 def free_port() -> int:
@@ -25,25 +31,43 @@ def free_port() -> int:
 
 
 class Valkey:
-    """One server on a port of loopback; its folder stays when it is killed, so it may come back with what it kept."""
+    """One server; its folder stays when it is killed, so it may come back with what it kept.
 
-    def __init__(self, folder: Path, words: list[str]) -> None:
+    It listens on a port of loopback, or with none on a socket in its folder, whose path must then be short.
+    """
+
+    def __init__(self, folder: Path, words: list[str], *, port: int | None) -> None:
         self.folder = folder
-        self.port = free_port()
         self._words = words
+        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def port(self) -> int:
+        assert self._port is not None, "it listens on a socket"
+        return self._port
+
+    @property
+    def _socket(self) -> Path:
+        return self.folder / "valkey.sock"
+
+    @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
+        if self._port is None:
+            return f"unix://{quote(str(self._socket))}?db=0"
+        return f"redis://127.0.0.1:{self._port}"
 
     async def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it on what it has kept, and wait until it answers."""
         program = wheels.locate(None).valkey_server
-        words = [*self._words, "--port", str(self.port), "--dir", str(self.folder), "--bind", "127.0.0.1"]
+        words = [*self._words, "--port", str(self._port or 0), "--dir", str(self.folder), "--bind", "127.0.0.1"]
+        if self._port is None:
+            words += ["--unixsocket", str(self._socket)]
         log = self.folder / "log"
         with log.open("ab") as out:
-            self._process = subprocess.Popen([program, *words], stdout=out, stderr=out)  # noqa: ASYNC220 - it is quick
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - it is quick
+                [program, *words], stdout=out, stderr=out, start_new_session=True
+            )
         deadline = time.monotonic() + START_S
         while not await self._answers():
             assert self._process.poll() is None, log.read_text()
@@ -52,7 +76,10 @@ class Valkey:
 
     async def _answers(self) -> bool:
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            if self._port is None:
+                reader, writer = await asyncio.open_unix_connection(self._socket)
+            else:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         except OSError:
             return False
         try:
@@ -63,8 +90,14 @@ class Valkey:
         finally:
             writer.close()
 
+    async def do(self, *command: str | int) -> object:
+        """Do to it what an operator does, on a connection of the test's own; return what it answers."""
+        async with Redis.from_url(self.url, protocol=2) as client:
+            answer: object = await client.execute_command(*command)  # type: ignore[no-untyped-call]
+            return answer
+
     def kill(self) -> None:
-        """SIGKILL it."""
+        """SIGKILL it: it ends as in a power cut."""
         if self._process is not None:
             self.go_on()
             self._process.kill()
@@ -90,16 +123,30 @@ class Valkey:
 
 @contextmanager
 def valkey(folder: Path, **options: str | int) -> Iterator[Valkey]:
-    """A server that is not started yet, and is killed in the end. It keeps every write."""
+    """A server on a port that is not started yet, and is killed in the end. It keeps every write."""
     folder.mkdir()
-    words = ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"]
-    for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", *str(value).split()]
-    one = Valkey(folder, words)
+    one = Valkey(folder, [*KEPT, "--appendfsync", "always", *_words(options)], port=free_port())
     try:
         yield one
     finally:
         one.kill()
+
+
+@asynccontextmanager
+async def running(**options: str | int) -> AsyncIterator[Valkey]:
+    """A server on a socket, in a folder of its own which goes with it. A kill may take its last moment along."""
+    folder = Path(tempfile.mkdtemp(prefix="a2a-valkey-"))
+    one = Valkey(folder, [*KEPT, *_words(options)], port=None)
+    try:
+        await one.start()
+        yield one
+    finally:
+        one.kill()
+        shutil.rmtree(folder)
+
+
+def _words(options: Mapping[str, str | int]) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", *str(value).split())]
 
 
 @contextmanager
@@ -112,70 +159,8 @@ def sentinel(folder: Path, primary: Valkey, name: str) -> Iterator[Valkey]:
         f"sentinel down-after-milliseconds {name} 500\n"
         f"sentinel failover-timeout {name} 2000\n"
     )
-    one = Valkey(folder, [str(settings), "--sentinel"])
+    one = Valkey(folder, [str(settings), "--sentinel"], port=free_port())
     try:
         yield one
     finally:
         one.kill()
-
-
-class Proxy:
-    """Passes bytes on to a port of loopback, until it stalls: then it keeps connections and reads nothing."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.go_on()
-        for writer in list(self._writers):
-            writer.transport.abort()
-        await eventually(lambda: not self._writers)
-
-    def stall(self) -> None:
-        """Pass nothing on any more, and let nobody notice."""
-        self._flowing.clear()
-
-    def go_on(self) -> None:
-        """Pass on what has come meanwhile, and what comes."""
-        self._flowing.set()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._port)
-            self._writers.add(back)
-            try:
-                await asyncio.gather(self._pass_on(reader, back), self._pass_on(there, writer))
-            finally:
-                self._writers.discard(back)
-        except OSError:
-            writer.transport.abort()
-        finally:
-            self._writers.discard(writer)
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while chunk := await reader.read(65536):
-                await self._flowing.wait()
-                writer.write(chunk)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.close()

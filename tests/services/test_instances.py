@@ -1,7 +1,10 @@
 """Processes that renew their leases, and what the survivors announce for one that does not."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from typing import ClassVar
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -20,7 +23,10 @@ EVERY_S = 0.05
 class Link:
     """A way to Redis that can be away."""
 
+    taken: ClassVar[Counter[str]] = Counter()
+
     def __init__(self) -> None:
+        self.publisher = uuid4().hex
         self.away = False
         self.events: list[Event] = []
 
@@ -28,6 +34,12 @@ class Link:
         if self.away:
             raise LinkDown
         self.events += events
+        self.taken[self.publisher] = first_sequence + len(events)
+
+    async def has_taken(self, publisher: str, count: int) -> bool:
+        if self.away:
+            raise LinkDown
+        return self.taken[publisher] >= count
 
 
 class Replica:
@@ -93,6 +105,23 @@ async def test_for_one_that_left_nothing_behind_nothing_is_announced(store, stor
     assert await survivor.gaps() == []
 
 
+async def test_one_whose_events_arrived_before_its_lease_said_so_has_lost_nothing(store, stores, tasks):
+    dying, survivor = Replica(store, tasks), Replica(store, tasks)
+    dying.link.away = True
+    dying.bus.publish(event("WORKSPACE_ONLINE", "w", {}))
+    await eventually(lambda: dying.bus.away)
+    await dying.instances.tick()
+    dying.link.away = False
+    assert await dying.bus.drain(5)
+    async with asyncio.timeout(10):
+        while True:
+            await survivor.instances.tick()
+            if await stores.ask("select count(*) from instances") == 1:
+                break
+            await asyncio.sleep(EVERY_S)
+    assert await survivor.gaps() == []
+
+
 async def test_one_that_ends_in_good_order_but_takes_events_along_is_announced(store, stores, tasks):
     ending, survivor = Replica(store, tasks), Replica(store, tasks)
     await ending.instances.tick()
@@ -108,7 +137,7 @@ async def test_it_goes_on_turning_when_the_database_was_away(tasks):
         def __init__(self) -> None:
             self.renewed = 0
 
-        async def renew(self, instance_id: str, *, lease_s: float, unpublished: bool) -> None:
+        async def renew(self, instance_id: str, *, lease_s: float, **_: object) -> None:
             self.renewed += 1
             assert lease_s == EVERY_S * LEASES_MISSED
             if self.renewed < 3:

@@ -9,7 +9,7 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.harness import broker
+from tests.harness import valkey as valkeys
 from tests.harness.process import GatewayProcess
 from tests.harness.world import ADMIN_TOKEN, Workspace, World
 
@@ -251,7 +251,7 @@ async def test_a_stream_ends_when_what_its_reader_may_see_changes_and_the_next_o
 
 
 async def test_a_reader_is_told_when_the_bus_is_lost_and_when_it_is_back(world: World):
-    async with broker.running() as valkey:
+    async with valkeys.running() as valkey:
         world.env["GATEWAY_REDIS_URL"] = valkey.url
         await world.start(GATEWAY_PROBE_SECONDS="0.2")
         mine = await world.workspace()

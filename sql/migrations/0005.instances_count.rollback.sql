@@ -1,0 +1,1 @@
+alter table instances drop column event_count, drop column publisher;
