@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import orjson
 
 from events.event import GAP, gap
 from events.frame import Frame, Position, show
 from events.ring import Lane, Ring
+
+SCAN_FRAMES: Final = 1000
+"""How many frames one `pull` looks at: who wants few of many does not keep the loop from everything else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +28,14 @@ class Style:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a reader wants to hear: of these workspaces, events of these types; None for all."""
+    """What a reader wants to hear: of these workspaces, events of these types; None for all.
+
+    `resync` is where one who wants more than one workspace reads again after a loss.
+    """
 
     workspaces: frozenset[str] | None = None
     types: frozenset[str] | None = None
+    resync: str = "/workspaces"
 
     @property
     def only(self) -> str | None:
@@ -69,6 +76,11 @@ class Subscription:
         self.sink = sink
         self.cursor: int | None = None
         self.joined = 0
+
+    @property
+    def channel(self) -> "Channel":
+        """Those who want the same."""
+        return self._channel
 
     @property
     def keeps_up(self) -> bool:
@@ -112,7 +124,10 @@ class Subscription:
         self._channel.current[self] = None
 
     def pull(self, limit_bytes: int) -> bytes:
-        """Return the blocks that come next, of `limit_bytes` and one more at most; nothing once it keeps up again."""
+        """Return the blocks that come next, of `limit_bytes` and one more at most; nothing once it keeps up again.
+
+        Nothing, too, if none of the next SCAN_FRAMES frames is wanted: then there is more to pull.
+        """
         channel, lane = self._channel, self._channel.lane
         assert self.cursor is not None, "who keeps up has nothing to pull"
         blocks: list[bytes] = []
@@ -121,8 +136,8 @@ class Subscription:
             overrun = Frame(place=reached, prev=self._since, event=gap("overrun"))
             blocks.append(channel.block(overrun))
             self.cursor, self._since = lane.start, reached
-        size = 0
-        while self.cursor < channel.served and size < limit_bytes:
+        size, scan_to = 0, min(channel.served, self.cursor + SCAN_FRAMES)
+        while self.cursor < scan_to and size < limit_bytes:
             frame = lane[self.cursor]
             assert frame.place is not None, "only frames of the journal are held"
             self.cursor += 1
@@ -166,7 +181,7 @@ class Channel:
     @property
     def resync(self) -> str:
         """Where these readers read again after a loss."""
-        return "/workspaces" if self.wanted.only is None else f"/workspaces/{self.wanted.only}"
+        return self.wanted.resync if self.wanted.only is None else f"/workspaces/{self.wanted.only}"
 
     def block(self, frame: Frame) -> bytes:
         """Return a frame's block, made once."""

@@ -83,14 +83,14 @@ class Gateway:
     sockets: web_sockets.EventSockets
     readiness: Readiness
     drain_s: float
+    reader_spread_s: float
 
     async def drain(self) -> None:
         """Send readers and new calls elsewhere, and let the calls in flight end."""
         self.readiness.draining = True
         self.proxy.stop_admitting()
-        self.streams.close()
-        self.sockets.close()
-        await self.proxy.drain(self.drain_s)
+        spread_s = min(self.reader_spread_s, self.drain_s)
+        await asyncio.gather(self.streams.close(spread_s), self.sockets.close(spread_s), self.proxy.drain(self.drain_s))
 
 
 def check(settings: Settings) -> None:
@@ -241,6 +241,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(heartbeats.run, "heartbeats:write")
         loops.loop(waiting.run, "waiting:write")
         loops.loop(activity.run, "activity:write")
+        loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
         stack.push_async_callback(_write_down, heartbeats, activity, bus, leases)
@@ -308,6 +309,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             sockets=sockets,
             readiness=readiness,
             drain_s=settings.drain_s,
+            reader_spread_s=settings.reader_spread_s,
         )
 
 

@@ -37,6 +37,11 @@ class View:
     workspaces: frozenset[str] | None
     version: int
 
+    @property
+    def resync(self) -> str:
+        """Where all of them can be read again: the operator's list, or a template (RFC 6570) for one after another."""
+        return "/workspaces/{workspace_id}" if isinstance(self.principal, Holder) else "/workspaces"
+
 
 class Reader(Protocol):
     """Somebody who reads what a view shows."""
@@ -117,12 +122,20 @@ class Visibility:
 
     @contextmanager
     def kept(self, view: View, reader: Reader) -> Iterator[None]:
-        """Let somebody read what a view shows while the block lasts; its end is asked for when that changes."""
-        self._readers[reader] = view
+        """Let somebody read what a view shows while the block lasts."""
+        self.keep(view, reader)
         try:
             yield
         finally:
-            del self._readers[reader]
+            self.forget(reader)
+
+    def keep(self, view: View, reader: Reader) -> None:
+        """Ask for a reader's end when what its view shows has changed, until it is forgotten."""
+        self._readers[reader] = view
+
+    def forget(self, reader: Reader) -> None:
+        """Let go of a reader that has ended."""
+        del self._readers[reader]
 
     async def run(self) -> None:
         """Turn for ever."""

@@ -1,5 +1,6 @@
 """Events over a WebSocket, for those who prefer one connection to an event stream."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,7 +17,8 @@ from gateway.core.refusals import Code, Refusal
 from gateway.services.visibility import View, Visibility
 from gateway.web import parse
 from gateway.web.cors import CrossOrigin
-from gateway.web.events import Stream, feed, resume
+from gateway.web.events import end_spread, resume, wait_for_cursor
+from gateway.web.stream import BUFFER_BYTES, bound_silence
 
 log = structlog.get_logger("gateway.web.sockets")
 
@@ -31,6 +33,59 @@ _REASON_BYTES: Final = 123
 """What fits into a close frame beside its code (RFC 6455, 5.5)."""
 
 STYLE: Final = Style(name="ws", block=ws.message, wrap=lambda messages: messages, bus=ws.bus, gap=ws.gap)
+
+
+class Line:
+    """One client's transport (hub.Sink). One that takes nothing for `drain_s` is let go; it may come back."""
+
+    def __init__(self, request: web.Request, *, drain_s: float) -> None:
+        self._drain_s = drain_s
+        self._request = request
+        self._stirred = asyncio.Event()
+        self._draining = False
+        self.ended = False
+        if request.transport is not None:
+            bound_silence(request.transport, drain_s)
+
+    def write(self, blob: bytes) -> bool:
+        """Write at once; False if more is unread than a reader that keeps up may have."""
+        transport = self._request.transport
+        if self.ended or transport is None or transport.is_closing():
+            self.end()
+            return True
+        transport.write(blob)
+        return transport.get_write_buffer_size() <= BUFFER_BYTES
+
+    def stir(self) -> None:
+        """Wake the handler: there is something to pull, or the end has come."""
+        self._stirred.set()
+
+    def end(self) -> None:
+        """End the stream, after what waits for its reader if that keeps up; one that comes back resumes."""
+        if self._draining:
+            self.abort()
+        self.ended = True
+        self._stirred.set()
+
+    def abort(self) -> None:
+        """Break the connection, with what still waits for its reader."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        self.ended = True
+
+    async def stirred(self) -> None:
+        """Wait until there is something to do."""
+        await self._stirred.wait()
+        self._stirred.clear()
+
+    async def drained(self) -> None:
+        """Wait until the reader has taken nearly all; raises TimeoutError if it does not, ConnectionError if gone."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(self._drain_s):
+                await self._request.writer.drain()
+        finally:
+            self._draining = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +117,7 @@ class EventSockets:
         self._capacity = capacity
         self._drain_s = drain_s
         self._ping_s = ping_s
-        self._open: set[Stream] = set()
+        self._open: set[Line] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -82,22 +137,22 @@ class EventSockets:
             heartbeat=self._ping_s, timeout=CLOSE_S, compress=False, max_msg_size=MESSAGE_BYTES
         )
         await socket.prepare(request)
-        stream = Stream(request, STYLE, drain_s=self._drain_s)
-        self._open.add(stream)
+        line = Line(request, drain_s=self._drain_s)
+        self._open.add(line)
         try:
-            await self._serve(request, socket, stream, view, types)
+            await self._serve(request, socket, line, view, types)
         except Refusal as refused:
             await socket.close(code=BAD_MESSAGE, message=refused.sentence.encode()[:_REASON_BYTES], drain=False)
         finally:
-            self._open.discard(stream)
-            stream.end()
+            self._open.discard(line)
+            line.end()
         return socket
 
     async def _serve(
         self,
         request: web.Request,
         socket: web.WebSocketResponse,
-        stream: Stream,
+        line: Line,
         view: View,
         types: frozenset[str] | None,
     ) -> None:
@@ -106,11 +161,13 @@ class EventSockets:
         while asked is not None and not socket.closed:
             if asked.subscribe is not None:
                 view = await self._visibility.look(parse.principal(request), asked.subscribe or None)
-            wanted = Wanted(workspaces=view.workspaces, types=types)
-            with self._visibility.kept(view, stream), self._hub.subscribed(wanted, STYLE, stream) as subscription:
+            if asked.resume is not None:
+                await wait_for_cursor(self._hub, asked.resume)
+            wanted = Wanted(workspaces=view.workspaces, types=types, resync=view.resync)
+            with self._visibility.kept(view, line), self._hub.subscribed(wanted, STYLE, line) as subscription:
                 if asked.resume is not None:
-                    await resume(self._hub, stream, subscription, asked.resume)
-                feeding = self._spawn(_feed(socket, stream, subscription), "socket:feed")
+                    line.write(resume(self._hub, subscription, asked.resume))
+                feeding = self._spawn(_feed(socket, line, subscription), "socket:feed")
                 try:
                     asked = await _receive(socket)
                 finally:
@@ -128,11 +185,26 @@ class EventSockets:
         if not own:
             raise Refusal(Code.NOT_ALLOWED, "pages of this origin may not connect")
 
-    def close(self) -> None:
-        """End every socket, so that its client goes elsewhere; new ones are sent away at once."""
+    async def close(self, spread_s: float = 0.0) -> None:
+        """End every socket, spread over these seconds, so that clients go elsewhere; new ones are refused."""
         self._closed = True
-        for stream in self._open:
-            stream.end()
+        await end_spread(self._open, spread_s)
+
+
+async def _pump(line: Line, subscription: Subscription) -> None:
+    """Pull for a reader while it does not keep up, as fast as it reads; wait while it does; return at its end."""
+    try:
+        while not line.ended:
+            if subscription.keeps_up:
+                await line.stirred()
+                continue
+            await line.drained()
+            blocks = subscription.pull(BUFFER_BYTES)
+            if blocks:
+                line.write(blocks)
+                await asyncio.sleep(0)
+    except (ConnectionError, TimeoutError):
+        line.abort()
 
 
 async def _receive(socket: web.WebSocketResponse) -> Asked | None:
@@ -156,9 +228,9 @@ async def _receive(socket: web.WebSocketResponse) -> Asked | None:
     return None
 
 
-async def _feed(socket: web.WebSocketResponse, stream: Stream, subscription: Subscription) -> None:
+async def _feed(socket: web.WebSocketResponse, line: Line, subscription: Subscription) -> None:
     """Feed a socket, and close it at the stream's end."""
-    await feed(stream, subscription)
+    await _pump(line, subscription)
     await socket.close(code=GOING_AWAY, drain=False)
 
 

@@ -117,6 +117,7 @@ class Hall:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         self._tasks.loop(self.hub.run, "serve")
+        self._tasks.loop(self.streams.feed, "feed")
         self._tasks.loop(self.streams.run, "sweep")
         patient = aiohttp.ClientTimeout()
         narrow = aiohttp.TCPConnector(socket_factory=_narrow)
@@ -127,8 +128,8 @@ class Hall:
             ):
                 yield
         finally:
-            self.streams.close()
-            self.sockets.close()
+            await self.streams.close()
+            await self.sockets.close()
             await runner.cleanup()
 
 

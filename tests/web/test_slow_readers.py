@@ -100,7 +100,7 @@ async def test_all_streams_end_when_they_are_closed_and_new_ones_are_sent_away(s
             await eventually(lambda: reader.opened)
         house.tell()
         await eventually(lambda: reader.numbers == [1])
-        house.streams.close()
+        await house.streams.close()
         await eventually(lambda: reader.ended)
         async with house.reading(slow=True) as late:
             late.begin()
