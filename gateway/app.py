@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 
 from events import redis
-from events.bus import Bus
+from events.bus import Bus, Spawn
 from events.event import PROBE
 from events.frame import Frame
 from events.hub import Hub
@@ -84,13 +84,16 @@ class Gateway:
     readiness: Readiness
     drain_s: float
     reader_spread_s: float
+    spawn: Spawn
 
     async def drain(self) -> None:
         """Send readers and new calls elsewhere, and let the calls in flight end."""
         self.readiness.draining = True
         self.proxy.stop_admitting()
         spread_s = min(self.reader_spread_s, self.drain_s)
-        await asyncio.gather(self.streams.close(spread_s), self.sockets.close(spread_s), self.proxy.drain(self.drain_s))
+        leaving = [self.spawn(one.close(spread_s), "readers:end") for one in (self.streams, self.sockets)]
+        await self.proxy.drain(self.drain_s)
+        await asyncio.wait(leaving)
 
 
 def check(settings: Settings) -> None:
@@ -310,6 +313,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             readiness=readiness,
             drain_s=settings.drain_s,
             reader_spread_s=settings.reader_spread_s,
+            spawn=loops.spawn,
         )
 
 

@@ -106,10 +106,10 @@ class Stream(asyncio.Protocol):
         """Have the kernel find out when nobody is at the other end any more."""
         bound_silence(self._transport, within_s)
 
-    def write_block(self, block: bytes) -> None:
-        """Write a block of this reader's own."""
+    def write_block(self, block: bytes) -> bool:
+        """Write a block of this reader's own; False as `write`."""
         assert self.subscription is not None, "who has left is not written to"
-        self.write(self.subscription.channel.style.wrap(block))
+        return self.write(self.subscription.channel.style.wrap(block))
 
     def pull(self) -> bool:
         """Write what comes next, for a reader that does not keep up; True if there is more that it has room for."""
@@ -117,9 +117,9 @@ class Stream(asyncio.Protocol):
         if subscription is None or subscription.keeps_up or self._full:
             return False
         blocks = subscription.pull(BUFFER_BYTES)
-        if blocks:
-            self.write_block(blocks)
-        return not self._full and not subscription.keeps_up
+        if blocks and not self.write_block(blocks):
+            return False
+        return not subscription.keeps_up
 
     def is_stuck(self, drain_s: float) -> bool:
         """Whether much is unread, and nothing of it was taken for so long; each time that it is asked is a look."""
