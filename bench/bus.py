@@ -4,9 +4,10 @@ import asyncio
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -178,8 +179,8 @@ def reads(redis_url: str) -> int:
 def slow(room: Room, plan: Plan) -> list[Figure]:
     """A tenth of the readers read nothing: what that is to the others, beside rounds in which all read."""
     mute = plan.readers // 10
-    rounds = [_beside(room, plan, mute=many) for _ in range(_ROUNDS) for many in (0, mute)]
-    alone, beside = rounds[0::2], rounds[1::2]
+    rounds = [_beside(room, plan, mute=many) for _ in range(_ROUNDS) for many in (mute, 0)]
+    beside, alone = rounds[0::2], rounds[1::2]
 
     def figure(about: str, some: list[Beside], measure: str) -> Figure:
         return Figure(name=f"{about}, last byte {measure}", value=median(one.seen[measure] for one in some), unit="ms")
@@ -279,10 +280,37 @@ def nchan(cores: Cores, folder: Path, plan: Plan) -> list[Figure]:
         return fan_out("nchan", peer.pid, readers, plan)
 
 
-def measure(
-    env: Mapping[str, str], cores: Cores, folder: Path, plan: Plan, tell: Callable[[str], None]
+def beside_nchan(env: Mapping[str, str], cores: Cores, folder: Path, plan: Plan) -> list[Figure]:
+    """The fan-out of a gateway, and of nchan, which is the target for what a delivery costs."""
+    with opened(env, cores) as room:
+        assert room.subject.pid is not None
+        ours, theirs = fan_out("gateway", room.subject.pid, room.readers, plan), nchan(cores, folder, plan)
+    if theirs:
+        ours[-1] = replace(ours[-1], most=theirs[-1].value)
+    return ours + theirs
+
+
+def _in_room(
+    part: Callable[[Room, Plan], list[Figure]], env: Mapping[str, str], cores: Cores, plan: Plan
 ) -> list[Figure]:
-    """Measure all of it, on one gateway process after another, and return the figures."""
+    with opened(env, cores) as room:
+        return part(room, plan)
+
+
+_IN_A_ROOM: Final = {"idle": idle, "returning": returning, "slow": slow}
+PARTS: Final = ("fan-out", *_IN_A_ROOM, "clocks", "outages")
+"""What can be measured by itself."""
+
+
+def measure(
+    env: Mapping[str, str],
+    cores: Cores,
+    folder: Path,
+    plan: Plan,
+    tell: Callable[[str], None],
+    only: Sequence[str] = (),
+) -> list[Figure]:
+    """Measure all of it, or `only` these PARTS, on one gateway process after another, and return the figures."""
     figures = []
 
     def note(some: list[Figure]) -> None:
@@ -290,18 +318,12 @@ def measure(
         for one in some:
             tell(f"{one.name}: {one.value:,.2f} {one.unit}".rstrip())
 
-    with opened(env, cores) as room:
-        assert room.subject.pid is not None
-        ours, theirs = fan_out("gateway", room.subject.pid, room.readers, plan), nchan(cores, folder, plan)
-        if theirs:
-            ours[-1] = replace(ours[-1], most=theirs[-1].value)
-        note(ours + theirs)
-    with opened(env, cores) as room:
-        note(idle(room, plan))
-    with opened(env, cores) as room:
-        note(returning(room, plan))
-    with opened(env, cores) as room:
-        note(slow(room, plan))
-    note(clocks(cores, plan))
-    note(outages(env, cores, plan))
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "fan-out": lambda: beside_nchan(env, cores, folder, plan),
+        **{name: partial(_in_room, part, env, cores, plan) for name, part in _IN_A_ROOM.items()},
+        "clocks": lambda: clocks(cores, plan),
+        "outages": lambda: outages(env, cores, plan),
+    }
+    for name in only or PARTS:
+        note(parts[name]())
     return figures

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from events.event import CATALOGUE, EVERYWHERE, Event, changed, gap, probe
 from events.frame import ORIGIN, Frame, Position, find_position
 from events.hub import Hub
-from events.readers import Style, Subscription, Wanted
+from events.readers import SCAN_FRAMES, Style, Subscription, Wanted
 from events.ring import Ring
 from tests.harness.world import eventually
 
@@ -209,6 +209,20 @@ async def test_who_has_no_room_is_fed_from_the_ring_as_fast_as_it_reads_and_othe
         world.hear()
         await world.hub.tick()
     assert slow.said == quick.said == [str(number) for number in range(11)]
+
+
+async def test_who_wants_few_of_many_looks_at_some_at_a_time_and_finds_them_all():
+    world, reader = World(max_frames=10 * SCAN_FRAMES), Reader()
+    with world.hub.subscribed(Wanted(types=frozenset({"CALL_ENDED"})), PLAIN, reader) as subscription:
+        subscription.hold()
+        for _ in range(2 * SCAN_FRAMES):
+            world.hear()
+        last = world.hear(type_="CALL_ENDED")
+        await world.hub.tick()
+        assert subscription.pull(100) == b""
+        assert not subscription.keeps_up
+        reader.pull(subscription)
+    assert reader.said == [last.event.payload.decode()]
 
 
 async def test_who_is_overtaken_by_the_ring_is_told_of_it_once():
