@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,10 +36,10 @@ def _servers() -> Iterator[embedded.Urls]:
         shutil.rmtree(folder)
 
 
-def bench_events(plan: bus.Plan, cores: Cores, about: Mapping[str, Any]) -> None:
-    """Measure the bus, print and write down."""
+def bench_events(plan: bus.Plan, cores: Cores, about: Mapping[str, Any], only: Sequence[str]) -> None:
+    """Measure the bus, or some parts of it, print and write down."""
     with _servers() as urls, tempfile.TemporaryDirectory() as folder:
-        seen = bus.measure(_env(urls), cores, Path(folder), plan, _say)
+        seen = bus.measure(_env(urls), cores, Path(folder), plan, _say, only)
     _say("\n" + figures.table(seen))
     absent = "".join(f"\n{name}: not installed here" for name in subjects.absent())
     _say(absent)
@@ -81,7 +81,7 @@ def bench_calls(plan: Plan, cores: Cores, about: Mapping[str, Any]) -> None:
     report.write(RESULTS, {"calls": results})
 
 
-def bench(*, calls: bool, events: bool, quick: bool) -> None:
+def bench(*, calls: bool, events: bool, quick: bool, parts: Sequence[str]) -> None:
     """Measure what was asked for, one after the other."""
     cores = Cores.choose()
     about = report.machine(cores)
@@ -89,7 +89,7 @@ def bench(*, calls: bool, events: bool, quick: bool) -> None:
     if calls:
         bench_calls(QUICK if quick else FULL, cores, about)
     if events:
-        bench_events(bus.QUICK if quick else bus.FULL, cores, about)
+        bench_events(bus.QUICK if quick else bus.FULL, cores, about, parts)
     _say(f"\nwritten to {RESULTS}")
 
 
@@ -99,11 +99,14 @@ def main() -> None:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--calls", action="store_true", help="only what a call costs")
     only.add_argument("--events", action="store_true", help="only the bus: readers, clocks, a Redis that goes away")
+    parser.add_argument("--part", action="append", choices=bus.PARTS, default=[], help="of the bus, only this; repeat")
     words = parser.parse_args()
+    if words.part and not words.events:
+        parser.error("--part is one of --events")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # out through every `with`
     try:
-        bench(calls=not words.events, events=not words.calls, quick=words.quick)
+        bench(calls=not words.events, events=not words.calls, quick=words.quick, parts=words.part)
     except (BenchError, embedded.EmbeddedError) as error:
         sys.exit(f"bench: {error}")
 

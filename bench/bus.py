@@ -4,10 +4,12 @@ import asyncio
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import psutil
@@ -25,6 +27,8 @@ MISSED: Final = 20
 RETURN_S: Final = 5.0
 """Within which they do."""
 _LARGE: Final = 4000
+_ROUNDS: Final = 5
+"""How often it is measured beside readers that read nothing, and as often without."""
 _RUN: Final = (sys.executable, "-m")
 
 
@@ -173,23 +177,57 @@ def reads(redis_url: str) -> int:
 
 
 def slow(room: Room, plan: Plan) -> list[Figure]:
-    """A tenth of the readers read nothing: what that is to the others, and to the process."""
+    """A tenth of the readers read nothing: what that is to the others, beside rounds in which all read."""
     mute = plan.readers // 10
-    room.readers.ask("open", count=plan.readers - mute, mute=mute)
+    rounds = [_beside(room, plan, mute=many) for _ in range(_ROUNDS) for many in (mute, 0)]
+    beside, alone = rounds[0::2], rounds[1::2]
+
+    def figure(about: str, some: list[Beside], measure: str) -> Figure:
+        return Figure(name=f"{about}, last byte {measure}", value=median(one.seen[measure] for one in some), unit="ms")
+
+    ratio = median(two.seen["p99"] / one.seen["p99"] for one, two in zip(alone, beside, strict=True))
+    return [
+        Figure(name=f"{mute} of {plan.readers:,} read nothing: they lag", value=beside[0].lagging, unit="readers"),
+        *(figure("the others without them", alone, measure) for measure in ("p50", "p99")),
+        *(figure("the others beside them", beside, measure) for measure in ("p50", "p99")),
+        Figure(name="p99 beside them by p99 without, round by round", value=ratio, unit=""),
+        Figure(name="CPU for the others without them", value=median(one.cpu_us for one in alone), unit="us"),
+        Figure(name="CPU for the others beside them", value=median(one.cpu_us for one in beside), unit="us"),
+        Figure(name="memory per reader that reads nothing", value=beside[0].memory_kib / mute, unit="KiB"),
+        Figure(name="others that were lost", value=max(one.lost for one in rounds), unit="", most=0.0),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """One round: what those who read have `seen` (milliseconds), and what it took for each delivery to them."""
+
+    seen: dict[str, float]
+    cpu_us: float
+    lagging: float
+    memory_kib: float
+    lost: int
+
+
+def _beside(room: Room, plan: Plan, *, mute: int) -> Beside:
+    """Measure nine tenths of the readers, beside so many that read nothing, after events that those cannot hold."""
+    brisk, times = plan.readers - plan.readers // 10, max(40, plan.events // 2)
+    room.readers.ask("open", count=brisk, mute=mute)
     empty_kib = room.memory_kib
     room.readers.ask("publish", times=200, size=_LARGE)
-    lagging = room.metric("gateway_readers_lagging")
-    full_kib = room.memory_kib
-    seen = room.readers.ask("publish", times=max(40, plan.events // 2), size=SIZE, every_s=0.05)
-    there = room.readers.ask("standing")
+    lagging, full_kib, before_s = room.metric("gateway_readers_lagging"), room.memory_kib, room.cpu_s
+    seen = room.readers.ask("publish", times=times, size=SIZE, every_s=0.05)
+    spent_s = room.cpu_s - before_s
+    lost = room.readers.ask("standing")["lost"]
     room.readers.ask("drop")
-    return [
-        Figure(name=f"{mute} of {plan.readers:,} read nothing: they lag", value=lagging, unit="readers"),
-        Figure(name="last byte to the others p50", value=seen["p50"], unit="ms"),
-        Figure(name="last byte to the others p99", value=seen["p99"], unit="ms", most=20.0),
-        Figure(name="memory per reader that reads nothing", value=(full_kib - empty_kib) / mute, unit="KiB"),
-        Figure(name="others that were lost", value=there["lost"], unit="", most=0.0),
-    ]
+    room.wait("gateway_readers", 0)
+    return Beside(
+        seen=seen,
+        cpu_us=spent_s / times / brisk * 1e6,
+        lagging=lagging,
+        memory_kib=full_kib - empty_kib,
+        lost=lost,
+    )
 
 
 def clocks(cores: Cores, plan: Plan) -> list[Figure]:
@@ -242,10 +280,37 @@ def nchan(cores: Cores, folder: Path, plan: Plan) -> list[Figure]:
         return fan_out("nchan", peer.pid, readers, plan)
 
 
-def measure(
-    env: Mapping[str, str], cores: Cores, folder: Path, plan: Plan, tell: Callable[[str], None]
+def beside_nchan(env: Mapping[str, str], cores: Cores, folder: Path, plan: Plan) -> list[Figure]:
+    """The fan-out of a gateway, and of nchan, which is the target for what a delivery costs."""
+    with opened(env, cores) as room:
+        assert room.subject.pid is not None
+        ours, theirs = fan_out("gateway", room.subject.pid, room.readers, plan), nchan(cores, folder, plan)
+    if theirs:
+        ours[-1] = replace(ours[-1], most=theirs[-1].value)
+    return ours + theirs
+
+
+def _in_room(
+    part: Callable[[Room, Plan], list[Figure]], env: Mapping[str, str], cores: Cores, plan: Plan
 ) -> list[Figure]:
-    """Measure all of it, on one gateway process after another, and return the figures."""
+    with opened(env, cores) as room:
+        return part(room, plan)
+
+
+_IN_A_ROOM: Final = {"idle": idle, "returning": returning, "slow": slow}
+PARTS: Final = ("fan-out", *_IN_A_ROOM, "clocks", "outages")
+"""What can be measured by itself."""
+
+
+def measure(
+    env: Mapping[str, str],
+    cores: Cores,
+    folder: Path,
+    plan: Plan,
+    tell: Callable[[str], None],
+    only: Sequence[str] = (),
+) -> list[Figure]:
+    """Measure all of it, or `only` these PARTS, on one gateway process after another, and return the figures."""
     figures = []
 
     def note(some: list[Figure]) -> None:
@@ -253,18 +318,12 @@ def measure(
         for one in some:
             tell(f"{one.name}: {one.value:,.2f} {one.unit}".rstrip())
 
-    with opened(env, cores) as room:
-        assert room.subject.pid is not None
-        ours, theirs = fan_out("gateway", room.subject.pid, room.readers, plan), nchan(cores, folder, plan)
-        if theirs:
-            ours[-1] = replace(ours[-1], most=theirs[-1].value)
-        note(ours + theirs)
-    with opened(env, cores) as room:
-        note(idle(room, plan))
-    with opened(env, cores) as room:
-        note(returning(room, plan))
-    with opened(env, cores) as room:
-        note(slow(room, plan))
-    note(clocks(cores, plan))
-    note(outages(env, cores, plan))
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "fan-out": lambda: beside_nchan(env, cores, folder, plan),
+        **{name: partial(_in_room, part, env, cores, plan) for name, part in _IN_A_ROOM.items()},
+        "clocks": lambda: clocks(cores, plan),
+        "outages": lambda: outages(env, cores, plan),
+    }
+    for name in only or PARTS:
+        note(parts[name]())
     return figures

@@ -65,7 +65,15 @@ class Hub:
 
     @contextmanager
     def subscribed(self, wanted: Wanted, style: Style, sink: Sink) -> Iterator[Subscription]:
-        """Let a reader hear what it wants for as long as the block lasts; it begins in the present."""
+        """Let a reader hear what it wants for as long as the block lasts."""
+        subscription = self.subscribe(wanted, style, sink)
+        try:
+            yield subscription
+        finally:
+            self.leave(subscription)
+
+    def subscribe(self, wanted: Wanted, style: Style, sink: Sink) -> Subscription:
+        """Let a reader hear what it wants until it leaves; it begins in the present."""
         key = (wanted, style.name)
         channel = self._channels.get(key)
         if channel is None:
@@ -75,14 +83,16 @@ class Hub:
         subscription.keep_up()
         subscription.tell()
         self.readers += 1
-        try:
-            yield subscription
-        finally:
-            self.readers -= 1
-            channel.current.pop(subscription, None)
-            del channel.subscriptions[subscription]
-            if not channel.subscriptions:
-                self._close(channel, key)
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """Write nothing more to a reader."""
+        channel = subscription.channel
+        self.readers -= 1
+        channel.current.pop(subscription, None)
+        del channel.subscriptions[subscription]
+        if not channel.subscriptions:
+            self._close(channel)
 
     def _open(self, wanted: Wanted, style: Style) -> Channel:
         channel = Channel(self.ring, wanted, style)
@@ -94,8 +104,8 @@ class Hub:
                 self._by_workspace.setdefault(workspace_id, {})[channel] = None
         return channel
 
-    def _close(self, channel: Channel, key: tuple[Wanted, str]) -> None:
-        del self._channels[key]
+    def _close(self, channel: Channel) -> None:
+        del self._channels[channel.wanted, channel.style.name]
         self._changed.pop(channel, None)
         self._of_all.pop(channel, None)
         for workspace_id in channel.wanted.workspaces or ():

@@ -14,8 +14,8 @@ PART_BYTES: Final = 64 * 1024
 """What is written at once of an event that is larger."""
 OK: Final = "ok"
 """How well a process hears that hears everything."""
-SCAN: Final = 2000
-"""Frames that one reader may look at in a row, though it wants none of them."""
+SCAN_FRAMES: Final = 1000
+"""How many frames one `pull` looks at: who wants few of many does not keep the loop from everything else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,14 @@ class Style:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a reader wants to hear: of these workspaces, events of these types; None for all."""
+    """What a reader wants to hear: of these workspaces, events of these types; None for all.
+
+    `resync` is where one who wants more than one workspace reads again after a loss.
+    """
 
     workspaces: frozenset[str] | None = None
     types: frozenset[str] | None = None
+    resync: str = "/workspaces"
 
     @property
     def only(self) -> str | None:
@@ -79,6 +83,11 @@ class Subscription:
         self.sink = sink
         self.cursor: int | None = None
         self.joined = 0
+
+    @property
+    def channel(self) -> "Channel":
+        """Those who want the same."""
+        return self._channel
 
     @property
     def keeps_up(self) -> bool:
@@ -147,8 +156,8 @@ class Subscription:
     def pull(self, limit_bytes: int) -> bytes:
         """Return the blocks that come next, of `limit_bytes` and one more at most.
 
-        Nothing if it keeps up again; if an event by reference is `due`; or if what comes next, SCAN frames far, is
-        nothing that it wants.
+        Nothing if it keeps up again; if an event by reference is `due`; or if none of the next SCAN_FRAMES frames is
+        wanted: then there is more to pull.
         """
         channel, lane = self._channel, self._channel.lane
         assert self.cursor is not None, "who keeps up has nothing to pull"
@@ -161,8 +170,8 @@ class Subscription:
             overrun = Frame(place=reached, prev=self._since, event=gap("overrun"))
             blocks.append(channel.block(overrun))
             self.cursor, self._since = lane.start, reached
-        size, end = 0, min(channel.served, self.cursor + SCAN)
-        while self.cursor < end and size < limit_bytes:
+        size, scan_to = 0, min(channel.served, self.cursor + SCAN_FRAMES)
+        while self.cursor < scan_to and size < limit_bytes:
             frame = lane[self.cursor]
             assert frame.place is not None, "only frames of the journal are held"
             wanted = channel.wanted.has(frame)
@@ -212,7 +221,7 @@ class Channel:
     @property
     def resync(self) -> str:
         """Where these readers read again after a loss."""
-        return "/workspaces" if self.wanted.only is None else f"/workspaces/{self.wanted.only}"
+        return self.wanted.resync if self.wanted.only is None else f"/workspaces/{self.wanted.only}"
 
     def block(self, frame: Frame) -> bytes:
         """Return a frame's block, made once."""

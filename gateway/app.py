@@ -17,7 +17,7 @@ from aiohttp import web
 
 from events import redis
 from events.bodies import Bodies
-from events.bus import Bus
+from events.bus import Bus, Spawn
 from events.event import PROBE
 from events.frame import Frame
 from events.hub import Hub
@@ -92,14 +92,17 @@ class Gateway:
     sockets: web_sockets.EventSockets
     readiness: Readiness
     drain_s: float
+    reader_spread_s: float
+    spawn: Spawn
 
     async def drain(self) -> None:
         """Send readers and new calls elsewhere, and let the calls in flight end."""
         self.readiness.draining = True
         self.proxy.stop_admitting()
-        self.streams.close()
-        self.sockets.close()
+        spread_s = min(self.reader_spread_s, self.drain_s)
+        leaving = [self.spawn(one.close(spread_s), "readers:end") for one in (self.streams, self.sockets)]
         await self.proxy.drain(self.drain_s)
+        await asyncio.wait(leaving)
 
 
 def check(settings: Settings) -> None:
@@ -253,6 +256,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             hub,
             bodies,
             visibility,
+            loops.spawn,
             capacity=settings.max_readers,
             keepalive_s=settings.keepalive_s,
             drain_s=settings.reader_drain_s,
@@ -281,6 +285,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(heartbeats.run, "heartbeats:write")
         loops.loop(waiting.run, "waiting:write")
         loops.loop(activity.run, "activity:write")
+        loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
         loops.loop(partial(identity.run, every_s=TOKENS_USED_EVERY_S), "tokens:used")
@@ -356,6 +361,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             sockets=sockets,
             readiness=readiness,
             drain_s=settings.drain_s,
+            reader_spread_s=settings.reader_spread_s,
+            spawn=loops.spawn,
         )
 
 

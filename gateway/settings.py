@@ -304,6 +304,13 @@ class Settings:
         default=30.0,
         unit="s",
     )
+    reader_spread_s: float = _setting(
+        "GATEWAY_READER_SPREAD_SECONDS",
+        _seconds,
+        "Over how long open event streams are ended after SIGTERM, so that not all readers come back at once.",
+        default=3.0,
+        unit="s",
+    )
     cors_origins: tuple[str, ...] = _setting(
         "GATEWAY_CORS_ORIGINS",
         _origins,

@@ -50,6 +50,11 @@ class View:
     workspaces: frozenset[str] | None
     version: int
 
+    @property
+    def resync(self) -> str:
+        """Where all of them can be read again: the operator's list, or a template (RFC 6570) for one after another."""
+        return "/workspaces/{workspace_id}" if isinstance(self.principal, Holder) else "/workspaces"
+
 
 class Reader(Protocol):
     """Somebody who reads what a view shows."""
@@ -149,24 +154,29 @@ class Visibility:
 
     @contextmanager
     def kept(self, view: View, reader: Reader) -> Iterator[None]:
-        """Let somebody read what a view shows while the block lasts; its end is asked for when that changes."""
-        self._readers[reader] = view
-        shown = find_credential(view.principal)
-        if shown is None:
-            try:
-                yield
-            finally:
-                del self._readers[reader]
-            return
-        key = (shown.proof, shown.hash)
-        self._by_credential.setdefault(key, {})[reader] = shown
-        if shown.until is not None:
-            self._timed[key] = None
-        self._doubted[key] = None  # it may have ended between the time it was looked at and now
+        """Let somebody read what a view shows while the block lasts."""
+        self.keep(view, reader)
         try:
             yield
         finally:
-            del self._readers[reader]
+            self.forget(reader)
+
+    def keep(self, view: View, reader: Reader) -> None:
+        """Ask for a reader's end when what its view shows changes, or its credential ends, until it is forgotten."""
+        self._readers[reader] = view
+        shown = find_credential(view.principal)
+        if shown is not None:
+            key = (shown.proof, shown.hash)
+            self._by_credential.setdefault(key, {})[reader] = shown
+            if shown.until is not None:
+                self._timed[key] = None
+            self._doubted[key] = None  # it may have ended between the time it was looked at and now
+
+    def forget(self, reader: Reader) -> None:
+        """Let go of a reader that has ended."""
+        shown = find_credential(self._readers.pop(reader).principal)
+        if shown is not None:
+            key = (shown.proof, shown.hash)
             del self._by_credential[key][reader]
             if not self._by_credential[key]:
                 del self._by_credential[key]

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-import socket
+from collections.abc import AsyncIterator, Iterable
 from time import monotonic
 from typing import Final
 
@@ -11,10 +11,12 @@ from aiohttp import HttpVersion11, web
 
 from events import frame, sse
 from events.bodies import Bodies
-from events.hub import Hub
+from events.bus import Spawn
+from events.hub import SLICE_S, Hub, NotLoaded
 from events.readers import Style, Subscription, Wanted
-from gateway.services.visibility import View, Visibility
+from gateway.services.visibility import Reader, View, Visibility
 from gateway.web import parse
+from gateway.web.stream import Stream, take_over
 
 log = structlog.get_logger("gateway.web.events")
 
@@ -25,11 +27,11 @@ HEADERS: Final = {
 }
 RETRY_MS: Final = 2000
 """How long a browser waits before it connects again; up to as much again is added, so that not all come at once."""
-BUFFER_BYTES: Final = 64 * 1024
-"""A reader with more than this unread does not keep up: it is fed from the ring, as fast as it reads."""
 REACH_S: Final = 5.0
 """How long a reader is held that knows more than this process does yet."""
 SWEEP_S: Final = 1.0
+STEP_S: Final = 0.01
+"""Streams that end within this are ended together."""
 
 
 def _chunk(blocks: bytes) -> bytes:
@@ -40,133 +42,51 @@ CHUNKED: Final = Style(name="sse", block=sse.block, parts=sse.parts, wrap=_chunk
 PLAIN: Final = Style(
     name="sse/1.0", block=sse.block, parts=sse.parts, wrap=lambda blocks: blocks, bus=sse.bus, gap=sse.gap
 )
+LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-class Stream:
-    """One reader's transport (hub.Sink). One that takes nothing for `drain_s` is let go; it may come back."""
-
-    def __init__(self, request: web.Request, style: Style, *, drain_s: float) -> None:
-        self._drain_s = drain_s
-        self._request = request
-        self.style = style
-        self._stirred = asyncio.Event()
-        self._draining = False
-        self.last_write = monotonic()
-        self.ended = False
-        if request.transport is not None:
-            _bound_silence(request.transport, drain_s)
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody is at the other end any more."""
-        transport = self._request.transport
-        return transport is None or transport.is_closing()
-
-    def write(self, blob: bytes) -> bool:
-        """Write at once; False if more is unread than a reader that keeps up may have."""
-        transport = self._request.transport
-        if self.ended or transport is None or transport.is_closing():
-            self.end()
-            return True
-        transport.write(blob)
-        self.last_write = monotonic()
-        return transport.get_write_buffer_size() <= BUFFER_BYTES
-
-    def write_block(self, block: bytes) -> None:
-        """Write a block of this reader's own."""
-        self.write(self.style.wrap(block))
-
-    def stir(self) -> None:
-        """Wake the handler: there is something to pull, or the end has come."""
-        self._stirred.set()
-
-    def end(self) -> None:
-        """End the stream, after what waits for its reader if that keeps up; one that comes back resumes."""
-        if self._draining:
-            self.abort()
-        self.ended = True
-        self._stirred.set()
-
-    def abort(self) -> None:
-        """Break the connection, with what still waits for its reader."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
-        self.ended = True
-
-    async def stirred(self) -> None:
-        """Wait until there is something to do."""
-        await self._stirred.wait()
-        self._stirred.clear()
-
-    async def drained(self) -> None:
-        """Wait until the reader has taken nearly all; raises TimeoutError if it does not, ConnectionError if gone."""
-        self._draining = True
-        try:
-            async with asyncio.timeout(self._drain_s):
-                await self._request.writer.drain()
-        finally:
-            self._draining = False
-
-
-def _bound_silence(transport: asyncio.BaseTransport, within_s: float) -> None:
-    """Let the kernel find out that nobody is at the other end any more: bytes that are not acknowledged (Linux)."""
-    opened = transport.get_extra_info("socket")
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if option is not None and opened is not None and opened.family in (socket.AF_INET, socket.AF_INET6):
-        opened.setsockopt(socket.IPPROTO_TCP, option, int(within_s * 1000))
-
-
-async def resume(hub: Hub, stream: Stream, subscription: Subscription, since: str) -> None:
-    """Go back to where the reader was, or tell it that something is missing and go on in the present."""
-    subscription.hold()
+async def wait_for_cursor(hub: Hub, since: str) -> None:
+    """Wait a moment if this replica is behind the one that a reader comes from; NotLoaded: it knows nothing yet."""
     place = frame.find_position(since)
-    if place is not None:
-        # this replica may be a moment behind the one that the reader comes from
-        if hub.ring.newest < place:
-            await hub.reached(place, REACH_S)
-        if hub.ring.covers(place):
-            subscription.rewind(place)
-            return
-    reason = "trimmed" if place is not None and place < hub.ring.floor else "unknown_id"
-    stream.write_block(subscription.gap(reason, since))
+    if place is not None and hub.ring.newest < place:
+        await hub.reached(place, REACH_S)
 
 
-async def feed(stream: Stream, subscription: Subscription, bodies: Bodies) -> None:
-    """Pull for a reader while it does not keep up, as fast as it reads; wait while it does; return at its end."""
-    try:
-        while not stream.ended:
-            if subscription.keeps_up:
-                await stream.stirred()
-                continue
-            await stream.drained()
-            blocks = subscription.pull(BUFFER_BYTES)
-            if blocks:
-                stream.write_block(blocks)
-            elif (due := subscription.due) is not None:
-                subscription.take()
-                await _write_parts(stream, await bodies.parts(due, stream.style))
+def resume(hub: Hub, subscription: Subscription, since: str) -> bytes:
+    """Go back to where the reader was; or return the block that tells that something is missing, and go on from now."""
+    place = frame.find_position(since)
+    if place is not None and hub.ring.covers(place):
+        subscription.rewind(place)
+        return b""
+    return subscription.gap("trimmed" if place is not None and place < hub.ring.floor else "unknown_id", since)
+
+
+async def end_spread(streams: Iterable[Reader], spread_s: float) -> None:
+    """End them in any order, evenly over these seconds, so that their readers do not all come back at once."""
+    ending = list(streams)
+    random.shuffle(ending)
+    began = monotonic()
+    for number, stream in enumerate(ending):
+        early_s = began + spread_s * number / len(ending) - monotonic()
+        if early_s > STEP_S:
+            await asyncio.sleep(early_s)
+        stream.end()
+
+
+async def in_slices(streams: Iterable[Stream]) -> AsyncIterator[Stream]:
+    """Go through streams that are written to, and let the loop turn now and then."""
+    began = monotonic()
+    for stream in streams:
+        yield stream
+        if monotonic() - began > SLICE_S:
             await asyncio.sleep(0)
-    except (ConnectionError, TimeoutError):
-        stream.abort()
-
-
-async def _write_parts(stream: Stream, parts: list[bytes]) -> None:
-    """Write a large event as fast as it is read; one that is begun is written to its end."""
-    rest = iter(parts)
-    try:
-        for part in rest:
-            stream.write_block(part)
-            await stream.drained()
-    except asyncio.CancelledError:
-        for part in rest:
-            stream.write_block(part)
-        raise
+            began = monotonic()
 
 
 class EventStreams:
-    """All event streams of this process. `capacity` bounds them, `keepalive_s` their silence.
+    """All event streams of this process, and what they share (stream.Keeper).
 
-    drain_s: how long a reader may take nothing of what waits for it.
+    `capacity` bounds them, `keepalive_s` their silence; drain_s: how long a reader may take nothing of what waits.
     """
 
     def __init__(
@@ -174,6 +94,7 @@ class EventStreams:
         hub: Hub,
         bodies: Bodies,
         visibility: Visibility,
+        spawn: Spawn,
         *,
         capacity: int,
         keepalive_s: float,
@@ -181,12 +102,16 @@ class EventStreams:
     ) -> None:
         self._hub = hub
         self._bodies = bodies
+        self._spawn = spawn
         self._visibility = visibility
         self._capacity = capacity
         self._keepalive_s = keepalive_s
         self._drain_s = drain_s
-        self._open: dict[Stream, Subscription] = {}
+        self._open: dict[Stream, None] = {}
+        self._behind: dict[Stream, None] = {}
+        self._some = asyncio.Event()
         self._closed = False
+        self.now = monotonic()
 
     def __repr__(self) -> str:
         return f"<EventStreams open={len(self._open)}>"
@@ -195,47 +120,108 @@ class EventStreams:
         return len(self._open)
 
     async def serve(self, request: web.Request, view: View, types: frozenset[str] | None = None) -> web.StreamResponse:
-        """Serve one stream to its end: of what the view shows, events of these types (None: all)."""
+        """Begin a stream of what the view shows, events of these types (None: all); it goes on after this returns."""
         response = web.StreamResponse(headers=HEADERS)
+        response.force_close()  # nothing can come after a stream on its connection
         opening = sse.retry(RETRY_MS + random.randrange(RETRY_MS))  # noqa: S311 - spreads clients, keeps no secret
-        full = self._closed or len(self._open) >= self._capacity
         await response.prepare(request)
-        response.headers.clear()  # they are sent, and each reader would keep its own
-        if full:  # a native EventSource comes back after a 200 only
+        if self._closed or len(self._open) >= self._capacity:  # a native EventSource comes back after a 200 only
             await response.write(opening)
             return response
-        await response.write(opening + sse.OPENING)
-        style = CHUNKED if request.version >= HttpVersion11 else PLAIN
-        stream = Stream(request, style, drain_s=self._drain_s)
-        wanted = Wanted(workspaces=view.workspaces, types=types)
-        with self._visibility.kept(view, stream), self._hub.subscribed(wanted, style, stream) as subscription:
-            self._open[stream] = subscription
-            try:
-                since = parse.last_event_id(request)
-                if since is not None:
-                    await resume(self._hub, stream, subscription, since)
-                await feed(stream, subscription, self._bodies)
-            finally:
-                del self._open[stream]
+        chunked = request.version >= HttpVersion11
+        style = CHUNKED if chunked else PLAIN
+        stream = Stream(self, end=LAST_CHUNK if chunked else b"")
+        if not take_over(request, stream):
+            return response
+        self._open[stream] = None
+        stream.bound_silence(self._drain_s)
+        stream.write(style.wrap(opening + sse.OPENING))
+        wanted = Wanted(workspaces=view.workspaces, types=types, resync=view.resync)
+        stream.subscription = self._hub.subscribe(wanted, style, stream)
+        self._visibility.keep(view, stream)
+        since = parse.last_event_id(request)
+        if since is not None:
+            await self._resume(stream, since)
         return response
 
+    async def _resume(self, stream: Stream, since: str) -> None:
+        """Hold a stream until it is known what its reader has missed, and let it go on from there."""
+        stream.hold()
+        try:
+            await wait_for_cursor(self._hub, since)
+        except NotLoaded:
+            stream.end()
+        if stream.subscription is None:  # it has ended meanwhile
+            return
+        gap = resume(self._hub, stream.subscription, since)
+        if gap:
+            stream.write_block(gap)
+        stream.give(())
+        self.stir(stream)
+
+    # -- from the streams
+
+    def stir(self, stream: Stream) -> None:
+        """Let a stream pull, in its turn."""
+        self._behind[stream] = None
+        self._some.set()
+
+    def fetch(self, stream: Stream, due: frame.Frame) -> None:
+        """Bring a stream the parts of a large event, which are elsewhere."""
+        self._spawn(self._bring(stream, due), "streams:bring")
+
+    async def _bring(self, stream: Stream, due: frame.Frame) -> None:
+        parts = await self._bodies.parts(due, CHUNKED)  # a plain one has the same
+        stream.give(parts)
+        self.stir(stream)
+
+    def leave(self, stream: Stream) -> None:
+        """Have nothing more written to a stream."""
+        self._behind.pop(stream, None)
+        subscription, stream.subscription = stream.subscription, None
+        if subscription is not None:
+            self._hub.leave(subscription)
+            self._visibility.forget(stream)
+
+    def lose(self, stream: Stream) -> None:
+        """Let go of a stream whose connection is closed."""
+        self.leave(stream)
+        self._open.pop(stream, None)
+
+    # -- what turns
+
+    async def feed(self) -> None:
+        """Pull for those who do not keep up, a piece for each in its turn, for ever."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            behind, self._behind = self._behind, {}
+            async for stream in in_slices(behind):
+                try:
+                    more = stream.pull()
+                except Exception:  # a bug of ours: it ends this reader, who may come back, and nobody else
+                    log.exception("reader_broke")
+                    stream.abort()
+                    continue
+                if more:
+                    self.stir(stream)
+            await asyncio.sleep(0)
+
     async def run(self) -> None:
-        """Once a second: remove readers whose connection is gone, and keep the silent ones alive."""
+        """Once a second: let go of readers that take nothing, and keep the silent ones alive."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            now = monotonic()
-            comment = sse.keep_alive(frame.show(self._hub.ring.newest))
-            for stream, subscription in list(self._open.items()):
-                if stream.gone:
-                    stream.end()
-                elif subscription.at_rest and now - stream.last_write >= self._keepalive_s:
-                    stream.write_block(comment)
+            self.now = monotonic()
+            async for stream in in_slices(list(self._open)):
+                if stream.is_stuck(self._drain_s):
+                    stream.abort()
+                elif stream.is_silent(self._keepalive_s):
+                    stream.write_block(sse.keep_alive(frame.show(self._hub.ring.newest)))
 
-    def close(self) -> None:
-        """End every stream, so that browsers go elsewhere; new ones are sent away at once."""
+    async def close(self, spread_s: float = 0.0) -> None:
+        """End every stream, spread over these seconds: browsers go elsewhere. New ones are sent away at once."""
         self._closed = True
-        for stream in self._open:
-            stream.end()
+        await end_spread(self._open, spread_s)
 
     # -- handlers
 

@@ -11,13 +11,14 @@ from aiohttp import WSMsgType, web
 from events import ws
 from events.bodies import Bodies
 from events.bus import Spawn
-from events.hub import Hub
+from events.hub import Hub, NotLoaded
 from events.readers import Style, Subscription, Wanted
 from gateway.core.refusals import Code, Refusal
 from gateway.services.visibility import View, Visibility
 from gateway.web import parse
 from gateway.web.cors import CrossOrigin
-from gateway.web.events import Stream, feed, resume
+from gateway.web.events import end_spread, resume, wait_for_cursor
+from gateway.web.stream import BUFFER_BYTES, bound_silence
 
 log = structlog.get_logger("gateway.web.sockets")
 
@@ -34,6 +35,59 @@ _REASON_BYTES: Final = 123
 STYLE: Final = Style(
     name="ws", block=ws.message, parts=ws.parts, wrap=lambda messages: messages, bus=ws.bus, gap=ws.gap
 )
+
+
+class Line:
+    """One client's transport (hub.Sink). One that takes nothing for `drain_s` is let go; it may come back."""
+
+    def __init__(self, request: web.Request, *, drain_s: float) -> None:
+        self._drain_s = drain_s
+        self._request = request
+        self._stirred = asyncio.Event()
+        self._draining = False
+        self.ended = False
+        if request.transport is not None:
+            bound_silence(request.transport, drain_s)
+
+    def write(self, blob: bytes) -> bool:
+        """Write at once; False if more is unread than a reader that keeps up may have."""
+        transport = self._request.transport
+        if self.ended or transport is None or transport.is_closing():
+            self.end()
+            return True
+        transport.write(blob)
+        return transport.get_write_buffer_size() <= BUFFER_BYTES
+
+    def stir(self) -> None:
+        """Wake the handler: there is something to pull, or the end has come."""
+        self._stirred.set()
+
+    def end(self) -> None:
+        """End the stream, after what waits for its reader if that keeps up; one that comes back resumes."""
+        if self._draining:
+            self.abort()
+        self.ended = True
+        self._stirred.set()
+
+    def abort(self) -> None:
+        """Break the connection, with what still waits for its reader."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        self.ended = True
+
+    async def stirred(self) -> None:
+        """Wait until there is something to do."""
+        await self._stirred.wait()
+        self._stirred.clear()
+
+    async def drained(self) -> None:
+        """Wait until the reader has taken nearly all; raises TimeoutError if it does not, ConnectionError if gone."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(self._drain_s):
+                await self._request.writer.drain()
+        finally:
+            self._draining = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +121,7 @@ class EventSockets:
         self._capacity = capacity
         self._drain_s = drain_s
         self._ping_s = ping_s
-        self._open: set[Stream] = set()
+        self._open: set[Line] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -87,22 +141,24 @@ class EventSockets:
             heartbeat=self._ping_s, timeout=CLOSE_S, compress=False, max_msg_size=MESSAGE_BYTES
         )
         await socket.prepare(request)
-        stream = Stream(request, STYLE, drain_s=self._drain_s)
-        self._open.add(stream)
+        line = Line(request, drain_s=self._drain_s)
+        self._open.add(line)
         try:
-            await self._serve(request, socket, stream, view, types)
+            await self._serve(request, socket, line, view, types)
+        except NotLoaded:
+            await socket.close(code=GOING_AWAY, drain=False)
         except Refusal as refused:
             await socket.close(code=BAD_MESSAGE, message=refused.sentence.encode()[:_REASON_BYTES], drain=False)
         finally:
-            self._open.discard(stream)
-            stream.end()
+            self._open.discard(line)
+            line.end()
         return socket
 
     async def _serve(
         self,
         request: web.Request,
         socket: web.WebSocketResponse,
-        stream: Stream,
+        line: Line,
         view: View,
         types: frozenset[str] | None,
     ) -> None:
@@ -111,11 +167,13 @@ class EventSockets:
         while asked is not None and not socket.closed:
             if asked.subscribe is not None:
                 view = await self._visibility.look(parse.principal(request), asked.subscribe or None)
-            wanted = Wanted(workspaces=view.workspaces, types=types)
-            with self._visibility.kept(view, stream), self._hub.subscribed(wanted, STYLE, stream) as subscription:
+            if asked.resume is not None:
+                await wait_for_cursor(self._hub, asked.resume)
+            wanted = Wanted(workspaces=view.workspaces, types=types, resync=view.resync)
+            with self._visibility.kept(view, line), self._hub.subscribed(wanted, STYLE, line) as subscription:
                 if asked.resume is not None:
-                    await resume(self._hub, stream, subscription, asked.resume)
-                feeding = self._spawn(_feed(socket, stream, subscription, self._bodies), "socket:feed")
+                    line.write(resume(self._hub, subscription, asked.resume))
+                feeding = self._spawn(_feed(socket, line, subscription, self._bodies), "socket:feed")
                 try:
                     asked = await _receive(socket)
                 finally:
@@ -128,11 +186,42 @@ class EventSockets:
         if origin is not None and not self._cross_origin.allows(origin) and not parse.is_own_origin(request, origin):
             raise Refusal(Code.NOT_ALLOWED, "pages of this origin may not connect")
 
-    def close(self) -> None:
-        """End every socket, so that its client goes elsewhere; new ones are sent away at once."""
+    async def close(self, spread_s: float = 0.0) -> None:
+        """End every socket, spread over these seconds, so that clients go elsewhere; new ones are refused."""
         self._closed = True
-        for stream in self._open:
-            stream.end()
+        await end_spread(self._open, spread_s)
+
+
+async def _pump(line: Line, subscription: Subscription, bodies: Bodies) -> None:
+    """Pull for a reader while it does not keep up, as fast as it reads; wait while it does; return at its end."""
+    try:
+        while not line.ended:
+            if subscription.keeps_up:
+                await line.stirred()
+                continue
+            await line.drained()
+            blocks = subscription.pull(BUFFER_BYTES)
+            if blocks:
+                line.write(blocks)
+            elif (due := subscription.due) is not None:
+                subscription.take()
+                await _write_parts(line, await bodies.parts(due, STYLE))
+            await asyncio.sleep(0)
+    except (ConnectionError, TimeoutError):
+        line.abort()
+
+
+async def _write_parts(line: Line, parts: list[bytes]) -> None:
+    """Write a large event as fast as it is read; a message that is begun is written to its end."""
+    rest = iter(parts)
+    try:
+        for part in rest:
+            line.write(part)
+            await line.drained()
+    except asyncio.CancelledError:
+        for part in rest:
+            line.write(part)
+        raise
 
 
 async def _receive(socket: web.WebSocketResponse) -> Asked | None:
@@ -156,9 +245,9 @@ async def _receive(socket: web.WebSocketResponse) -> Asked | None:
     return None
 
 
-async def _feed(socket: web.WebSocketResponse, stream: Stream, subscription: Subscription, bodies: Bodies) -> None:
+async def _feed(socket: web.WebSocketResponse, line: Line, subscription: Subscription, bodies: Bodies) -> None:
     """Feed a socket, and close it at the stream's end."""
-    await feed(stream, subscription, bodies)
+    await _pump(line, subscription, bodies)
     await socket.close(code=GOING_AWAY, drain=False)
 
 

@@ -13,7 +13,7 @@ from events import hub
 from events.event import CATALOGUE, EVERYWHERE, MAX_PAYLOAD_BYTES, Event, changed, event, gap, probe
 from events.frame import ORIGIN, Frame, Position, find_position
 from events.hub import Hub
-from events.readers import Style, Subscription, Wanted
+from events.readers import SCAN_FRAMES, Style, Subscription, Wanted
 from events.ring import Ring
 from tests.harness.world import eventually
 
@@ -222,6 +222,20 @@ async def test_who_has_no_room_is_fed_from_the_ring_as_fast_as_it_reads_and_othe
     assert slow.said == quick.said == [str(number) for number in range(11)]
 
 
+async def test_who_wants_few_of_many_looks_at_some_at_a_time_and_finds_them_all():
+    world, reader = World(max_frames=10 * SCAN_FRAMES), Reader()
+    with world.hub.subscribed(Wanted(types=frozenset({"CALL_ENDED"})), PLAIN, reader) as subscription:
+        subscription.hold()
+        for _ in range(2 * SCAN_FRAMES):
+            world.hear()
+        last = world.hear(type_="CALL_ENDED")
+        await world.hub.tick()
+        assert subscription.pull(100) == b""
+        assert not subscription.keeps_up
+        reader.pull(subscription)
+    assert reader.said == [last.event.payload.decode()]
+
+
 async def test_who_is_overtaken_by_the_ring_is_told_of_it_once():
     world, slow = World(max_frames=3), Reader()
     slow.room = False
@@ -370,7 +384,7 @@ async def test_an_event_by_reference_is_pulled_by_all_who_want_it_in_its_turn_an
 
 
 async def test_a_reader_looks_at_so_many_frames_in_a_row_that_it_does_not_want_and_no_more(world, monkeypatch):
-    monkeypatch.setattr("events.readers.SCAN", 10)
+    monkeypatch.setattr("events.readers.SCAN_FRAMES", 10)
     reader = Reader()
     rare = Wanted(types=frozenset({"CALL_ENDED"}))
     with world.hub.subscribed(rare, PLAIN, reader) as subscription:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -19,7 +20,7 @@ from gateway.core.refusals import Refusal
 from gateway.services.directory import Directory
 from gateway.services.tasks import Tasks
 from gateway.services.visibility import Visibility
-from gateway.web import events, parse, render, sockets
+from gateway.web import events, parse, protocol, render, sockets
 from gateway.web.cors import CrossOrigin
 from tests.harness.reader import Reader
 from tests.harness.world import eventually
@@ -34,7 +35,12 @@ class _NoWorkspaces:
 
 
 class Hall:
-    """Everybody in it is the operator. `told`: how many events there have been; `fetches`: of wholes of large ones."""
+    """Everybody in it is the operator.
+
+    told: how many events there have been. fetches: of wholes of large ones. requests: who answers requests.
+    """
+
+    requests: web.Server
 
     def __init__(
         self, tasks: Tasks, *, frames: int, capacity: int, keepalive_s: float, drain_s: float, ping_s: float
@@ -49,7 +55,7 @@ class Hall:
         self.fetches = 0
         self.bodies = bodies = Bodies(self._fetch, tasks.spawn, max_bytes=2**30)
         self.streams = events.EventStreams(
-            self.hub, bodies, visibility, capacity=capacity, keepalive_s=keepalive_s, drain_s=drain_s
+            self.hub, bodies, visibility, tasks.spawn, capacity=capacity, keepalive_s=keepalive_s, drain_s=drain_s
         )
         self.sockets = sockets.EventSockets(
             self.hub,
@@ -69,8 +75,7 @@ class Hall:
     @property
     def unread_bytes(self) -> int:
         """What waits here for those who do not read."""
-        transports = [stream._request.transport for stream in self.streams._open]
-        return sum(one.get_write_buffer_size() for one in transports if one is not None)
+        return sum(stream._transport.get_write_buffer_size() for stream in self.streams._open)
 
     async def _fetch(self, reference: str) -> bytes | None:
         self.fetches += 1
@@ -113,7 +118,7 @@ class Hall:
             yield opened
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def open(self, tls: ssl.SSLContext | None) -> AsyncIterator[None]:
         """Serve while the block lasts."""
 
         @web.middleware
@@ -130,11 +135,14 @@ class Hall:
         application[events.STREAMS], application[sockets.SOCKETS] = self.streams, self.sockets
         application.router.add_get("/events/stream", events.stream_of_all)
         application.router.add_get("/ws", sockets.socket)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+        runner = protocol.Runner(application, access_log=None, shutdown_timeout=1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        assert runner.server is not None
+        self.requests = runner.server
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         self._tasks.loop(self.hub.run, "serve")
+        self._tasks.loop(self.streams.feed, "feed")
         self._tasks.loop(self.streams.run, "sweep")
         patient = aiohttp.ClientTimeout()
         narrow = aiohttp.TCPConnector(socket_factory=_narrow)
@@ -145,8 +153,8 @@ class Hall:
             ):
                 yield
         finally:
-            self.streams.close()
-            self.sockets.close()
+            await self.streams.close()
+            await self.sockets.close()
             await runner.cleanup()
 
 
@@ -195,10 +203,11 @@ async def running(
     keepalive_s: float = 100.0,
     drain_s: float = 30.0,
     ping_s: float = 25.0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Hall]:
-    """Run a hall; nothing in it may break."""
+    """Run a hall; nothing in it may break. Its own clients do not speak TLS."""
     async with Tasks() as tasks:
         hall = Hall(tasks, frames=frames, capacity=capacity, keepalive_s=keepalive_s, drain_s=drain_s, ping_s=ping_s)
-        async with hall.open():
+        async with hall.open(tls):
             yield hall
         assert tasks.deaths == 0

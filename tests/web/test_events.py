@@ -1,6 +1,7 @@
 """Event streams as browsers read them: what was missed, then what happens, and the truth about what is lost."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,6 +16,7 @@ from tests.harness.world import ADMIN_TOKEN, Workspace, World
 
 BLOCK_S = 10.0
 OPERATOR = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+READERS = 20
 SOON_TRIMMED = 300
 """Events after which even a journal that is trimmed roughly has lost its oldest."""
 
@@ -176,6 +178,58 @@ async def test_streams_end_when_the_gateway_goes_away(world: World):
     async with reading(world, mine) as browser:
         assert await gateway.stop() == 0
         await browser.to_the_end()
+
+
+async def test_readers_leave_one_after_another_when_their_gateway_goes_and_none_loses_anything(world: World):
+    going, staying = await world.start(GATEWAY_READER_SPREAD_SECONDS="1.5"), await world.start()
+    mine = await world.workspace()
+    tasks = [str(number) for number in range(60)]
+    said_at_its_end: list[int] = []
+    said = 0
+
+    async def read() -> list[str]:
+        heard: list[str] = []
+        last: str | None = None
+        for gateway in (going, staying):
+            async with reading(world, mine, gateway=gateway, since=last) as browser:
+                assert await browser.block() == {"": "ok"}
+                began.release()
+                with suppress(EOFError):
+                    while heard[-1:] != tasks[-1:]:
+                        last, task = await browser.task()
+                        heard.append(task)
+            said_at_its_end.append(said)
+        return heard
+
+    async def tell() -> None:
+        nonlocal said
+        for _ in range(READERS):
+            await began.acquire()
+        await work(world, mine, *tasks[:10], gateway=staying)
+        going.send(signal.SIGTERM)
+        for said in range(10, 60):
+            await work(world, mine, tasks[said], gateway=staying)
+            await asyncio.sleep(0.04)
+
+    began = asyncio.Semaphore(0)
+    *heard, _ = await asyncio.gather(*(read() for _ in range(READERS)), tell())
+    assert heard == [tasks] * READERS
+    assert len(set(said_at_its_end[:READERS])) > READERS // 4, "they ended at various times"
+    assert await going.wait() == 0
+
+
+@pytest.mark.parametrize("of_whom", ["the operator", "a workspace"])
+async def test_a_gap_leads_to_what_its_reader_may_read(world: World, of_whom: str):
+    await world.start()
+    mine = await world.workspace()
+    await world.workspace()
+    headers = OPERATOR if of_whom == "the operator" else mine.bearer
+    async with reading_all(world, headers, "?last_event_id=nonsense") as browser:
+        _, gap = await browser.event("gap")
+    assert gap["resync"] == ("/workspaces" if of_whom == "the operator" else "/workspaces/{workspace_id}")
+    url = world.url + gap["resync"].format(workspace_id=mine.id)
+    async with world.session.get(url, headers=headers) as answer:
+        assert answer.status == 200
 
 
 # -- everything that one may see

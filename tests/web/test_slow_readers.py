@@ -1,6 +1,7 @@
 """Those who do not keep up, those who are gone, and those who hear nothing, beside those who read."""
 
 import asyncio
+import socket
 from typing import Final
 
 import pytest
@@ -55,7 +56,12 @@ async def test_a_reader_that_is_overrun_is_told_where_the_gap_begins_and_ends():
         assert gap == {"reason": "overrun", "from": f"{got[-1]}-0", "to": f"{MANY - held}-0", "resync": "/workspaces"}
 
 
-async def test_a_reader_that_takes_nothing_is_let_go_and_nobody_else():
+@pytest.mark.parametrize("kernel_looks_too", [True, False])
+async def test_a_reader_that_takes_nothing_is_let_go_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, kernel_looks_too: bool
+):
+    if not kernel_looks_too:
+        monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
     async with hall.running(drain_s=0.3) as house, house.reading() as brisk, house.reading(slow=True) as dead:
         await tell_many(house, brisk)
         await eventually(lambda: len(house.streams) == 1)
@@ -100,7 +106,7 @@ async def test_all_streams_end_when_they_are_closed_and_new_ones_are_sent_away(s
             await eventually(lambda: reader.opened)
         house.tell()
         await eventually(lambda: reader.numbers == [1])
-        house.streams.close()
+        await house.streams.close()
         await eventually(lambda: reader.ended)
         async with house.reading(slow=True) as late:
             late.begin()
