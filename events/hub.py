@@ -14,7 +14,9 @@ from events.ring import Ring
 COALESCE_S: Final = 0.01
 """Writes to one reader are at least this far apart: what happens meanwhile goes out together."""
 SLICE_S: Final = 0.002
-"""The longest that writing to readers keeps the loop from everything else."""
+"""The longest that writing to readers keeps the loop from everything else ..."""
+SLICE_WRITES: Final = 250
+"""... and how many writes are made in one turn: the loop itself may put them off to the turn's end (uvloop does)."""
 LOAD_S: Final = 30.0
 """How long a reader who comes back is held until the history is loaded; then it may come back once more."""
 
@@ -213,7 +215,7 @@ class Hub:
         blob = channel.take_window()
         served, newest = channel.served, channel.newest
         began = monotonic()
-        for subscription in list(channel.current):
+        for number, subscription in enumerate(list(channel.current), 1):
             if not subscription.keeps_up or subscription not in channel.subscriptions:
                 continue  # it fell behind, or left, while others were written to
             if subscription.joined > begins:
@@ -226,6 +228,6 @@ class Hub:
                 subscription.fall_behind(served, newest)
                 self.fallen_behind += 1
                 subscription.sink.stir()
-            if monotonic() - began > SLICE_S:
+            if number % SLICE_WRITES == 0 or monotonic() - began > SLICE_S:
                 await asyncio.sleep(0)
                 began = monotonic()

@@ -12,7 +12,7 @@ from aiohttp import HttpVersion11, web
 from events import frame, sse
 from events.bodies import Bodies
 from events.bus import Spawn
-from events.hub import SLICE_S, Hub, NotLoaded
+from events.hub import SLICE_S, SLICE_WRITES, Hub, NotLoaded
 from events.readers import Style, Subscription, Wanted
 from gateway.services.visibility import Reader, View, Visibility
 from gateway.web import parse
@@ -76,9 +76,9 @@ async def end_spread(streams: Iterable[Reader], spread_s: float) -> None:
 async def in_slices(streams: Iterable[Stream]) -> AsyncIterator[Stream]:
     """Go through streams that are written to, and let the loop turn now and then."""
     began = monotonic()
-    for stream in streams:
+    for number, stream in enumerate(streams, 1):
         yield stream
-        if monotonic() - began > SLICE_S:
+        if number % SLICE_WRITES == 0 or monotonic() - began > SLICE_S:
             await asyncio.sleep(0)
             began = monotonic()
 
