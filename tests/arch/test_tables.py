@@ -104,3 +104,11 @@ def test_the_readme_shows_every_setting_as_it_is():
 
 def test_every_event_that_is_published_is_in_the_catalogue_and_the_other_way_round():
     assert set(published()) == set(CATALOGUE)
+
+
+def test_the_document_of_access_shows_every_route_as_it_is():
+    shown = re.search(r"<!-- routes -->\n(.*?)\n<!-- /routes -->", (ROOT / "docs" / "access.md").read_text(), re.DOTALL)
+    assert shown is not None
+    head, rule, *rows = shown[1].split("\n")
+    assert (head, rule) == ("| route | for, beside the operator |", "|---|---|")
+    assert rows == [f"| `{route.method} {route.path}` | {route.scope.value} |" for route in ROUTES]
