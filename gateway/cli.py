@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import ipaddress
 import logging
 import os
 import signal
@@ -76,6 +77,13 @@ def _configure_logs(log_format: str) -> None:
     )
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _announce(url: str) -> None:
     print(f"ready {url}", flush=True)
 
@@ -105,6 +113,13 @@ def serve(host: str, port: int, migrating: bool) -> None:
     assert settings.admin_token is not None
     if len(settings.admin_token) < ADMIN_TOKEN_CHARS:
         _fail(f"ADMIN_TOKEN must have at least {ADMIN_TOKEN_CHARS} characters")
+    if not _is_loopback(host):
+        for name, on in (
+            ("GATEWAY_ENABLE_TEST_TOKENS", settings.enable_test_tokens),
+            ("GATEWAY_ALLOW_TOKENLESS_REGISTER", settings.allow_tokenless_register),
+        ):
+            if on:
+                _fail(f"{name} is for tests on this machine: listen on 127.0.0.1 (--host), or leave it unset")
     _run(settings, host=host, port=port, dev=False, migrating=migrating)
 
 

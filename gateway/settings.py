@@ -138,13 +138,15 @@ class Settings:
     allow_tokenless_register: bool = _setting(
         "GATEWAY_ALLOW_TOKENLESS_REGISTER",
         _flag,
-        "Let a workspace without a live token register, and give it its first one. On in `dev`.",
+        "Let a workspace without a live token register, and give it its first one. On in `dev`; `serve` does so on a "
+        "loopback address only.",
         default=False,
     )
     enable_test_tokens: bool = _setting(
         "GATEWAY_ENABLE_TEST_TOKENS",
         _flag,
-        "Give out tokens of workspaces at `/admin/workspaces/{id}/test-token`, to whoever shows ADMIN_TOKEN.",
+        "Give out tokens of workspaces at `/admin/workspaces/{id}/test-token`, to whoever shows ADMIN_TOKEN. "
+        "On a loopback address only.",
         default=False,
     )
     session_s: float = _setting(

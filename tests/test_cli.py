@@ -90,6 +90,16 @@ def test_serve_wants_a_long_admin_token_and_does_not_repeat_a_short_one(run):
     assert sentence == "ADMIN_TOKEN must have at least 16 characters"
 
 
+@pytest.mark.parametrize("name", ["GATEWAY_ENABLE_TEST_TOKENS", "GATEWAY_ALLOW_TOKENLESS_REGISTER"])
+def test_serve_opens_nothing_to_the_network_that_is_meant_for_tests(run, name):
+    for host in ((), ("--host", "0.0.0.0"), ("--host", "::"), ("--host", "10.0.0.1"), ("--host", "gateway.example")):
+        assert refusal(run("serve", *host, **complete(**{name: "1"}))).startswith(
+            f"{name} is for tests on this machine"
+        )
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert name not in refusal(run("serve", "--host", host, **complete(**{name: "1"})))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
