@@ -12,8 +12,12 @@ UUID_CHARS = 36
 
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:
-    """Let every second workspace that is asked for be one that exists."""
-    if path_parameters and _is_even(path_parameters.get("workspace_id")):
+    """Let every second workspace that is asked for be one that exists, and stays."""
+    if (
+        path_parameters
+        and context.operation.method.upper() != "DELETE"
+        and _is_even(path_parameters.get("workspace_id"))
+    ):
         path_parameters["workspace_id"] = TARGET
     return path_parameters
 
