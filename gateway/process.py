@@ -57,6 +57,7 @@ async def serve(settings: Settings, *, host: str, port: int, dev: bool, announce
     async with opened(settings, dev=dev) as gateway:
         runner = protocol.Runner(
             gateway.application,
+            first_request_s=settings.header_timeout_s,
             access_log=None,
             handle_signals=False,
             keepalive_timeout=KEEPALIVE_S,

@@ -224,6 +224,13 @@ class Settings:
         default=30.0,
         unit="s",
     )
+    header_timeout_s: float = _setting(
+        "GATEWAY_HEADER_TIMEOUT_SECONDS",
+        _seconds,
+        "How long a new client may take to send the head of its first request.",
+        default=15.0,
+        unit="s",
+    )
     drain_s: float = _setting(
         "GATEWAY_DRAIN_SECONDS", _seconds, "How long calls in flight may go on after SIGTERM.", default=30.0, unit="s"
     )

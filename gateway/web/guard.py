@@ -33,6 +33,8 @@ log = structlog.get_logger("gateway.web")
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+TRANSPORT_SECURITY: Final = "max-age=31536000"
+"""For browsers that reach us by TLS: never without it for a year (RFC 6797)."""
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -220,6 +222,8 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     headers: CIMultiDict[str] = response.headers
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)
+    if request.app[parse.PUBLIC_ORIGIN].startswith("https:"):
+        headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
     headers["X-Request-ID"] = request.get(keys.REQUEST_ID) or new_id()
     call_id = request.get(keys.CALL_ID)
     if call_id:

@@ -1,5 +1,6 @@
-"""What clients get whose bytes are no request: our kind of refusal, and no word of theirs in it or in the log."""
+"""What clients get whose bytes are no request, or do not come: no word of theirs in it or in the log."""
 
+import asyncio
 from typing import Any
 
 import structlog
@@ -18,7 +19,28 @@ log = structlog.get_logger("gateway.web")
 class Protocol(RequestHandler):
     """aiohttp's protocol, whose own answers and log lines would show what the client sent: its token, its body."""
 
-    __slots__ = ()
+    __slots__ = ("_first_request",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give a new client a while to send its first request; those that come later have aiohttp's keep-alive time."""
+        super().connection_made(transport)
+        server: Any = self._manager
+        self._first_request: asyncio.TimerHandle | None = self._loop.call_later(server.first_request_s, self._give_up)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Wait for nothing any more."""
+        self.note_request()
+        super().connection_lost(exc)
+
+    def note_request(self) -> None:
+        """Learn that a request has come."""
+        if self._first_request is not None:
+            self._first_request.cancel()
+            self._first_request = None
+
+    def _give_up(self) -> None:
+        log.info("request_did_not_come")
+        self.force_close()
 
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -45,7 +67,9 @@ class Protocol(RequestHandler):
 
 
 class Server(web.Server):
-    """Speaks to each client with our protocol."""
+    """Speaks to each client with our protocol; `first_request_s` is how long one has to send the head of a request."""
+
+    first_request_s: float
 
     def __call__(self) -> RequestHandler:
         """Return the protocol of a new connection."""
@@ -53,11 +77,22 @@ class Server(web.Server):
 
 
 class Runner(web.AppRunner):
-    """Runs an application behind our server."""
+    """Runs an application behind our server. first_request_s: how long a new client has to send a request's head."""
+
+    def __init__(self, app: web.Application, *, first_request_s: float = 15.0, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._first_request_s = first_request_s
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
-        return Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+
+        def request(message: Any, payload: Any, protocol: Any, *others: Any) -> web.BaseRequest:
+            protocol.note_request()
+            return made.request_factory(message, payload, protocol, *others)
+
+        server = Server(made.request_handler, request_factory=request, loop=made._loop, **made._kwargs)
+        server.first_request_s = self._first_request_s
+        return server
 
 
 async def expect(request: web.Request) -> None:

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
+from gateway.services.tasks import Tasks
+from tests.harness.agent import silent_for
 from tests.harness.world import World
 
 SECRET = b"secret-token-of-somebody"
@@ -52,3 +54,50 @@ async def test_an_odd_expectation_is_not_repeated_and_the_usual_one_is_met(world
     assert b"<script>" not in head + body
     head, _ = await exchange(gateway.url, request % b"100-continue")
     assert head.startswith(b"HTTP/1.1 100 Continue")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Slow: "])
+async def test_a_client_whose_first_request_does_not_come_is_let_go_of(world: World, begun: bytes) -> None:
+    gateway = await world.start(GATEWAY_HEADER_TIMEOUT_SECONDS="0.5")
+    parts = urlsplit(gateway.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+
+    async def trickle() -> None:
+        writer.write(begun)
+        for _ in range(100 if begun else 0):
+            writer.write(b"x")
+            await asyncio.sleep(0.05)
+
+    async with Tasks() as tasks:
+        tasks.spawn(trickle(), "trickle")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_client_whose_requests_come_is_kept_though_an_answer_takes_long(world: World) -> None:
+    gateway = await world.start(GATEWAY_HEADER_TIMEOUT_SECONDS="0.3")
+    agent = await world.agent(silent_for(1.0))
+    target = await world.workspace(agent.url)
+    assert (await world.call(target))[0] == 200
+    parts = urlsplit(gateway.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    for _ in range(2):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"200" in await reader.readline()
+        assert await reader.readuntil(b"}")
+        await asyncio.sleep(0.5)  # idle for longer than a first request may be
+    writer.close()
+    async with world.reading(target, gateway=gateway) as stream:
+        await asyncio.sleep(0.5)
+        assert not stream.ended
+
+
+async def test_behind_tls_browsers_are_told_to_stay_there(world: World) -> None:
+    await world.start(GATEWAY_PUBLIC_URL="https://gateway.example")
+    for path in ("/healthz", "/nowhere", "/workspaces"):
+        _, _, headers = await world.request("GET", path, headers={"Authorization": None})
+        assert headers["Strict-Transport-Security"] == "max-age=31536000"
+    plain = await world.start()
+    _, _, headers = await world.request("GET", "/healthz", gateway=plain)
+    assert "Strict-Transport-Security" not in headers
