@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from random import uniform
@@ -140,7 +140,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
     """
     if settings.database_url is None or settings.redis_url is None:
         raise ValueError("a gateway needs both its datastores")
-    reach = Reach.SAME_NETWORK if dev or settings.allow_private_agents else Reach.HOSTED
+    reach = replace(
+        Reach.SAME_NETWORK if dev or settings.allow_private_agents else Reach.HOSTED, ports=settings.agent_ports
+    )
     sealed = vault.from_file(settings.secrets_key_file) if settings.secrets_key_file is not None else None
 
     async with AsyncExitStack() as stack:

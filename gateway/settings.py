@@ -13,6 +13,7 @@ import structlog
 log = structlog.get_logger("gateway.settings")
 
 _ORIGIN: Final = re.compile(r"https?://(?:[0-9a-z._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 ADMIN_TOKEN_CHARS: Final = 16
 """The shortest admin token that `serve` starts with."""
 
@@ -77,6 +78,14 @@ def _origins(value: str) -> tuple[str, ...]:
     return origins
 
 
+def _port_ranges(value: str) -> tuple[range, ...]:
+    found = [_PORTS.fullmatch(one.strip()) for one in value.split(",")]
+    ranges = tuple(range(int(one[1]), int(one[2] or one[1]) + 1) for one in found if one is not None)
+    if None in found or not all(ports and ports[0] > 0 and ports[-1] <= 65535 for ports in ranges):
+        raise ValueError("ports from 1 to 65535 and ranges of them like 8000-8999, comma separated")
+    return ranges
+
+
 def _path(value: str) -> Path:
     return Path(value)
 
@@ -134,6 +143,13 @@ class Settings:
         _flag,
         "Let agents live on loopback and private addresses. On in `dev`.",
         default=False,
+    )
+    agent_ports: tuple[range, ...] | None = _setting(
+        "GATEWAY_AGENT_PORTS",
+        _port_ranges,
+        "The ports at which agents may listen, such as `443,8000-8999`. Unset: 80, 443 and all from 1024 on but those "
+        "of databases, brokers and cluster controls.",
+        default=None,
     )
     allow_tokenless_register: bool = _setting(
         "GATEWAY_ALLOW_TOKENLESS_REGISTER",

@@ -74,6 +74,7 @@ BAD = {
     **{name: ("0", "-1", "1.5", "many", "1e3", "2147483648", "²") for name in NUMBERS if name not in SECONDS},
     "GATEWAY_ALLOW_PRIVATE_AGENTS": ("maybe", "2", "tru"),
     "GATEWAY_ALLOW_TOKENLESS_REGISTER": ("maybe", "-"),
+    "GATEWAY_AGENT_PORTS": ("0", "65536", "80,", ",", "9-8", "80-", "-80", "1-65536", "http", "80 443", "\u0661"),
     "GATEWAY_CORS_ORIGINS": ("*", "null", "localhost:3000", "http://localhost/", "http://a,b", "ws://a", "HTTP://A"),
 }
 
@@ -109,6 +110,18 @@ def test_a_bad_idle_timeout_is_logged_with_the_default_that_is_used_instead(valu
 )
 def test_origins_are_separated_by_commas_and_may_be_none(value, origins):
     assert Settings.from_env({"GATEWAY_CORS_ORIGINS": value}).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    ("value", "ports"),
+    [
+        ("443", (range(443, 444),)),
+        (" 443 ,8000-8999", (range(443, 444), range(8000, 9000))),
+        ("1-65535", (range(1, 65536),)),
+    ],
+)
+def test_ports_are_numbers_and_ranges_separated_by_commas(value, ports):
+    assert Settings.from_env({"GATEWAY_AGENT_PORTS": value}).agent_ports == ports
 
 
 def test_only_the_idle_timeout_is_lenient():

@@ -2,27 +2,43 @@
 
 import re
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final
+from ipaddress import IPv4Address, IPv6Address
+from typing import ClassVar, Final
+
+from gateway.core.ranges import LOOPBACK, METADATA, PRIVATE, find_special
 
 MAX_URL_CHARS: Final = 2048
 MAX_HOST_CHARS: Final = 253
 
-_PRIVATE: Final = "the address is in a private network"
-_LOOPBACK: Final = "the address is a loopback address"
-_METADATA: Final = "the address serves the metadata of a cloud"
-_RESERVED: Final = "the address is reserved for special use"
+WEB_PORTS: Final = frozenset({80, 443})
+"""The only ones below 1024 where an agent is looked for, unless a setting says otherwise ..."""
+SERVICE_PORTS: Final = frozenset(
+    {1433, 1521, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 5432, 5672, 5984, 5985, 5986, 6379, 6380, 6443, 8500,
+     9042, 9092, 9200, 9300, 10250, 10255, 11211, 26379, 27017, 27018, 27019, 28017}
+)  # fmt: skip
+"""... and the ports above, where it is not: databases, brokers, engines and cluster controls answer there."""
 
 
-class Reach(Enum):
-    """How far the gateway reaches; the value is what it does not refuse beside public addresses."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reach:
+    """How far the gateway reaches: what it does not refuse beside public addresses, and the ports it goes to.
 
-    HOSTED = frozenset[str]()
-    PROVISIONED = frozenset({_PRIVATE})
+    `ports` None: any but those where other services live.
+    """
+
+    ranges: frozenset[str] = frozenset()
+    ports: tuple[range, ...] | None = None
+
+    HOSTED: ClassVar["Reach"]
+    PROVISIONED: ClassVar["Reach"]
     """For the addresses that our own provisioner has assigned."""
-    SAME_NETWORK = frozenset({_PRIVATE, _LOOPBACK})
+    SAME_NETWORK: ClassVar["Reach"]
+
+
+Reach.HOSTED = Reach()
+Reach.PROVISIONED = Reach(ranges=frozenset({PRIVATE}))
+Reach.SAME_NETWORK = Reach(ranges=frozenset({PRIVATE, LOOPBACK}))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,49 +57,6 @@ class Unsafe:
     reason: str
 
 
-# The first network that holds the address decides. IANA special-purpose registries; metadata addresses of AWS, Google,
-# Azure, Alibaba and Scaleway (169.254.169.254 is link-local, Oracle's 192.0.0.192 reserved).
-_V4: Final = tuple(
-    (IPv4Network(network), reason)
-    for network, reason in (
-        ("127.0.0.0/8", _LOOPBACK),
-        ("10.0.0.0/8", _PRIVATE),
-        ("172.16.0.0/12", _PRIVATE),
-        ("192.168.0.0/16", _PRIVATE),
-        ("100.100.100.200/32", _METADATA),
-        ("168.63.129.16/32", _METADATA),
-        ("169.254.0.0/16", "the address is link-local"),
-        ("0.0.0.0/8", "the address is unspecified"),
-        ("100.64.0.0/10", "the address is behind a carrier's address translation"),
-        ("192.0.0.0/24", _RESERVED),
-        ("192.0.2.0/24", "the address is for documentation"),
-        ("198.51.100.0/24", "the address is for documentation"),
-        ("203.0.113.0/24", "the address is for documentation"),
-        ("192.88.99.0/24", _RESERVED),
-        ("198.18.0.0/15", "the address is for benchmarking"),
-        ("224.0.0.0/4", "the address is multicast"),
-        ("240.0.0.0/4", _RESERVED),
-    )
-)
-_V6: Final = tuple(
-    (IPv6Network(network), reason)
-    for network, reason in (
-        ("::1/128", _LOOPBACK),
-        ("::/128", "the address is unspecified"),
-        ("fd00:ec2::254/128", _METADATA),
-        ("fd20:ce::254/128", _METADATA),
-        ("fd00:42::42/128", _METADATA),
-        ("fd00::/8", _PRIVATE),
-        ("fe80::/10", "the address is link-local"),
-        ("ff00::/8", "the address is multicast"),
-        ("2001::/23", _RESERVED),
-        ("2001:db8::/32", "the address is for documentation"),
-        ("3fff::/20", "the address is for documentation"),
-    )
-)
-_V6_UNICAST: Final = IPv6Network("2000::/3")
-_NAT64: Final = IPv6Network("64:ff9b::/96")
-
 _ODD: Final = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\\]")
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?:[/?#].*)?", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>.*))?", re.DOTALL)
@@ -93,6 +66,9 @@ _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _NUMBER_AT_END: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
+_METADATA_NAMES: Final = frozenset({"metadata.google.internal", "metadata.goog"})
+_PRIVATE_DOMAINS: Final = (".internal", ".local", ".localdomain", ".home.arpa")
+"""Where no name is public (RFC 6762 and 8375, ICANN's .internal); the addresses behind others tell by themselves."""
 
 
 def check_ip(address: str | IPv4Address | IPv6Address, reach: Reach) -> str | None:
@@ -100,15 +76,24 @@ def check_ip(address: str | IPv4Address | IPv6Address, reach: Reach) -> str | No
 
     A text has to be an address as `ipaddress` reads it; anything else, an IPv6 zone too, is refused.
     """
-    reason = _classify(address)
-    return None if reason in reach.value else reason
+    reason = find_special(address)
+    return None if reason in reach.ranges else reason
+
+
+def check_port(port: int, reach: Reach) -> str | None:
+    """Return the reason why this port must not be connected to, or None."""
+    if reach.ports is None:
+        allowed = port in WEB_PORTS or (port >= 1024 and port not in SERVICE_PORTS)
+    else:
+        allowed = any(port in ports for ports in reach.ports)
+    return None if allowed else "the port is not one for agents"
 
 
 @lru_cache(8192)
-def check_url(url: str, reach: Reach, *, ports: frozenset[int] | None = None) -> Safe | Unsafe:
+def check_url(url: str, reach: Reach) -> Safe | Unsafe:
     """Return where the url leads, or why it must not be connected to.
 
-    A name passes here and its addresses are checked by `check_ip` when it is connected to. `ports` None allows all.
+    A name passes here and its addresses are checked by `check_ip` when it is connected to.
     """
     if len(url) > MAX_URL_CHARS:
         return Unsafe(reason="the url is too long")
@@ -121,13 +106,13 @@ def check_url(url: str, reach: Reach, *, ports: frozenset[int] | None = None) ->
     if "@" in parsed["authority"]:
         return Unsafe(reason="the url must not have a user name or password")
     authority = _AUTHORITY.fullmatch(parsed["authority"])
-    if authority is None:
-        return Unsafe(reason="the host is malformed")
+    if authority is None or not parsed["authority"].isascii():  # before `lower`, which makes a k of the Kelvin sign
+        return Unsafe(reason="the host or port is malformed")
     port = _PORTS[scheme] if authority["port"] is None else _find_port(authority["port"])
     if port is None:
         return Unsafe(reason="the port must be a number from 1 to 65535")
-    if ports is not None and port not in ports:
-        return Unsafe(reason="the port is not allowed")
+    if (reason := check_port(port, reach)) is not None:
+        return Unsafe(reason=reason)
     host = (authority["name"] if authority["v6"] is None else authority["v6"]).lower()
     reason = _check_name(host, reach) if authority["v6"] is None else _check_v6_literal(host, reach)
     return Safe(scheme=scheme, host=host, port=port) if reason is None else Unsafe(reason=reason)
@@ -159,33 +144,10 @@ def _check_name(host: str, reach: Reach) -> str | None:
         except ValueError:
             return "an IPv4 address must be written as four decimal numbers"
     bare = host.removesuffix(".")
-    is_loopback = bare in _LOOPBACK_NAMES or bare.endswith(".localhost")
-    return _LOOPBACK if is_loopback and _LOOPBACK not in reach.value else None
-
-
-@lru_cache(maxsize=8192)
-def _classify(address: str | IPv4Address | IPv6Address) -> str | None:
-    """Return what is special about the address, None if it is public unicast."""
-    if isinstance(address, str):
-        try:
-            address = ip_address(address)
-        except ValueError:
-            return "this is not an IP address"
-    if isinstance(address, IPv4Address):
-        return next((reason for network, reason in _V4 if address in network), None)
-    if address.scope_id is not None:
-        return "the address has a zone"
-    if (carried := _find_carried(address)) is not None:
-        return _classify(carried)
-    reason = next((reason for network, reason in _V6 if address in network), None)
-    return reason if reason is not None or address in _V6_UNICAST else _RESERVED
-
-
-def _find_carried(address: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that a mapped, NAT64 or 6to4 address leads to.
-
-    IPv4-compatible and Teredo addresses and the local NAT64 prefix 64:ff9b:1::/48 are reserved, whatever they carry.
-    """
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour
+    if bare in _METADATA_NAMES:
+        return METADATA
+    if bare in _LOOPBACK_NAMES or bare.endswith(".localhost"):
+        return None if LOOPBACK in reach.ranges else LOOPBACK
+    if bare.endswith(_PRIVATE_DOMAINS):
+        return None if PRIVATE in reach.ranges else "the host's name is one of a private network"
+    return None

@@ -1,4 +1,4 @@
-"""Connections to agents: each goes to an address that was checked itself, whatever the name said before."""
+"""Connections to agents: each goes to an address and port that were checked, whatever the name said before."""
 
 import asyncio
 import errno
@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import AddrInfoType, Connection
 
-from gateway.core.address import Reach, check_ip
+from gateway.core.address import Reach, check_ip, check_port
 
 KEEPALIVE_S: Final = 2.0
 """Seconds for which an idle connection may be used again; agents' servers close theirs after 5, and a request that
@@ -74,13 +74,13 @@ def connector(
 
     def check(address: str) -> str | None:
         reason = check_ip(address, reach)
-        if reason is not None and reach is Reach.HOSTED and exempt is not None and exempt(address):
+        if reason is not None and exempt is not None and exempt(address):
             return check_ip(address, Reach.PROVISIONED)
         return reason
 
     def open_socket(where: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, target = where
-        reason = check(str(target[0]))
+        reason = check(str(target[0])) or check_port(int(target[1]), reach)
         if reason is not None:
             raise AddressRefused(reason)
         return _open_socket(family, kind, protocol)

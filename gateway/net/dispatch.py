@@ -117,8 +117,11 @@ def _returned(headers: Mapping[str, str]) -> dict[str, str]:
 async def opened(
     connector: TCPConnector, clocks: Clocks, *, connect_s: float, limit_bytes: int
 ) -> AsyncIterator[Dispatcher]:
-    """Open the client that agents are called with; no clock of its library runs but the one for connecting."""
-    timeout = ClientTimeout(total=None, sock_connect=connect_s, ceil_threshold=3600)
+    """Open the client that agents are called with; no clock of its library runs but the one for connecting.
+
+    That one covers the question to the name servers and all addresses together: a name may lead to many.
+    """
+    timeout = ClientTimeout(total=None, connect=connect_s, ceil_threshold=3600)
     async with ClientSession(
         connector=connector, timeout=timeout, cookie_jar=DummyCookieJar(), skip_auto_headers=("Accept",)
     ) as session:

@@ -15,7 +15,7 @@ def workspace(url: str | None, status: Status = Status.ONLINE) -> Workspace:
     ("it", "reach", "decided"),
     [
         (workspace("https://agent.example/"), Reach.HOSTED, Push(url="https://agent.example/")),
-        (workspace("http://127.0.0.1:1/"), Reach.SAME_NETWORK, Push(url="http://127.0.0.1:1/")),
+        (workspace("http://127.0.0.1:8000/"), Reach.SAME_NETWORK, Push(url="http://127.0.0.1:8000/")),
         (workspace(None), Reach.HOSTED, NoUrl(status=Status.ONLINE)),
         (workspace("", Status.AWAITING_AGENT), Reach.HOSTED, NoUrl(status=Status.AWAITING_AGENT)),
         (workspace("https://agent.example/", Status.REMOVED), Reach.HOSTED, Gone()),

@@ -34,6 +34,16 @@ def silent_for(seconds: float) -> Behaviour:
     return behave
 
 
+def redirecting(to: str) -> Behaviour:
+    """Sends whoever asks elsewhere, method and body included."""
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return web.Response(status=307, headers={"Location": to})
+
+    return behave
+
+
 @dataclass
 class ScriptedAgent:
     """What it was sent, and what it does next."""

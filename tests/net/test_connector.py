@@ -3,6 +3,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -332,3 +333,10 @@ async def test_a_resolver_that_is_handed_in_stays_open():
     async with connector(reach=Reach.SAME_NETWORK, resolver=names):
         pass
     assert not names.closed
+
+
+@pytest.mark.parametrize("reach", [Reach.SAME_NETWORK, replace(Reach.SAME_NETWORK, ports=(range(8000, 8001),))])
+async def test_the_final_port_is_checked_with_the_final_address(reach: Reach):
+    async with session(reach=reach, names=Names(["127.0.0.1"])) as client:
+        for host in ("127.0.0.1", "[::1]", "agent.example"):
+            assert refused(await failure(client, f"http://{host}:6379/")) == "the port is not one for agents"

@@ -60,7 +60,7 @@ FAILURES = [
 
 
 def workspace(id_: str, **fields: object) -> Workspace:
-    return Workspace(**{"id": id_, "name": "one", "status": Status.ONLINE, "url": "http://127.0.0.1:1/", **fields})
+    return Workspace(**{"id": id_, "name": "one", "status": Status.ONLINE, "url": "http://127.0.0.1:8001/", **fields})
 
 
 class Switchboard:

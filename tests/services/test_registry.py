@@ -130,8 +130,8 @@ async def test_a_register_is_told_as_a_sign_of_life_and_wakes_the_caches(registr
 async def test_the_replica_that_took_a_register_knows_of_it_before_it_answers(registry, stores):
     one = await stores.make(Status.AWAITING_AGENT)
     await registry.heartbeat(Holder(workspace_id=one), one, Beat())
-    await registry.register(Holder(workspace_id=one), said(one, url="http://127.0.0.1:1/"))
-    assert (await registry._directory.get(one)).url == "http://127.0.0.1:1/"
+    await registry.register(Holder(workspace_id=one), said(one, url="http://127.0.0.1:8001/"))
+    assert (await registry._directory.get(one)).url == "http://127.0.0.1:8001/"
 
 
 @pytest.mark.parametrize(
@@ -208,14 +208,14 @@ async def test_a_workspace_that_creates_itself_is_called_as_its_card_says_if_tha
     ],
 )
 async def test_a_register_that_nobody_could_call_back_is_refused_and_changes_nothing(registry, stores, fields, field):
-    one = await stores.make(Status.AWAITING_AGENT, url="http://127.0.0.1:1/")
+    one = await stores.make(Status.AWAITING_AGENT, url="http://127.0.0.1:8001/")
     with pytest.raises(Refusal) as refused:
         await registry.register(Admin(), said(one, **fields))
     assert (refused.value.code, refused.value.fields) == (Code.INVALID_REQUEST, {"field": field})
     workspace = await stores.workspaces.find(one)
     assert (workspace.status, workspace.url, workspace.agent_card) == (
         Status.AWAITING_AGENT,
-        "http://127.0.0.1:1/",
+        "http://127.0.0.1:8001/",
         None,
     )
 
