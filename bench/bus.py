@@ -20,6 +20,9 @@ from bench.figures import Figure
 from bench.processes import BenchError, Cores, Running, cpu_s, running
 from bench.subjects import ADMIN_TOKEN, Subject
 
+UNUSED_PORT: Final = 8081
+"""Where the agent would listen, if anybody called it."""
+
 SIZE: Final = 200
 """Bytes of an event's payload."""
 MISSED: Final = 20
@@ -92,7 +95,7 @@ def opened(env: Mapping[str, str], cores: Cores) -> Iterator[Room]:
     """Start a gateway and its readers; the readers are the workspace's own, with its token."""
     with ExitStack() as stack:
         stranger = stack.enter_context(subjects.gateway(env, cores))
-        subject = asyncio.run(subjects.introduce(stranger, agent_port=1))
+        subject = asyncio.run(subjects.introduce(stranger, agent_port=UNUSED_PORT))
         readers = stack.enter_context(running([*_RUN, "bench.readers"]))
         workspace_id = subject.headers["X-Workspace-ID"]
         readers.ask(

@@ -1,6 +1,7 @@
 """Who hears what in this process: at once for those who keep up, from the ring for those who do not."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
@@ -18,7 +19,7 @@ SLICE_S: Final = 0.002
 SLICE_WRITES: Final = 250
 """... and how many writes are made in one turn: the loop itself may put them off to the turn's end (uvloop does)."""
 LOAD_S: Final = 30.0
-"""How long a reader who comes back is held until the history is loaded; then it may come back once more."""
+"""How long a reader who comes back is held until all is heard that it may know; then it may come back once more."""
 
 
 class NotLoaded(ConnectionError):
@@ -50,6 +51,7 @@ class Hub:
         self._changed: dict[Channel, None] = {}
         self._some = asyncio.Event()
         self._advanced = asyncio.Event()
+        self._confirmed = -math.inf
         self.loaded = asyncio.Event()
         """Set once the ring holds what had happened before this process began to listen."""
         self.readers = 0
@@ -117,24 +119,27 @@ class Hub:
                 del self._by_workspace[workspace_id]
         channel.close()
 
-    async def reached(self, place: Position, within_s: float) -> bool:
-        """Wait until this process has heard of a place that a reader knows from elsewhere; False if it does not.
+    async def reached(self, place: Position) -> bool:
+        """Wait until this process has heard of a place that a reader knows from elsewhere; False if there is none such.
 
-        Before the ring is loaded nobody can say that: it is waited for, for LOAD_S at most. Raises NotLoaded.
+        Whoever knows a place has it from the journal: it is waited for until all has been heard that was there when
+        this was asked. Raises NotLoaded if that takes longer than LOAD_S.
         """
+        asked = monotonic()
         try:
             async with asyncio.timeout(LOAD_S):
                 await self.loaded.wait()
-        except TimeoutError:
-            raise NotLoaded from None
-        try:
-            async with asyncio.timeout(within_s):
-                while self.ring.newest < place:
+                while self.ring.newest < place and self._confirmed <= asked:
                     self._advanced.clear()
                     await self._advanced.wait()
         except TimeoutError:
-            return False
-        return True
+            raise NotLoaded from None
+        return self.ring.newest >= place
+
+    def confirm(self, at: float) -> None:
+        """Learn that all has been heard that was in the journal at this time, on the monotonic clock."""
+        self._confirmed = at
+        self._advanced.set()
 
     # -- frames
 

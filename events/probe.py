@@ -12,10 +12,17 @@ from events.frame import Frame
 
 
 class Prober:
-    """Publishes a probe every `every_s`. `latency_s`: how long the last one took to come back, None before."""
+    """Publishes a probe every `every_s`. `latency_s`: how long the last one took to come back, None before.
 
-    def __init__(self, publish: Callable[[Event], None], *, every_s: float) -> None:
+    on_heard: told when a probe has come back, and with it all that was published before: the time at which it was sent,
+    on the monotonic clock.
+    """
+
+    def __init__(
+        self, publish: Callable[[Event], None], *, every_s: float, on_heard: Callable[[float], None] = lambda _: None
+    ) -> None:
         self._publish = publish
+        self._on_heard = on_heard
         self._every_s = every_s
         self._me = secrets.token_hex(8)
         self._sent: dict[int, float] = {}
@@ -37,3 +44,4 @@ class Prober:
         sent_at = self._sent.pop(said["number"], None) if said["by"] == self._me else None
         if sent_at is not None:
             self.latency_s = monotonic() - sent_at
+            self._on_heard(sent_at)

@@ -248,7 +248,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
 
         # who hears of it
-        prober = Prober(bus.publish, every_s=settings.probe_s)
+        prober = Prober(bus.publish, every_s=settings.probe_s, on_heard=lambda at: hub.confirm(at))
         ring = Ring(max_frames=settings.journal_length, max_bytes=settings.ring_bytes)
         taps = {"TASK_UPDATED": _task_noter(registry), PROBE: prober.note}
         hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)

@@ -27,8 +27,6 @@ HEADERS: Final = {
 }
 RETRY_MS: Final = 2000
 """How long a browser waits before it connects again; up to as much again is added, so that not all come at once."""
-REACH_S: Final = 5.0
-"""How long a reader is held that knows more than this process does yet."""
 SWEEP_S: Final = 1.0
 STEP_S: Final = 0.01
 """Streams that end within this are ended together."""
@@ -49,7 +47,7 @@ async def wait_for_cursor(hub: Hub, since: str) -> None:
     """Wait a moment if this replica is behind the one that a reader comes from; NotLoaded: it knows nothing yet."""
     place = frame.find_position(since)
     if place is not None and hub.ring.newest < place:
-        await hub.reached(place, REACH_S)
+        await hub.reached(place)
 
 
 def resume(hub: Hub, subscription: Subscription, since: str) -> bytes:

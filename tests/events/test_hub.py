@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 import pytest
 from hypothesis import given, settings
@@ -441,12 +442,21 @@ async def test_a_cursor_may_be_moved_to_the_present_only_when_nothing_waits(worl
 
 
 async def test_who_waits_for_a_place_is_told_when_it_is_reached_and_when_it_is_not(world, tasks):
-    assert await world.hub.reached(ORIGIN, 0)
-    assert not await world.hub.reached((1, 0), 0.01)
+    assert await world.hub.reached(ORIGIN)
     answers: list[bool] = []
 
     async def wait(place: Position) -> None:
-        answers.append(await world.hub.reached(place, 10))
+        answers.append(await world.hub.reached(place))
+
+    before = monotonic()
+    nowhere = tasks.spawn(wait((1, 0)), "wait")
+    await asyncio.sleep(0.01)
+    world.hub.confirm(before)  # of what has come since, this says nothing
+    await asyncio.sleep(0.01)
+    assert not nowhere.done()
+    world.hub.confirm(monotonic())
+    await eventually(lambda: answers == [False])
+    answers.clear()
 
     for place in [(1, 0), (2, 1), (2, 0)]:
         tasks.spawn(wait(place), "wait")
@@ -463,7 +473,7 @@ async def test_who_comes_back_before_the_ring_is_loaded_is_held_and_then_knows(t
     answers: list[bool] = []
 
     async def wait() -> None:
-        answers.append(await world.hub.reached((2, 1), 0))
+        answers.append(await world.hub.reached((2, 1)))
 
     waiting = tasks.spawn(wait(), "wait")
     world.hear()
@@ -474,7 +484,7 @@ async def test_who_comes_back_before_the_ring_is_loaded_is_held_and_then_knows(t
     world.hub.loaded.clear()
     monkeypatch.setattr(hub, "LOAD_S", 0.01)
     with pytest.raises(hub.NotLoaded):
-        await world.hub.reached((2, 1), 0)
+        await world.hub.reached((2, 1))
 
 
 async def test_what_is_past_is_kept_for_who_comes_back_and_is_no_news(world):

@@ -1,4 +1,5 @@
 import asyncio
+from time import monotonic
 
 from events.event import PROBE, Event
 from events.frame import ORIGIN, Frame, body, entry
@@ -48,3 +49,17 @@ async def test_probes_that_never_come_back_are_forgotten(tasks):
     assert len(prober._sent) <= 100
     prober.note(heard(sent[0]))
     assert prober.latency_s is None
+
+
+async def test_what_comes_back_tells_when_it_was_sent_once(tasks):
+    sent: list[Event] = []
+    told: list[float] = []
+    began = monotonic()
+    prober = Prober(sent.append, every_s=60, on_heard=told.append)
+    tasks.spawn(prober.run(), "probe")
+    await eventually(lambda: sent)
+    ended = monotonic()
+    for _ in range(2):
+        prober.note(heard(sent[0]))
+    [at] = told
+    assert began <= at <= ended

@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any, Final
 
 import aiohttp
@@ -71,6 +72,12 @@ class Hall:
         self.url = ""
         self._session: aiohttp.ClientSession | None = None
         self._slow_session: aiohttp.ClientSession | None = None
+
+    async def _confirm(self) -> None:
+        """Say now and then, as probes do, that all has been heard."""
+        while True:
+            await asyncio.sleep(1)
+            self.hub.confirm(monotonic())
 
     @property
     def unread_bytes(self) -> int:
@@ -141,6 +148,7 @@ class Hall:
         self.requests = runner.server
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self._tasks.loop(self._confirm, "confirm")
         self._tasks.loop(self.hub.run, "serve")
         self._tasks.loop(self.streams.feed, "feed")
         self._tasks.loop(self.streams.run, "sweep")

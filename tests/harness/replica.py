@@ -38,7 +38,7 @@ class Replica:
     def __init__(self, link: redis.RedisBus) -> None:
         self.link = link
         self.bus = Bus(link, capacity=10_000, capacity_bytes=10**8, retry_s=0.02)
-        self.prober = Prober(self.bus.publish, every_s=PROBE_S)
+        self.prober = Prober(self.bus.publish, every_s=PROBE_S, on_heard=lambda at: self.hub.confirm(at))
         self.ring = Ring(max_frames=1000, max_bytes=10**8)
         self.changes = 0
         self.hub = Hub(self.ring, on_sign=lambda _: None, on_change=self._change, taps={PROBE: self.prober.note})
