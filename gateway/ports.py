@@ -168,6 +168,9 @@ class Workspaces(Protocol):
     async def list_children(self, workspace_id: str) -> Sequence[Named]:
         """Return those directly below a workspace that are not removed, oldest first."""
 
+    async def list_near(self, workspace_id: str, *, search: str, limit: int) -> Sequence[Workspace]:
+        """Return the parent, children and siblings of a workspace in whose name or role this stands, oldest first."""
+
     async def remove_tree(self, workspace_id: str) -> Sequence[Named]:
         """Mark a workspace and all below it as removed, with their tokens; return those that were not so before."""
 

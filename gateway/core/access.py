@@ -10,10 +10,22 @@ Lineage = Sequence[str]
 """A workspace's id, its parent's, and so on up to a root; empty when unknown, removed, too deep or cyclic."""
 
 
+def lineage_beside(known: Lineage, workspace_id: str, parent_id: str | None) -> Lineage:
+    """Return the lineage of a workspace that is a root, or whose own or parent's id stands in a known one."""
+    if workspace_id in known:
+        return known[known.index(workspace_id) :]
+    if parent_id is None:
+        return [workspace_id]
+    if parent_id not in known:
+        return ()
+    line = [workspace_id, *known[known.index(parent_id) :]]
+    return line if len(line) <= MAX_DEPTH else ()
+
+
 def may_talk(caller: Lineage, target: Lineage) -> bool:
     """Return whether these two may talk: the same, siblings, two roots, or one above the other."""
     if not caller or not target:
         return False
     if caller[0] in target or target[0] in caller:
         return True
-    return caller[1:2] == target[1:2]
+    return list(caller[1:2]) == list(target[1:2])

@@ -87,6 +87,13 @@ class WorkspaceStore:
         rows = await self._database.fetch(_SQL["list_children"], idempotent=True, id=workspace_id)
         return [Named(id=row["id"], name=row["name"]) for row in rows]
 
+    async def list_near(self, workspace_id: str, *, search: str, limit: int) -> Sequence[Workspace]:
+        """Return the parent, children and siblings of a workspace in whose name or role this stands, oldest first."""
+        rows = await self._database.fetch(
+            _SQL["list_near"], idempotent=True, id=workspace_id, search=search, limit=limit
+        )
+        return [from_row(row) for row in rows]
+
     async def remove_tree(self, workspace_id: str) -> Sequence[Named]:
         """Mark a workspace and all below it as removed, with their tokens; return those that were not so before."""
         async with self._database.transaction() as transaction:

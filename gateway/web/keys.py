@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway.services.admission import Admission
 from gateway.services.identity import Identity
+from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
@@ -17,6 +18,7 @@ from gateway.web.cors import CrossOrigin
 
 ADMISSION: Final = web.AppKey("admission", Admission)
 IDENTITY: Final = web.AppKey("identity", Identity)
+PEERS: Final = web.AppKey("peers", Peers)
 PROXY: Final = web.AppKey("proxy", Proxy)
 READINESS: Final = web.AppKey("readiness", Readiness)
 REGISTRY: Final = web.AppKey("registry", Registry)

@@ -176,6 +176,13 @@ class UpdateCard(Model):
     agent_card: Card
 
 
+class CheckAccess(Model):
+    """`POST /registry/check-access`."""
+
+    caller_id: Uuid
+    target_id: Uuid
+
+
 def _whole(value: Any) -> int | None:
     """A count, or None for what is none: an odd optional field never fails a beat."""
     if (

@@ -52,6 +52,27 @@ returning id;
 -- name: list_children
 select id, name from workspaces where parent_id = %(id)s and status <> 'removed' order by created_at, id;
 
+-- name: list_near
+-- Its parent, its children and those beside it; two roots are beside each other.
+with one as (
+    select id, parent_id from workspaces where id = %(id)s
+), near as (
+    select w.id from workspaces w join one on w.id = one.parent_id
+    union
+    select w.id from workspaces w join one on w.parent_id = one.id
+    union
+    select w.id from workspaces w join one on w.parent_id = one.parent_id
+    union
+    select w.id from workspaces w join one on w.parent_id is null and one.parent_id is null
+)
+select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
+       l.monthly_spend, l.runtime_state
+  from near join workspaces w using (id) left join liveness l on l.workspace_id = w.id
+ where w.id <> %(id)s and w.status <> 'removed'
+   and strpos(lower(concat_ws(chr(10), w.name, w.role)), lower(%(search)s)) > 0
+ order by w.created_at, w.id
+ limit %(limit)s;
+
 -- name: remove_tree
 -- `union` ends a circle; who moves a workspace below this one at the same moment waits for its row.
 with recursive tree (id) as (

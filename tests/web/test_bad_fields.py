@@ -44,6 +44,7 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "delivery_mode": (*NOT_TEXT, "", "poll", "pull", "x" * 17),
     },
     models.Heartbeat: {"workspace_id": (None, *NOT_A_UUID)},
+    models.CheckAccess: {"caller_id": (None, *NOT_A_UUID), "target_id": (None, *NOT_A_UUID)},
     models.MintToken: {"name": ("", " ", *NOT_A_LINE)},
     models.Login: {"token": (None, "", *NOT_A_LINE), "code": ("", "one beside a token", *NOT_A_LINE)},
     models.UpdateCard: {"workspace_id": (None, *NOT_A_UUID), "agent_card": NOT_A_CARD},

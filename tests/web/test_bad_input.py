@@ -52,6 +52,7 @@ STRANGE: Final = {
     Scope.CALLER: "cannot_communicate",
     Scope.NEIGHBOUR: "not_allowed",
     Scope.OWNER: "not_allowed",
+    Scope.ASKER: "not_allowed",
     Scope.MEMBER: "not_allowed",
     Scope.OPERATOR: "not_allowed",
 }
@@ -141,6 +142,9 @@ def rows_of(route: Route) -> Iterator[Bad]:
         yield from NAMES
     if "{workspace_id}" in route.path:
         yield from IDS
+    if route.search:
+        for what, said in (("too long a search", "x" * 201), ("a search of two lines", "a%0Ab"), ("a NUL", "%00")):
+            yield Bad(what=what, status=400, code="invalid_request", query=f"q={said}", names="q")
     if route.confirm:
         yield Bad(
             what="neither yes nor no", status=400, code="invalid_request", query="confirm=perhaps", names="confirm"
