@@ -1,13 +1,33 @@
 """Who may talk to whom: a rule over two lineages."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 MAX_DEPTH: Final = 32
 """Levels of a hierarchy; a deeper one, or a cycle, counts as unknown."""
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A place in the hierarchy below some parent: is the parent there, is it below who moves, how deep would it get?"""
+
+    parent_there: bool
+    circular: bool
+    depth: int
+
+
 Lineage = Sequence[str]
 """A workspace's id, its parent's, and so on up to a root; empty when unknown, removed, too deep or cyclic."""
+
+
+def check_place(place: Place) -> str | None:
+    """Return why a workspace with all below it must not move to this place, or None."""
+    if not place.parent_there:
+        return "no such workspace"
+    if place.circular:
+        return "is the workspace itself or below it"
+    return f"would make the hierarchy deeper than {MAX_DEPTH} levels" if place.depth > MAX_DEPTH else None
 
 
 def lineage_beside(known: Lineage, workspace_id: str, parent_id: str | None) -> Lineage:

@@ -183,6 +183,14 @@ class Ended(TypedDict):
 
 
 @with_config(EXACT)
+class Edited(TypedDict):
+    """`PATCH /workspaces/{id}`."""
+
+    status: Literal["updated"]
+    needs_restart: NotRequired[Literal[True]]
+
+
+@with_config(EXACT)
 class Removed(TypedDict):
     """`DELETE /workspaces/{id}`."""
 

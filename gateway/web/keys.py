@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.services.admission import Admission
+from gateway.services.edits import Edits
 from gateway.services.identity import Identity
 from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
@@ -17,6 +18,7 @@ from gateway.services.workspaces import WorkspaceService
 from gateway.web.cors import CrossOrigin
 
 ADMISSION: Final = web.AppKey("admission", Admission)
+EDITS: Final = web.AppKey("edits", Edits)
 IDENTITY: Final = web.AppKey("identity", Identity)
 PEERS: Final = web.AppKey("peers", Peers)
 PROXY: Final = web.AppKey("proxy", Proxy)

@@ -117,6 +117,10 @@ ROUTES: Final[tuple[Route, ...]] = (
         gives=answers.Workspace, about="One workspace.",
     ),
     Route(
+        method="PATCH", path="/workspaces/{workspace_id}", handler=workspaces.edit, scope=S.MEMBER,
+        body=models.EditWorkspace, gives=answers.Edited, about="Change a workspace; what is not said stays as it is.",
+    ),
+    Route(
         method="DELETE", path="/workspaces/{workspace_id}", handler=workspaces.remove, scope=S.OPERATOR,
         gives=answers.Removed, refuses=(400, 409), confirm=True,
         about="Remove a workspace, its tokens, and with `confirm=true` all below it.",

@@ -59,6 +59,7 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "POST /workspaces": MEMBER,
     "GET /workspaces": MEMBER,
     "GET /workspaces/{workspace_id}": NEIGHBOUR,
+    "PATCH /workspaces/{workspace_id}": MEMBER,
     "DELETE /workspaces/{workspace_id}": OPERATOR,
     "POST /workspaces/{workspace_id}/tokens": OWNER,
     "GET /workspaces/{workspace_id}/tokens": OWNER,
@@ -152,6 +153,7 @@ def body_of(route: Route, target: Workspace, agent: ScriptedAgent) -> bytes | No
         "POST /registry/update-card": {"workspace_id": target.id, "agent_card": {}},
         "POST /registry/check-access": {"caller_id": target.id, "target_id": target.id},
         "POST /workspaces": {"name": "one more"},
+        "PATCH /workspaces/{workspace_id}": {"collapsed": True},
         "POST /org/tokens": {},
         "POST /session": {"token": ADMIN_TOKEN},
     }

@@ -190,7 +190,7 @@ async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.body or r.a2a], ids=lambda r: f"{r.method} {r.path}")
 async def test_a_body_that_takes_too_long_is_refused(cast: Cast, route: Route):
     path = route.path.format(workspace_id=cast.target.id, token_id=UNKNOWN)
-    status, body = await trickle(cast.gateway.url, path)
+    status, body = await trickle(cast.gateway.url, path, method=route.method)
     assert (status, body["code"]) == (408, "body_timeout")
 
 
