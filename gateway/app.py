@@ -33,9 +33,11 @@ from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.changes import ChangeReader
 from gateway.services.directory import Directory
+from gateway.services.edits import Edits
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import Identity
 from gateway.services.instances import Instances
+from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy, Times
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
@@ -332,6 +334,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application.on_response_prepare.append(cross_origin.add_headers)
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
+        application[keys.EDITS] = Edits(workspaces=workspaces, directory=directory, bus=bus, reach=reach)
+        application[keys.PEERS] = Peers(workspaces=workspaces, directory=directory, reach=reach)
         application[keys.PROXY] = proxy
         application[keys.READINESS] = readiness
         application[keys.REGISTRY] = registry

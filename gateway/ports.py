@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.core.endings import Outcome
 from gateway.core.workspaces import Status, Workspace
@@ -34,6 +34,10 @@ class StoreConflict(StoreError):
     def __init__(self, message: str, *, constraint: str | None) -> None:
         super().__init__(message)
         self.constraint = constraint
+
+
+class Misplaced(Exception):
+    """A workspace must not move there in the hierarchy; the text says why, for anybody."""
 
 
 # -- values
@@ -147,6 +151,11 @@ class UsageOfDay:
     output_tokens: int = 0
 
 
+EDITABLE: Final = (
+    "name", "role", "tier", "parent_id", "collapsed", "runtime", "workspace_dir", "x", "y", "url", "delivery_mode",
+)  # fmt: skip
+"""What may be changed of a workspace after it was made."""
+
 # -- PostgreSQL
 
 
@@ -168,8 +177,14 @@ class Workspaces(Protocol):
     async def list_children(self, workspace_id: str) -> Sequence[Named]:
         """Return those directly below a workspace that are not removed, oldest first."""
 
+    async def list_near(self, workspace_id: str, *, search: str, limit: int) -> Sequence[Workspace]:
+        """Return the parent, children and siblings of a workspace in whose name or role this stands, oldest first."""
+
     async def remove_tree(self, workspace_id: str) -> Sequence[Named]:
         """Mark a workspace and all below it as removed, with their tokens; return those that were not so before."""
+
+    async def edit(self, workspace_id: str, wanted: Mapping[str, Any]) -> bool:
+        """Change these of EDITABLE, all or none; False if the workspace is removed or unknown. Raises Misplaced."""
 
     async def move(self, workspace_id: str, to: Status) -> bool:
         """Make one checked move of the status table; False if it may not or somebody else moved it first."""

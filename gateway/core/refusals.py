@@ -73,3 +73,13 @@ def invalid_credential() -> Refusal:
 def not_allowed() -> Refusal:
     """Refuse because this credential may not do this."""
     return Refusal(Code.NOT_ALLOWED, "this credential may not do that")
+
+
+def no_url(status: str) -> Refusal:
+    """Refuse because nobody has said where a workspace's agent listens; `status` is the workspace's."""
+    return Refusal(Code.NO_URL, "workspace has no URL", retry_after_s=15, status=status)
+
+
+def not_routable() -> Refusal:
+    """Refuse because a workspace's url must not be called; why is for the log alone."""
+    return Refusal(Code.UNSAFE_URL, "workspace URL is not publicly routable")

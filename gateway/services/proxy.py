@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -12,7 +12,7 @@ import structlog
 from events.bus import Bus
 from events.event import event
 from gateway import ports
-from gateway.core import address, delivery, endings, envelope, usage, views
+from gateway.core import address, endings, envelope, usage, views
 from gateway.core.callers import Principal
 from gateway.core.endings import Answer, Ended, Ending
 from gateway.core.ids import new_id
@@ -22,7 +22,7 @@ from gateway.core.trace import continued
 from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.admission import Admission, Admitted
-from gateway.services.directory import removed
+from gateway.services.reach import get_url
 from gateway.services.waiting import Waiting
 
 log = structlog.get_logger("gateway.proxy")
@@ -151,27 +151,16 @@ class Proxy:
             ceiling_s=self._times.ceiling_s,
             max_s=self._times.max_s,
         )
-        match delivery.decide(target, self._reach):
-            case delivery.Push(url=url):
-                return ports.Outbound(
-                    call_id=call.asked.call_id,
-                    workspace_id=target.id,
-                    url=url,
-                    body=call.message.body,
-                    headers=self._headers(call),
-                    idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
-                    limit_s=limit.seconds,
-                    by_deadline=limit.by_deadline,
-                )
-            case delivery.NoUrl(status=status):
-                raise Refusal(Code.NO_URL, "workspace has no URL", retry_after_s=15, status=status.value)
-            case delivery.UnsafeUrl(reason=reason):
-                log.warning("unsafe_url", workspace_id=target.id, reason=reason)
-                raise Refusal(Code.UNSAFE_URL, "workspace URL is not publicly routable")
-            case delivery.Gone():
-                raise removed(target)
-            case never:
-                assert_never(never)
+        return ports.Outbound(
+            call_id=call.asked.call_id,
+            workspace_id=target.id,
+            url=get_url(target, self._reach),
+            body=call.message.body,
+            headers=self._headers(call),
+            idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
+            limit_s=limit.seconds,
+            by_deadline=limit.by_deadline,
+        )
 
     def _headers(self, call: _Call) -> dict[str, str]:
         asked = call.asked

@@ -26,6 +26,7 @@ from gateway.core.workspaces import MOVE_EVENTS, Beat, Status, Workspace, decide
 from gateway.services.directory import Directory, removed
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import BEAT_STALE_S
+from gateway.services.reach import safe_url
 
 log = structlog.get_logger("gateway.registry")
 
@@ -278,14 +279,3 @@ class Registry:
         """This process forgets before it answers; the others are woken."""
         self._directory.forget(workspace_id)
         self._bus.publish(changed())
-
-
-def safe_url(url: str, reach: address.Reach) -> str:
-    """Return the url if an agent may be reached there; refuses, naming the reason."""
-    match address.check_url(url, reach):
-        case address.Safe():
-            return url
-        case address.Unsafe(reason=reason):
-            raise bad_field("url", reason)
-        case never:
-            assert_never(never)

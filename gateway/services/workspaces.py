@@ -14,7 +14,7 @@ from gateway.core.refusals import Code, Refusal, bad_field, platform_unavailable
 from gateway.core.tokens import mint
 from gateway.core.workspaces import EXTERNAL, Status, Workspace
 from gateway.services.directory import Directory, removed
-from gateway.services.registry import safe_url
+from gateway.services.reach import safe_url
 
 log = structlog.get_logger("gateway.workspaces")
 

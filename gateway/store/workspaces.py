@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from gateway.core.access import Place, check_place
 from gateway.core.workspaces import MOVES, RuntimeMetadata, Status, Workspace
-from gateway.ports import Named, NewWorkspace, TokenHash
+from gateway.ports import EDITABLE, Misplaced, Named, NewWorkspace, TokenHash
 from gateway.store.db import Database, Json, Row
 from sql import load
 
@@ -87,12 +88,34 @@ class WorkspaceStore:
         rows = await self._database.fetch(_SQL["list_children"], idempotent=True, id=workspace_id)
         return [Named(id=row["id"], name=row["name"]) for row in rows]
 
+    async def list_near(self, workspace_id: str, *, search: str, limit: int) -> Sequence[Workspace]:
+        """Return the parent, children and siblings of a workspace in whose name or role this stands, oldest first."""
+        rows = await self._database.fetch(
+            _SQL["list_near"], idempotent=True, id=workspace_id, search=search, limit=limit
+        )
+        return [from_row(row) for row in rows]
+
     async def remove_tree(self, workspace_id: str) -> Sequence[Named]:
         """Mark a workspace and all below it as removed, with their tokens; return those that were not so before."""
         async with self._database.transaction() as transaction:
+            await transaction.execute(_SQL["lock_hierarchy"])
             rows = await transaction.fetch(_SQL["remove_tree"], id=workspace_id)
             await transaction.execute(_SQL["revoke_all"], ids=[row["id"] for row in rows])
         return [Named(id=row["id"], name=row["name"]) for row in rows]
+
+    async def edit(self, workspace_id: str, wanted: Mapping[str, Any]) -> bool:
+        """Change these of EDITABLE, all or none; False if the workspace is removed or unknown. Raises Misplaced."""
+        parent_id = wanted.get("parent_id")
+        async with self._database.transaction() as transaction:
+            if parent_id is not None:
+                await transaction.execute(_SQL["lock_hierarchy"])
+                row = await transaction.fetch_one(_SQL["find_place"], id=workspace_id, parent_id=parent_id)
+                refused = "no such workspace" if row is None else check_place(Place(**row))
+                if refused is not None:
+                    raise Misplaced(refused)
+            values = {name: wanted.get(name) for name in EDITABLE}
+            edited = await transaction.fetch_one(_SQL["edit"], id=workspace_id, given=list(wanted), **values)
+        return edited is not None
 
     async def move(self, workspace_id: str, to: Status) -> bool:
         """Make one checked move of the status table; False if it may not or somebody else moved it first."""

@@ -47,6 +47,37 @@ class Updated(TypedDict):
 
 
 @with_config(EXACT)
+class Discovered(TypedDict):
+    """`GET /registry/discover/{id}`."""
+
+    id: str
+    url: str
+    name: str
+
+
+@with_config(EXACT)
+class Peer(TypedDict):
+    """A workspace near another one; without a url if it has none that may be called."""
+
+    id: str
+    name: str
+    role: str | None
+    tier: int
+    status: Status
+    url: str | None
+    parent_id: str | None
+    active_tasks: int
+    agent_card: Any
+
+
+@with_config(EXACT)
+class Access(TypedDict):
+    """`POST /registry/check-access`."""
+
+    allowed: bool
+
+
+@with_config(EXACT)
 class Connection(TypedDict):
     """How the agent of a new workspace gets in touch; the token is shown here and never again."""
 
@@ -149,6 +180,14 @@ class Ended(TypedDict):
     """`DELETE /session`."""
 
     status: Literal["ended"]
+
+
+@with_config(EXACT)
+class Edited(TypedDict):
+    """`PATCH /workspaces/{id}`."""
+
+    status: Literal["updated"]
+    needs_restart: NotRequired[Literal[True]]
 
 
 @with_config(EXACT)

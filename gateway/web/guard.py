@@ -100,7 +100,7 @@ async def _let_in(request: web.Request, route: Route) -> None:
             _check_operator(principal)
         case Scope.TESTER:
             _check_tester(request, principal)
-        case Scope.VIEWER:
+        case Scope.VIEWER | Scope.ASKER:
             if not isinstance(principal, Holder):
                 _check_member(principal)
         case Scope.OWNER:

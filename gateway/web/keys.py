@@ -6,7 +6,9 @@ from typing import Final
 from aiohttp import web
 
 from gateway.services.admission import Admission
+from gateway.services.edits import Edits
 from gateway.services.identity import Identity
+from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
@@ -16,7 +18,9 @@ from gateway.services.workspaces import WorkspaceService
 from gateway.web.cors import CrossOrigin
 
 ADMISSION: Final = web.AppKey("admission", Admission)
+EDITS: Final = web.AppKey("edits", Edits)
 IDENTITY: Final = web.AppKey("identity", Identity)
+PEERS: Final = web.AppKey("peers", Peers)
 PROXY: Final = web.AppKey("proxy", Proxy)
 READINESS: Final = web.AppKey("readiness", Readiness)
 REGISTRY: Final = web.AppKey("registry", Registry)

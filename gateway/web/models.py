@@ -154,6 +154,29 @@ class Login(Model):
     code: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_one_line)] | None = None
 
 
+class EditWorkspace(Model):
+    """`PATCH /workspaces/{id}`: what is not said stays as it is; null takes away what a workspace can do without."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)] = ""
+    role: Line | None = None
+    tier: Annotated[int, Field(ge=0, le=100)] = 1
+    parent_id: Uuid | None = None
+    collapsed: bool = False
+    runtime: Annotated[str, Field(max_length=64), AfterValidator(_one_line)] = ""
+    workspace_dir: Annotated[str, Field(max_length=1024), AfterValidator(_clean_path)] | None = None
+    x: Coordinate = 0.0
+    y: Coordinate = 0.0
+    url: Annotated[Url, Field(min_length=1)] | None = None
+    delivery_mode: Literal["push"] | None = None
+
+    def to_core(self) -> dict[str, Any]:
+        """Return what was said, by name."""
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        if self.parent_id is not None:
+            said["parent_id"] = str(self.parent_id)
+        return said
+
+
 class Register(Model):
     """`POST /registry/register`."""
 
@@ -174,6 +197,13 @@ class UpdateCard(Model):
 
     workspace_id: Uuid
     agent_card: Card
+
+
+class CheckAccess(Model):
+    """`POST /registry/check-access`."""
+
+    caller_id: Uuid
+    target_id: Uuid
 
 
 def _whole(value: Any) -> int | None:

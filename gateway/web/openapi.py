@@ -11,7 +11,7 @@ from events.event import CATALOGUE
 from gateway.core.endings import Ending
 from gateway.core.envelope import CODES
 from gateway.core.refusals import Code
-from gateway.web.parse import SESSION_COOKIE
+from gateway.web.parse import MAX_SEARCH_CHARS, SESSION_COOKIE
 from gateway.web.routes import Route, Scope
 
 Schema = Mapping[str, Any]
@@ -168,6 +168,8 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
         parameters.append({"name": "token_id", "in": "path", "required": True, "schema": _UUID})
     if row.confirm:
         parameters.append(_query("confirm", {"type": "string", "enum": ["true", "false"]}))
+    if row.search:
+        parameters.append(_query("q", {"type": "string", "maxLength": MAX_SEARCH_CHARS}))
     if row.a2a:
         parameters.append(_header("X-Workspace-ID", "The calling workspace; it must agree with the token.", _UUID))
         parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling.", _SECONDS))

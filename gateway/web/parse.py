@@ -22,6 +22,7 @@ PRINCIPAL: Final[web.RequestKey[Principal]] = web.RequestKey("principal")
 SESSION_COOKIE: Final = "a2a_session"
 PUBLIC_ORIGIN: Final = web.AppKey("public_origin", str)
 """The origin of the gateway's public address; empty if it has none."""
+MAX_SEARCH_CHARS: Final = 200
 MAX_NAMED: Final = 1000
 """Workspaces that a reader may name."""
 BODY_TIMEOUT: Final = web.AppKey("body_timeout_s", float)
@@ -148,6 +149,14 @@ def token_id(request: web.Request) -> str:
     if found is None:
         raise Refusal(Code.NOT_FOUND, "no such live token")
     return found
+
+
+def search(request: web.Request) -> str:
+    """Return what the query looks for (`?q=`), nothing without one; refuses what is too long or no text."""
+    said = request.query.get("q", "")
+    if len(said) > MAX_SEARCH_CHARS or not (said == "" or said.isprintable()):
+        raise bad_field("q", f"must be one line of {MAX_SEARCH_CHARS} characters at most")
+    return said
 
 
 def flag(request: web.Request, name: str) -> bool:

@@ -37,6 +37,21 @@ def answer(ended: Answer) -> web.Response:
     return web.Response(body=ended.body, status=ended.status, headers=ended.headers)
 
 
+def peer(one: Workspace) -> answers.Peer:
+    """Return a workspace as those near it see it."""
+    return {
+        "id": one.id,
+        "name": one.name,
+        "role": one.role,
+        "tier": one.tier,
+        "status": one.status,
+        "url": one.url,
+        "parent_id": one.parent_id,
+        "active_tasks": one.active_tasks,
+        "agent_card": one.agent_card,
+    }
+
+
 def workspace(one: Workspace) -> answers.Workspace:
     """Return a workspace as everybody may see it who may see it."""
     return {

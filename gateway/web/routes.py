@@ -22,6 +22,7 @@ class Scope(Enum):
     NEIGHBOUR = "a workspace that may talk to the one in the path; the organisation"
     OWNER = "the workspace in the path itself; the organisation"
     VIEWER = "a workspace, for those it may talk to: the service decides; the organisation"
+    ASKER = "a workspace, about itself and those it may talk to: the service decides; the organisation"
     MEMBER = "the organisation: by one of its tokens, or by session"
     OPERATOR = "the operator alone"
     TESTER = "whoever shows exactly the operator's token, where that is enabled"
@@ -34,7 +35,8 @@ class Route:
 
     `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
     besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with an event stream.
-    `text`: answers with plain text, `html`: with a page. `confirm`: takes `?confirm=`.
+    `text`: answers with plain text, `html`: with a page. `confirm`: takes `?confirm=`, `search`:
+    `?q=`.
     """
 
     method: str
@@ -51,6 +53,7 @@ class Route:
     text: bool = False
     html: bool = False
     confirm: bool = False
+    search: bool = False
 
 
 S = Scope
@@ -88,6 +91,19 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=models.UpdateCard, gives=answers.Updated, about="A new agent card.",
     ),
     Route(
+        method="GET", path="/registry/discover/{workspace_id}", handler=registry.discover, scope=S.NEIGHBOUR,
+        gives=answers.Discovered, refuses=(502,), about="Where a workspace's agent is called.",
+    ),
+    Route(
+        method="GET", path="/registry/{workspace_id}/peers", handler=registry.peers, scope=S.NEIGHBOUR,
+        gives=list[answers.Peer], refuses=(400,), search=True,
+        about="The parent, children and siblings of a workspace, a thousand at most; `q` stands in their name or role.",
+    ),
+    Route(
+        method="POST", path="/registry/check-access", handler=registry.check_access, scope=S.ASKER,
+        body=models.CheckAccess, gives=answers.Access, about="May one workspace talk to another?",
+    ),
+    Route(
         method="POST", path="/workspaces", handler=workspaces.create, scope=S.MEMBER, status=201,
         body=models.CreateWorkspace, gives=answers.Created,
         about="Make a workspace; the answer shows its first token, once.",
@@ -99,6 +115,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/workspaces/{workspace_id}", handler=workspaces.get, scope=S.NEIGHBOUR,
         gives=answers.Workspace, about="One workspace.",
+    ),
+    Route(
+        method="PATCH", path="/workspaces/{workspace_id}", handler=workspaces.edit, scope=S.MEMBER,
+        body=models.EditWorkspace, gives=answers.Edited, about="Change a workspace; what is not said stays as it is.",
     ),
     Route(
         method="DELETE", path="/workspaces/{workspace_id}", handler=workspaces.remove, scope=S.OPERATOR,

@@ -25,6 +25,16 @@ async def get(request: web.Request) -> web.Response:
     return render.json(render.workspace(await request.app[keys.WORKSPACES].get(parse.workspace_id(request))))
 
 
+async def edit(request: web.Request) -> web.Response:
+    """Change a workspace."""
+    workspace_id = parse.workspace_id(request)
+    wanted = await parse.body(request, models.EditWorkspace)
+    answer = answers.Edited(status="updated")
+    if await request.app[keys.EDITS].edit(workspace_id, wanted.to_core()):
+        answer["needs_restart"] = True
+    return render.json(answer)
+
+
 async def remove(request: web.Request) -> web.Response:
     """Remove a workspace, with all below it if that is confirmed."""
     confirmed = parse.flag(request, "confirm")

@@ -52,6 +52,65 @@ returning id;
 -- name: list_children
 select id, name from workspaces where parent_id = %(id)s and status <> 'removed' order by created_at, id;
 
+-- name: list_near
+-- Its parent, its children and those beside it; two roots are beside each other.
+with one as (
+    select id, parent_id from workspaces where id = %(id)s
+), near as (
+    select w.id from workspaces w join one on w.id = one.parent_id
+    union
+    select w.id from workspaces w join one on w.parent_id = one.id
+    union
+    select w.id from workspaces w join one on w.parent_id = one.parent_id
+    union
+    select w.id from workspaces w join one on w.parent_id is null and one.parent_id is null
+)
+select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
+       l.monthly_spend, l.runtime_state
+  from near join workspaces w using (id) left join liveness l on l.workspace_id = w.id
+ where w.id <> %(id)s and w.status <> 'removed'
+   and strpos(lower(concat_ws(chr(10), w.name, w.role)), lower(%(search)s)) > 0
+ order by w.created_at, w.id
+ limit %(limit)s;
+
+-- name: lock_hierarchy
+-- Until the transaction ends nobody else moves or removes: two moves that are right by themselves make a circle together.
+select pg_advisory_xact_lock(hashtextextended('workspaces.parent_id', 0));
+
+-- name: find_place
+-- Where a workspace would be below this parent; `union` ends the circles of old.
+with recursive above (id, parent_id) as (
+    select id, parent_id from workspaces where id = %(parent_id)s
+    union
+    select w.id, w.parent_id from workspaces w join above on w.id = above.parent_id
+), below (id, depth) as (
+    select id, 1 from workspaces where id = %(id)s
+    union
+    select w.id, below.depth + 1 from workspaces w join below on w.parent_id = below.id
+     where w.status <> 'removed' and below.depth < 100
+)
+select exists (select from workspaces where id = %(parent_id)s and status <> 'removed') as parent_there,
+       exists (select from above where id = %(id)s) as circular,
+       (select count(*) from above)::int + coalesce((select max(depth) from below), 1) as depth;
+
+-- name: edit
+-- Only what was given; null may be given, too.
+update workspaces
+   set name = case when 'name' = any(%(given)s) then %(name)s else name end,
+       role = case when 'role' = any(%(given)s) then %(role)s else role end,
+       tier = case when 'tier' = any(%(given)s) then %(tier)s else tier end,
+       parent_id = case when 'parent_id' = any(%(given)s) then %(parent_id)s else parent_id end,
+       collapsed = case when 'collapsed' = any(%(given)s) then %(collapsed)s else collapsed end,
+       runtime = case when 'runtime' = any(%(given)s) then %(runtime)s else runtime end,
+       workspace_dir = case when 'workspace_dir' = any(%(given)s) then %(workspace_dir)s else workspace_dir end,
+       x = case when 'x' = any(%(given)s) then %(x)s else x end,
+       y = case when 'y' = any(%(given)s) then %(y)s else y end,
+       url = case when 'url' = any(%(given)s) then %(url)s else url end,
+       delivery_mode = case when 'delivery_mode' = any(%(given)s) then %(delivery_mode)s else delivery_mode end,
+       updated_at = now()
+ where id = %(id)s and status <> 'removed'
+returning id;
+
 -- name: remove_tree
 -- `union` ends a circle; who moves a workspace below this one at the same moment waits for its row.
 with recursive tree (id) as (

@@ -31,6 +31,8 @@ def map_body(context: Any, body: Any) -> Any:
                 body[name] = TARGET
                 if "url" in body:
                     body["url"] = AGENT_URL
+        if str(body.get("url")).startswith("http"):  # nothing is ever sent elsewhere
+            body["url"] = AGENT_URL
     return body
 
 

@@ -46,9 +46,13 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "POST /registry/register": lambda cast: {"id": cast.target.id, "url": cast.agent.url, "agent_card": {}},
     "POST /registry/heartbeat": lambda cast: {"workspace_id": cast.target.id},
     "POST /registry/update-card": lambda cast: {"workspace_id": cast.target.id, "agent_card": {}},
+    "GET /registry/discover/{workspace_id}": None,
+    "GET /registry/{workspace_id}/peers": None,
+    "POST /registry/check-access": lambda cast: {"caller_id": cast.target.id, "target_id": cast.target.id},
     "POST /workspaces": lambda _: {"name": "one more"},
     "GET /workspaces": None,
     "GET /workspaces/{workspace_id}": None,
+    "PATCH /workspaces/{workspace_id}": lambda _: {"collapsed": True},
     "DELETE /workspaces/{workspace_id}": None,
     "POST /workspaces/{workspace_id}/tokens": None,
     "GET /workspaces/{workspace_id}/tokens": None,
@@ -84,12 +88,12 @@ async def assembled(world: World) -> AsyncIterator[Cast]:
     assert [line for line in gateway.log().splitlines() if '"level": "error"' in line] == []
 
 
-async def trickle(url: str, path: str) -> tuple[int, Any]:
+async def trickle(url: str, path: str, *, method: str = "POST") -> tuple[int, Any]:
     """As the operator, announce a body of which one byte comes; return the refusal's status and JSON."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = (
-        f"POST {path} HTTP/1.1",
+        f"{method} {path} HTTP/1.1",
         f"Host: {address.netloc}",
         f"Authorization: Bearer {ADMIN_TOKEN}",
         "Content-Length: 100",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from pydantic import BaseModel
@@ -44,6 +44,20 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "delivery_mode": (*NOT_TEXT, "", "poll", "pull", "x" * 17),
     },
     models.Heartbeat: {"workspace_id": (None, *NOT_A_UUID)},
+    models.CheckAccess: {"caller_id": (None, *NOT_A_UUID), "target_id": (None, *NOT_A_UUID)},
+    models.EditWorkspace: {
+        "name": (None, "", " ", *NOT_A_LINE),
+        "role": NOT_A_LINE,
+        "tier": (*NOT_A_COUNT, 101),
+        "parent_id": (*NOT_A_UUID, str(UUID(int=1))),
+        "collapsed": (None, 0, 1, "true", [], {}),
+        "runtime": (None, "external\n", *NOT_A_LINE, "managed"),
+        "workspace_dir": (*NOT_A_LINE, "", "work", "/", "/etc/x", "/a/../b", "/a//b", "/a/."),
+        "x": (None, "1", True, [], {}),
+        "y": (None, "1", True, [], {}),
+        "url": (*NOT_A_LINE, *UNSAFE, *NOT_REACHED),
+        "delivery_mode": (*NOT_TEXT, "", "poll", "PUSH", "push\n"),
+    },
     models.MintToken: {"name": ("", " ", *NOT_A_LINE)},
     models.Login: {"token": (None, "", *NOT_A_LINE), "code": ("", "one beside a token", *NOT_A_LINE)},
     models.UpdateCard: {"workspace_id": (None, *NOT_A_UUID), "agent_card": NOT_A_CARD},
@@ -101,7 +115,8 @@ async def test_a_field_is_refused_by_its_name(cast: Cast, model: type[BaseModel]
     good = GOOD[f"{route.method} {route.path}"]
     assert good is not None
     for value in WRONG[model][field]:
-        status, body, _ = await cast.world.request(route.method, route.path, json={**good(cast), field: value})
+        path = route.path.format(workspace_id=cast.target.id)
+        status, body, _ = await cast.world.request(route.method, path, json={**good(cast), field: value})
         assert (status, body["code"]) == (400, "invalid_request"), value
         assert body["field"].split(".")[0] == ("token" if value == "one beside a token" else field), value
         assert body["error"].startswith(f"{body['field']}: "), value

@@ -52,6 +52,7 @@ STRANGE: Final = {
     Scope.CALLER: "cannot_communicate",
     Scope.NEIGHBOUR: "not_allowed",
     Scope.OWNER: "not_allowed",
+    Scope.ASKER: "not_allowed",
     Scope.MEMBER: "not_allowed",
     Scope.OPERATOR: "not_allowed",
 }
@@ -141,6 +142,9 @@ def rows_of(route: Route) -> Iterator[Bad]:
         yield from NAMES
     if "{workspace_id}" in route.path:
         yield from IDS
+    if route.search:
+        for what, said in (("too long a search", "x" * 201), ("a search of two lines", "a%0Ab"), ("a NUL", "%00")):
+            yield Bad(what=what, status=400, code="invalid_request", query=f"q={said}", names="q")
     if route.confirm:
         yield Bad(
             what="neither yes nor no", status=400, code="invalid_request", query="confirm=perhaps", names="confirm"
@@ -186,7 +190,7 @@ async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.body or r.a2a], ids=lambda r: f"{r.method} {r.path}")
 async def test_a_body_that_takes_too_long_is_refused(cast: Cast, route: Route):
     path = route.path.format(workspace_id=cast.target.id, token_id=UNKNOWN)
-    status, body = await trickle(cast.gateway.url, path)
+    status, body = await trickle(cast.gateway.url, path, method=route.method)
     assert (status, body["code"]) == (408, "body_timeout")
 
 
