@@ -26,6 +26,7 @@ from gateway.cli import DEMO_ID, main
 from gateway.settings import describe
 from gateway.store.vault import FernetVault
 from tests.harness import process
+from tests.harness.family import descendants, gone, seen
 
 TOKEN = "0123456789abcdef"
 NOWHERE = "postgresql://u:hunter2@127.0.0.1:1/x"
@@ -206,14 +207,6 @@ def test_migrate_needs_a_database(run):
 # -- embedded and dev
 
 
-def descendants(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
-
-
 def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -267,8 +260,8 @@ async def test_dev_is_ready_when_its_demo_has_registered_and_ends_with_everythin
         assert (status, demo["status"]) == (200, "online")
         assert gateway.url.startswith("http://127.0.0.1:")
         started = descendants(gateway.pid)
-        assert {"postgres", "valkey-server"} <= {one.name() for one in started}
-        assert any("runtime.demo" in one.cmdline() for one in started)
+        assert {"postgres", "valkey-server"} <= set(seen(started, psutil.Process.name))
+        assert any("runtime.demo" in command for command in seen(started, psutil.Process.cmdline))
         assert await gateway.stop() == 0
         wait_until(lambda: gone(started))
     # a second start keeps the data and the key
@@ -276,7 +269,7 @@ async def test_dev_is_ready_when_its_demo_has_registered_and_ends_with_everythin
     async with process.started(*arguments, "--no-demo", env={}) as gateway:
         status, demo = await get(gateway.url, f"/workspaces/{DEMO_ID}")
         assert (status, demo["id"]) == (200, DEMO_ID)
-        assert not any("runtime.demo" in one.cmdline() for one in descendants(gateway.pid))
+        assert not any("runtime.demo" in command for command in seen(descendants(gateway.pid), psutil.Process.cmdline))
         assert await gateway.stop() == 0
     assert (open_tmp / "d/secrets.key").read_text() == key
     assert os.stat(open_tmp / "d/secrets.key").st_mode & 0o077 == 0
@@ -285,8 +278,8 @@ async def test_dev_is_ready_when_its_demo_has_registered_and_ends_with_everythin
 async def test_a_killed_dev_leaves_nobody_behind(open_tmp):
     async with process.started("dev", "--port", "0", "--data-dir", str(open_tmp / "d"), env={}) as gateway:
         started = descendants(gateway.pid)
-        names = {one.name() for one in started}
-        demo = [one for one in started if "runtime.demo" in one.cmdline()]
+        names = set(seen(started, psutil.Process.name))
+        demo = [command for command in seen(started, psutil.Process.cmdline) if "runtime.demo" in command]
         gateway.send(signal.SIGKILL)
         await gateway.wait()
         wait_until(lambda: gone(started))

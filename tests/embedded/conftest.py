@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from gateway.embedded import servers
+from tests.harness import family
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RUN = """
@@ -109,7 +110,7 @@ class Parent:
 
     def descendants(self) -> list[psutil.Process]:
         """Everything the process started: the wrapper, both servers and PostgreSQL's own processes."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return family.descendants(self.process.pid)
 
 
 Start = Callable[..., Parent]

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from gateway.embedded import servers as embedded
+from tests.harness.family import gone, seen
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's place")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -30,10 +31,6 @@ def ask(database_url: str, statement: str) -> list[tuple[object, ...]]:
 def bus(redis_url: str) -> Iterator["redis.Redis[bytes]"]:
     with closing(redis.Redis.from_url(redis_url)) as client:
         yield client
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
 def test_both_servers_answer_when_the_block_is_entered(servers):
@@ -73,7 +70,7 @@ def test_leaving_the_block_stops_everything(start, used):
     parent = start(used)
     parent.urls()
     started = parent.descendants()
-    assert {"postgres", "valkey-server"} <= {process.name() for process in started}
+    assert {"postgres", "valkey-server"} <= set(seen(started, psutil.Process.name))
     parent.process.stdin.close()
     assert parent.process.wait(60) == 0
     assert gone(started)
@@ -108,10 +105,8 @@ def test_stale_pid_files_of_servers_that_were_all_killed_do_not_block(start, use
     parent.urls()
     pid_file = used / "postgres/postmaster.pid"
     everything = [psutil.Process(parent.process.pid), *parent.descendants()]
-    for process in everything:
-        process.suspend()
-    for process in everything:
-        process.kill()
+    seen(everything, psutil.Process.suspend)
+    seen(everything, psutil.Process.kill)
     parent.process.wait(60)
     until(lambda: gone(everything))
     owner = pid_file.stat()
@@ -157,7 +152,7 @@ def test_a_server_that_dies_is_started_again(start, used, until, name):
     database_url, redis_url = parent.urls()
     ask(database_url, "CREATE TABLE kept AS SELECT 42 AS answer")
     wrapper = psutil.Process(parent.process.pid).children()[0]
-    [victim] = [process for process in wrapper.children() if process.name() == name]
+    [victim] = [process for process in wrapper.children() if name in seen([process], psutil.Process.name)]
     victim.kill()
 
     def answers() -> bool:
@@ -283,10 +278,10 @@ def test_under_root_the_servers_are_an_unprivileged_user_and_the_folder_is_root_
     parent = start(used)
     parent.urls()
     _, *family = parent.descendants()
-    for process in family:
-        uids = process.uids()
-        assert 0 not in (uids.real, uids.effective, uids.saved)
-        assert set(process.gids()) == {process.gids().real} != {0}
+    users = {user for uids in seen(family, psutil.Process.uids) for user in uids}
+    groups = {group for gids in seen(family, psutil.Process.gids) for group in gids}
+    assert 0 not in users | groups
+    assert (len(users), len(groups)) == (1, 1)
     assert (used).stat().st_uid == 0
 
 
@@ -323,7 +318,7 @@ def test_a_normal_user_runs_them_too_and_root_can_take_the_folder_over(start, op
         extra_groups=(),
     )
     database_url, _ = parent.urls()
-    assert {process.uids().real for process in parent.descendants()} == {65534}
+    assert {uids.real for uids in seen(parent.descendants(), psutil.Process.uids)} == {65534}
     assert stat.S_IMODE((home / "d").stat().st_mode) == 0o700
     ask(database_url, "CREATE TABLE kept AS SELECT 42 AS answer")
     parent.process.stdin.close()
@@ -341,7 +336,7 @@ def test_under_root_wheels_below_a_closed_home_are_copied_to_the_system_s_state(
     search = os.pathsep.join((str(closed_site), str(Path(embedded.__file__).parents[2])))
     parent = start(used, python=(*private, sys.executable), env={"PYTHONPATH": search})
     parent.urls()
-    programs = [process.exe() for process in parent.descendants()[1:]]
+    programs = seen(parent.descendants()[1:], psutil.Process.exe)
     assert programs
     assert all(program.startswith("/var/lib/a2a-gateway/") for program in programs)
 
