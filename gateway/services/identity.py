@@ -75,10 +75,19 @@ class Identity:
             return Local()
         return Anonymous() if session is None else Stranger()
 
-    async def _tell_bearer(self, bearer: str, stale_s: float) -> Principal:
-        if self._admin_token is not None and hmac.compare_digest(
+    def knows(self, bearer: str | None, session: str | None) -> bool:
+        """Return whether who shows these can be told without asking the database."""
+        if bearer is not None:
+            return self._is_admin(bearer) or self._owners.peek(hash_token(bearer)) is not None
+        return session is None or self._sessions.peek(hash_token(session)) is not None
+
+    def _is_admin(self, bearer: str) -> bool:
+        return self._admin_token is not None and hmac.compare_digest(
             bearer.encode("utf-8", "surrogatepass"), self._admin_token
-        ):
+        )
+
+    async def _tell_bearer(self, bearer: str, stale_s: float) -> Principal:
+        if self._is_admin(bearer):
             return Admin()
         key = hash_token(bearer)
         owner = await self.find_owner(key, stale_s=stale_s)
