@@ -312,7 +312,8 @@ class Settings:
     failure_rate: Rate | None = _setting(
         "GATEWAY_RATE_FAILURES",
         _rate,
-        "Requests without a good credential, of one address; past it credentials not known here are not looked up.",
+        "Requests without a good credential, of one address; past it those that were not good here before are not looked "
+        "up.",
         default=Rate(requests=120, period_s=60.0),
     )
     admission_s: float = _setting(

@@ -1,11 +1,8 @@
 """What replicas decide together, on a real Valkey: rates, chains, deadlines, budgets."""
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
 from uuid import uuid4
 
 import pytest
@@ -17,14 +14,12 @@ from gateway.core.rates import Rate
 from gateway.live import gate as gates
 from gateway.ports import Barred, Budget, Entry, Left, LiveUnavailable
 from tests.harness.valkey import valkey
-from tests.harness.world import eventually
+from tests.harness.world import eventually, until
 from tests.live.conftest import MAX_DEPTH
 
 A, B, C = (f"00000000-0000-4000-8000-00000000000{name}" for name in "abc")
 HOUR = Rate(requests=10, period_s=3600.0)
 CENT = 1_000_000
-
-T = TypeVar("T")
 
 
 def call(caller: str | None, target: str, *, trace: str = "t", **fields: object) -> Entry:
@@ -42,15 +37,6 @@ def budget(limit: int, *, priced: int = 0, reported: int = 0, reserve: int = CEN
 def ended(entry: Entry, cost: int = 0) -> Left:
     month = entry.budget.month if entry.budget is not None else ""
     return Left(call_id=entry.call_id, target_id=entry.target_id, trace_id=entry.trace_id, month=month, cost=cost)
-
-
-async def until(ask: Callable[[], Awaitable[T]], good: Callable[[T], bool]) -> T:
-    """Ask until the answer is good: what was said last may still be on its way."""
-    async with asyncio.timeout(10):
-        while True:
-            answer = await ask()
-            if good(answer):
-                return answer
 
 
 async def eventually_enters(gate: gates.Gate, entry: Entry) -> None:
