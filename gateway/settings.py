@@ -312,7 +312,7 @@ class Settings:
     failure_rate: Rate | None = _setting(
         "GATEWAY_RATE_FAILURES",
         _rate,
-        "Requests without a good credential, of one address; past it those that were not good here before are not looked "
+        "Requests without a good credential, of one address; past it only those that were good here before are looked "
         "up.",
         default=Rate(requests=120, period_s=60.0),
     )
