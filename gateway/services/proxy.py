@@ -16,12 +16,13 @@ from gateway.core import address, endings, envelope, usage, views
 from gateway.core.callers import Principal
 from gateway.core.endings import Answer, Ended, Ending
 from gateway.core.ids import new_id
-from gateway.core.limits import decide_limit, read_timeout
+from gateway.core.limits import decide_limit, read_timeout, read_wait
 from gateway.core.refusals import Code, Refusal
 from gateway.core.trace import continued
 from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.admission import Admission, Admitted
+from gateway.services.parking import Parked, Parking
 from gateway.services.reach import get_url
 from gateway.services.waiting import Waiting
 
@@ -82,6 +83,7 @@ class Proxy:
         activity: ActivityLog,
         bus: Bus,
         waiting: Waiting,
+        parking: Parking,
         vault: ports.Vault | None,
         reach: address.Reach,
         times: Times,
@@ -93,6 +95,7 @@ class Proxy:
         self._activity = activity
         self._bus = bus
         self._waiting = waiting
+        self._parking = parking
         self._vault = vault
         self._reach = reach
         self._times = times
@@ -120,6 +123,8 @@ class Proxy:
         message = await self._read(asked)
         if isinstance(message, envelope.BadEnvelope):
             return Answer(status=400, body=envelope.error_body(message), headers={"Content-Type": endings.JSON})
+        if self._parking.takes(admitted.target):
+            return await self._parking.park(_parked(asked, admitted, message, wanted_s))
         call = _Call(asked=asked, target=admitted.target, caller_id=admitted.caller_id, message=message)
         outbound = self._outbound(call, admitted, wanted_s)
         self._check_room()  # others may have come while this one was being admitted
@@ -276,6 +281,18 @@ class Proxy:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=5)
+
+
+def _parked(asked: Asked, admitted: Admitted, message: envelope.Envelope, wanted_s: float | None) -> Parked:
+    """The call as it goes into an inbox."""
+    wait_s = read_wait(asked.headers.get("Prefer"))
+    return Parked(
+        call_id=asked.call_id,
+        target=admitted.target,
+        caller_id=admitted.caller_id,
+        message=message,
+        wait_s=min(wait_s, wanted_s) if wanted_s else wait_s,
+    )
 
 
 def _reply(body: bytes, shown: Any) -> Any:

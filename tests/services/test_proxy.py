@@ -28,16 +28,20 @@ from gateway.core.endings import (
 )
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import RuntimeMetadata, Status, Workspace
+from gateway.ports import StoreTimeout, StoreUnavailable
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
+from gateway.services.parking import Parking
+from gateway.services.parking import Times as ParkingTimes
 from gateway.services.proxy import Asked, Proxy, Times
 from gateway.services.tasks import Tasks
 from gateway.services.waiting import Waiting
+from gateway.services.wakes import Wakes
 from gateway.store.vault import FernetVault, new_key
 from tests.harness.liveness import ScriptedLiveness
 from tests.harness.world import eventually
-from tests.services.memory import Batches, Channel, Dispatcher, Heard, Workspaces
+from tests.services.memory import Batches, Channel, Dispatcher, Heard, Inbox, Workspaces
 
 TARGET, CALLER, MUTE, UNSAFE, GONE = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(5))
 VAULT = FernetVault(new_key().encode())
@@ -60,7 +64,16 @@ FAILURES = [
 
 
 def workspace(id_: str, **fields: object) -> Workspace:
-    return Workspace(**{"id": id_, "name": "one", "status": Status.ONLINE, "url": "http://127.0.0.1:8001/", **fields})
+    return Workspace(
+        **{
+            "id": id_,
+            "name": "one",
+            "status": Status.ONLINE,
+            "url": "http://127.0.0.1:8001/",
+            "delivery_mode": "push",
+            **fields,
+        }
+    )
 
 
 class Switchboard:
@@ -79,12 +92,21 @@ class Switchboard:
         self.activity = ActivityLog(self.rows, bus, capacity=100, every_s=1)
         self.dispatcher = Dispatcher(DONE)
         self.tasks = tasks
+        self.inbox = Inbox()
+        self.parking = Parking(
+            calls=self.inbox,
+            activity=self.activity,
+            callers=Wakes(capacity=10),
+            times=ParkingTimes(lives_s=60, wait_s=60),
+            room=10,
+        )
         self.proxy = Proxy(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),
             dispatcher=self.dispatcher,
             activity=self.activity,
             bus=bus,
             waiting=Waiting(ScriptedLiveness(), every_s=1),
+            parking=self.parking,
             vault=VAULT,
             reach=Reach.SAME_NETWORK,
             times=Times(idle_s=300, ceiling_s=1800, max_s=3600),
@@ -370,3 +392,30 @@ def test_whatever_an_agent_answers_the_call_ends_once_and_is_written(answered):
         assert tasks.deaths == 0
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("mode", [None, "", "carrier pigeon"])
+async def test_a_mode_that_nobody_knows_counts_as_push_and_is_told_once(board: Switchboard, mode: str | None):
+    board.workspaces.rows[TARGET] = workspace(TARGET, delivery_mode=mode)
+    with capture_logs() as logs:
+        answers = [await board.call() for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 200]
+    assert [line["delivery_mode"] for line in logs if line["event"] == "delivery_mode_unsure"] == [mode]
+    assert (board.parking.unsure, board.inbox.calls) == (3, [])
+
+
+@pytest.mark.parametrize("error", [StoreTimeout("late"), StoreUnavailable("away")])
+async def test_a_mode_that_cannot_be_read_lets_no_call_through(board: Switchboard, error: Exception):
+    board.workspaces.fails = error
+    with pytest.raises(Refusal) as refused:
+        await board.call()
+    assert refused.value.code is Code.PLATFORM_UNAVAILABLE
+    assert (board.dispatcher.sent, board.inbox.calls) == ([], [])
+
+
+async def test_a_call_to_an_agent_that_polls_is_parked_and_never_sent(board: Switchboard):
+    board.workspaces.rows[UNSAFE] = workspace(UNSAFE, url="http://169.254.169.254/", delivery_mode="poll")
+    answer = await board.call(to=UNSAFE)
+    [call] = board.inbox.calls
+    assert orjson.loads(answer.body)["id"] == call.id
+    assert (call.body, call.workspace_id, board.dispatcher.sent) == (BODY, UNSAFE, [])
