@@ -35,6 +35,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "WORKSPACE_HEARTBEAT": Kind(sign=True, journal=False),
     "TASK_UPDATED": Kind(sign=True, journal=True),
     "ACTIVITY_LOGGED": Kind(sign=True, journal=True),
+    "AGENT_MESSAGE": Kind(sign=True, journal=True, whole=True),
     "A2A_RESPONSE": Kind(sign=True, journal=True, whole=True),
     "CALL_ENDED": Kind(sign=False, journal=True),
     "AGENT_CARD_UPDATED": Kind(sign=True, journal=True),

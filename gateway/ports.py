@@ -1,12 +1,13 @@
 """The Protocols through which services reach the world, and the values that cross them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from gateway.core.endings import Outcome
+from gateway.core.calls import Call, Kind, State
+from gateway.core.endings import Ending, Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
 
@@ -212,6 +213,68 @@ class Left:
     cost: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewCall:
+    """A call as it is first written. Seconds: how long its caller stays for the answer, and how long it may wait."""
+
+    id: str
+    kind: Kind
+    workspace_id: str
+    caller_id: str | None
+    method: str
+    body: bytes = field(repr=False)
+    waits_s: float
+    lives_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """A call as the agent that polls gets it."""
+
+    call: Call
+    body: bytes = field(repr=False)
+
+
+History = Callable[[Call], tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
+"""Makes of a call that has ended what becomes of its row of history, and the rows that are new."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filters:
+    """Which rows of a history somebody wants; None: whatever it is. `by_people`: those of browsers, or the others.
+
+    `since_s`: no older than so many seconds. `before`: older than this.
+    """
+
+    activity_type: str | None = None
+    by_people: bool | None = None
+    peer_id: str | None = None
+    since_s: float | None = None
+    before: datetime | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PastLine:
+    """A row of a workspace's history as it is read. Bodies are views for people."""
+
+    id: str
+    workspace_id: str
+    activity_type: str
+    source_id: str | None
+    target_id: str | None
+    peer_name: str | None
+    method: str | None
+    summary: str | None
+    status: str | None
+    duration_ms: int | None
+    error_detail: str | None
+    created_at: datetime
+    request_body: Any = field(repr=False)
+    response_body: Any = field(repr=False)
+    metadata: Any = field(repr=False)
+
+
 EDITABLE: Final = (
     "name", "role", "tier", "parent_id", "collapsed", "runtime", "workspace_dir", "x", "y", "url", "delivery_mode",
     "budget_limit",
@@ -342,6 +405,52 @@ class Activity(Protocol):
 
     async def usage_today(self, workspace_id: str) -> UsageOfDay:
         """Return what a workspace has used today (UTC)."""
+
+    async def list_newest(self, workspace_id: str, filters: Filters) -> Sequence[PastLine]:
+        """Return the newest rows of a workspace's history, the newest first."""
+
+    async def list_since(self, workspace_id: str, cursor: str, filters: Filters) -> Sequence[PastLine] | None:
+        """Return what came after a row, the oldest first; None if it is no row of this history (any more)."""
+
+
+class Calls(Protocol):
+    """`store/calls.py`. Every method may raise StoreError."""
+
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
+        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already."""
+
+    async def take(self, workspace_id: str, *, limit: int, limit_bytes: int, lease_s: float) -> Sequence[Message]:
+        """Lease the oldest messages that nobody has, at most so many and of so many bytes, but one at least."""
+
+    async def next_free_s(self, workspace_id: str) -> float | None:
+        """Return in how many seconds the first lease on a message ends; None if nobody has one."""
+
+    async def keep(self, workspace_id: str, call_id: str, *, lease_s: float) -> bool:
+        """Let a lease begin anew; False if the call is not in the inbox any more."""
+
+    async def receive(self, workspace_id: str, call_id: str) -> Call | None:
+        """Note that the agent has a call for which its caller waits; None if it is no such call."""
+
+    async def end(
+        self,
+        workspace_id: str,
+        call_id: str,
+        sources: Collection[State],
+        *,
+        to: State,
+        ending: Ending,
+        answer: bytes | None,
+        history: History,
+    ) -> Call | None:
+        """End a call that is in one of these states, and write what `history` makes of it; None for any other."""
+
+    async def end_overdue(
+        self, state: State, *, to: State, ending: Ending, limit: int, history: Callable[[Call], Mapping[str, Any]]
+    ) -> Sequence[Call]:
+        """End calls in this state whose time is over, `limit` at most, each by one replica only."""
+
+    async def find(self, workspace_id: str, call_id: str) -> Call | None:
+        """Return a call to this workspace."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

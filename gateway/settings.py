@@ -256,6 +256,48 @@ class Settings:
         default=5000,
         unit="calls",
     )
+    inbox_ttl_s: float = _setting(
+        "GATEWAY_INBOX_TTL_SECONDS",
+        _seconds,
+        "The longest a call waits for an agent that polls, whatever its `expires_in_seconds`.",
+        default=604800.0,
+        unit="s",
+    )
+    inbox_messages: int = _setting(
+        "GATEWAY_INBOX_MESSAGES",
+        _count,
+        "Calls that wait for one agent that polls; past it callers get 503 `inbox_full`.",
+        default=10000,
+        unit="calls",
+    )
+    inbox_lease_s: float = _setting(
+        "GATEWAY_INBOX_LEASE_SECONDS",
+        _seconds,
+        "How long a message that was handed out is nobody else's; an event about it begins the time anew.",
+        default=60.0,
+        unit="s",
+    )
+    inbox_wait_s: float = _setting(
+        "GATEWAY_INBOX_WAIT_SECONDS",
+        _seconds,
+        "The longest an agent may wait for a message, whatever its `wait`.",
+        default=60.0,
+        unit="s",
+    )
+    prefer_wait_s: float = _setting(
+        "GATEWAY_PREFER_WAIT_SECONDS",
+        _seconds,
+        "The longest a caller may stay for the answer of an agent that polls, whatever its `Prefer: wait`.",
+        default=300.0,
+        unit="s",
+    )
+    expiry_every_s: float = _setting(
+        "GATEWAY_EXPIRY_EVERY_SECONDS",
+        _seconds,
+        "How often calls are looked for whose time is over.",
+        default=5.0,
+        unit="s",
+    )
     max_readers: int = _setting(
         "GATEWAY_MAX_READERS",
         _count,

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Presence:
-    """What the agent tells the gateway about itself when it registers."""
+    """What the agent tells the gateway about itself when it registers; no url: it fetches its messages."""
 
-    url: str
+    url: str | None
     card: JsonObject
 
 
@@ -65,6 +65,11 @@ class Heart:
 
     def __repr__(self) -> str:
         return f"<Heart {self._identity.workspace_id} every={self._heartbeat_s}s trouble={self._trouble!r}>"
+
+    @property
+    def token(self) -> str | None:
+        """The token that the gateway knows us by, None before there is one."""
+        return self._identity.token
 
     async def run(self) -> str:
         """Beat until cancelled, or until the gateway refuses the agent for good; return the sentence that says so."""

@@ -1,4 +1,4 @@
-"""The gateway as an agent sees it: two requests, and a closed set of answers."""
+"""The gateway as an agent sees it: a few requests, and a closed set of answers."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +12,7 @@ from runtime.jsonrpc import JsonObject
 
 TIMEOUT_S = 10.0
 ANSWER_LIMIT_BYTES = 64 * 1024
+INBOX_LIMIT_BYTES = 16 * 1024 * 1024
 SENTENCE_LIMIT = 300
 RETRY_AFTER_LIMIT_S = 60.0
 TRY_LATER = {408, 425, 429}
@@ -28,6 +29,27 @@ class Registered:
 @dataclass(frozen=True, kw_only=True)
 class Beaten:
     """The heartbeat was taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A call out of the inbox: `request` is the JSON-RPC request as its caller sent it."""
+
+    id: str
+    request: JsonObject = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """The oldest messages, which nobody else gets for so many seconds; none if none came."""
+
+    messages: tuple[Message, ...]
+    lease_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What we said about a message was taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +93,7 @@ class _Answer:
 
 
 class GatewayClient:
-    """Register and heartbeat at the gateway of `gateway_url`. A problem is a value; nothing is raised for it."""
+    """All that an agent asks of the gateway of `gateway_url`. A problem is a value; nothing is raised for it."""
 
     def __init__(self, *, gateway_url: str, session: aiohttp.ClientSession) -> None:
         self._base = gateway_url.rstrip("/")
@@ -81,10 +103,12 @@ class GatewayClient:
         return f"<GatewayClient {self._base}>"
 
     async def register(
-        self, *, workspace_id: str, url: str, card: JsonObject, token: str | None
+        self, *, workspace_id: str, url: str | None, card: JsonObject, token: str | None
     ) -> Registered | Problem:
-        """Make the workspace known as reachable at `url` in push mode."""
-        registration = {"id": workspace_id, "url": url, "agent_card": card, "delivery_mode": "push"}
+        """Make the workspace known as reachable at `url`; with None, as one that fetches its messages."""
+        registration: JsonObject = {"id": workspace_id, "agent_card": card, "delivery_mode": "poll"}
+        if url is not None:
+            registration |= {"url": url, "delivery_mode": "push"}
         got = await self._post("/registry/register", registration, token)
         if isinstance(got, Away):
             return got
@@ -104,15 +128,61 @@ class GatewayClient:
             return read_problem(got.status, got.headers, got.body)
         return Beaten()
 
+    async def take(self, workspace_id: str, *, wait_s: float, limit: int, token: str | None) -> Taken | Problem:
+        """Fetch at most so many messages, and wait at most `wait_s` seconds for one."""
+        path = f"/workspaces/{workspace_id}/inbox?wait={wait_s:g}&limit={limit}"
+        timeout = aiohttp.ClientTimeout(total=wait_s + TIMEOUT_S)
+        got = await self._ask("GET", path, None, token, timeout=timeout, limit_bytes=INBOX_LIMIT_BYTES)
+        if isinstance(got, Away):
+            return got
+        taken = _read_taken(got.body) if got.status == HTTPStatus.OK else None
+        return read_problem(got.status, got.headers, got.body) if taken is None else taken
+
+    async def reply(self, workspace_id: str, call_id: str, answer: bytes, *, token: str | None) -> Settled | Problem:
+        """Answer a message with a JSON-RPC response."""
+        body = {"body": orjson.Fragment(answer)}
+        return await self._settle(f"/workspaces/{workspace_id}/inbox/{call_id}/reply", body, token)
+
+    async def keep(self, workspace_id: str, call_id: str, *, token: str | None) -> Settled | Problem:
+        """Say that we still work on a message: its lease begins anew."""
+        body: JsonObject = {"event": {"kind": "working"}}
+        return await self._settle(f"/workspaces/{workspace_id}/inbox/{call_id}/events", body, token)
+
+    async def _settle(self, path: str, body: JsonObject, token: str | None) -> Settled | Problem:
+        got = await self._post(path, body, token)
+        if isinstance(got, Away):
+            return got
+        if got.status != HTTPStatus.OK or not isinstance(got.body, dict):
+            return read_problem(got.status, got.headers, got.body)
+        return Settled()
+
     async def _post(self, path: str, body: JsonObject, token: str | None) -> _Answer | Away:
-        headers = {"Content-Type": "application/json"}
+        return await self._ask("POST", path, orjson.dumps(body), token)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        token: str | None,
+        *,
+        timeout: aiohttp.ClientTimeout | None = None,
+        limit_bytes: int = ANSWER_LIMIT_BYTES,
+    ) -> _Answer | Away:
+        headers = {} if body is None else {"Content-Type": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         try:
-            async with self._session.post(
-                self._base + path, data=orjson.dumps(body), headers=headers, allow_redirects=False
+            async with self._session.request(
+                method,
+                self._base + path,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=timeout or self._session.timeout,
             ) as response:
-                return _Answer(status=response.status, headers=response.headers, body=await _read_json(response))
+                read = await _read_json(response, limit_bytes)
+                return _Answer(status=response.status, headers=response.headers, body=read)
         except TimeoutError:
             return Away(sentence="no answer in time")
         except aiohttp.ClientError as error:
@@ -139,12 +209,26 @@ def read_problem(status: int, headers: Mapping[str, str], body: object) -> Refus
     return Refused(status=status, sentence=sentence)
 
 
-async def _read_json(response: aiohttp.ClientResponse) -> object:
+def _read_taken(body: object) -> Taken | None:
+    """The messages of an answer; None where it is no gateway's."""
+    match body:
+        case {"messages": list(messages), "lease_seconds": int() | float() as lease_s}:
+            known = [
+                Message(id=one["id"], request=one["request"])
+                for one in messages
+                if isinstance(one, dict) and isinstance(one.get("id"), str) and isinstance(one.get("request"), dict)
+            ]
+            return Taken(messages=tuple(known), lease_s=float(lease_s))
+        case _:
+            return None
+
+
+async def _read_json(response: aiohttp.ClientResponse, limit_bytes: int) -> object:
     """The answer's JSON; None where it is none, or longer than a gateway's answer can be."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > ANSWER_LIMIT_BYTES:
+        if len(body) > limit_bytes:
             response.close()
             return None
     try:

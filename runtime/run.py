@@ -1,4 +1,4 @@
-"""From an agent to a process: listen, register, beat, answer, and stop when asked."""
+"""From an agent to a process: listen or fetch, register, beat, answer, and stop when asked."""
 
 import argparse
 import asyncio
@@ -17,6 +17,7 @@ from runtime.beat import Heart, Presence
 from runtime.client import connected
 from runtime.identity import Identity, IdentityError, find_identity
 from runtime.message import new_id
+from runtime.poll import Poll
 from runtime.serve import Endpoint, serving
 from runtime.settings import SettingError, Settings, describe
 from runtime.spawn import Tasks
@@ -52,32 +53,55 @@ def main(agent: Agent) -> NoReturn:
 async def run(agent: Agent, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     """Run until a signal. `on_ready` gets `http://HOST:PORT` once, after the first registration.
 
+    An agent that polls listens nowhere: `on_ready` gets the url at which the gateway takes messages for it.
+
     Raises `Stopped` when the gateway refuses the agent, `IdentityError` for the state folder, `SettingError` for an
     address that cannot be listened on.
     """
     identity = load_identity(settings)
-    sock = bind(settings.host, settings.port)
-    address = address_of(sock)
-    url = settings.url or f"{address}/"
+    sock = None if settings.polls else bind(settings.host, settings.port)
+    if sock is None:
+        address = url = f"{settings.gateway_url.rstrip('/')}/workspaces/{identity.workspace_id}/a2a"
+    else:
+        address = address_of(sock)
+        url = settings.url or f"{address}/"
     card = agent.card(url)
     async with AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stop_signals(stdin=settings.stop_with_stdin))
         gateway = await stack.enter_async_context(connected(settings.gateway_url))
         tasks = await stack.enter_async_context(Tasks())
-        changed = asyncio.Event()
+        changed, registered = asyncio.Event(), asyncio.Event()
+
+        def announce() -> None:
+            registered.set()
+            on_ready(address)
+
         turns = Turns(agent, spawn=tasks.spawn, store=TaskStore(), on_change=changed.set)
         heart = Heart(
             gateway=gateway,
             identity=identity,
             state_dir=settings.state_dir,
-            presence=Presence(url=url, card=card),
+            presence=Presence(url=None if sock is None else url, card=card),
             vitals=turns.vitals,
             heartbeat_s=settings.heartbeat_s,
             changed=changed,
-            on_ready=lambda: on_ready(address),
+            on_ready=announce,
         )
-        await stack.enter_async_context(serving(Endpoint(turns=turns, card=card).app(), sock))
-        stack.push_async_callback(turns.close, drain_s=settings.drain_s)
+        if sock is None:
+            poll = Poll(
+                gateway=gateway,
+                workspace_id=identity.workspace_id,
+                token=lambda: heart.token,
+                turns=turns,
+                most=agent.max_active,
+                spawn=tasks.spawn,
+            )
+            stack.push_async_callback(poll.close)
+            stack.push_async_callback(turns.close, drain_s=settings.drain_s)
+            stack.callback(tasks.spawn(poll.run(after=registered), name="poll").cancel)
+        else:
+            await stack.enter_async_context(serving(Endpoint(turns=turns, card=card).app(), sock))
+            stack.push_async_callback(turns.close, drain_s=settings.drain_s)
         beating = tasks.spawn(heart.run(), name="heart")
         asked = tasks.spawn(stop.wait(), name="stop")
         await asyncio.wait({beating, asked}, return_when=asyncio.FIRST_COMPLETED)

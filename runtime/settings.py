@@ -34,6 +34,11 @@ ROWS = (
     Row(name="AGENT_HOST", default="127.0.0.1", meaning="the address to listen on"),
     Row(name="AGENT_PORT", default="0", meaning="the port to listen on; 0 takes a free one"),
     Row(name="AGENT_URL", default="", meaning="the URL the gateway reaches us at; empty: made of host and port"),
+    Row(
+        name="A2A_DELIVERY_MODE",
+        default="push",
+        meaning="push: listen and be called; poll: listen nowhere and fetch messages from the gateway",
+    ),
     Row(name="A2A_STATE_DIR", default="~/.local/state/a2a-agent", meaning="the folder that keeps token and secret"),
     Row(name="A2A_HEARTBEAT_SECONDS", default="30", meaning="seconds between heartbeats, 0.01 to 3600"),
     Row(name="A2A_DRAIN_SECONDS", default="2", meaning="seconds that running work gets when we stop, 0 to 3600"),
@@ -51,6 +56,7 @@ class Settings:
     host: str
     port: int
     url: str | None
+    polls: bool
     state_dir: Path
     heartbeat_s: float
     drain_s: float
@@ -67,12 +73,13 @@ class Settings:
             host=values["AGENT_HOST"],
             port=_read(values, "AGENT_PORT", _between(0, 65535, int), "an integer from 0 to 65535"),
             url=_read(values, "AGENT_URL", _url, "an http or https URL") if values["AGENT_URL"] else None,
+            polls=_read(values, "A2A_DELIVERY_MODE", ("push", "poll").index, "push or poll") == 1,
             state_dir=Path(values["A2A_STATE_DIR"]).expanduser(),
             heartbeat_s=_read(values, "A2A_HEARTBEAT_SECONDS", _between(0.01, 3600, float), "a number, 0.01 to 3600"),
             drain_s=_read(values, "A2A_DRAIN_SECONDS", _between(0, 3600, float), "a number, 0 to 3600"),
             stop_with_stdin=_read(values, "A2A_STOP_WITH_STDIN", _between(0, 1, int), "0 or 1") == 1,
         )
-        if settings.url is None and _is_unspecified(settings.host):
+        if settings.url is None and not settings.polls and _is_unspecified(settings.host):
             raise SettingError(f"AGENT_HOST is {settings.host}, which nobody can call: set AGENT_URL as well")
         if settings.token is not None and not (settings.token.isascii() and settings.token.isprintable()):
             raise SettingError("WORKSPACE_TOKEN holds characters that no token has: printable ASCII is accepted")

@@ -24,6 +24,13 @@ class Busy(RpcError):
         super().__init__(Code.BUSY, sentence)
 
 
+class Cut(RpcError):
+    """The turn was stopped before its end."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(Code.INTERNAL_ERROR, sentence)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vitals:
     """What a heartbeat says about the work: how many turns run, and the newest task's title or an empty string."""
@@ -136,7 +143,7 @@ class Turns:
         elif state is State.COMPLETED:
             reply = agent_message(text, context_id=turn.context_id)
         else:
-            reply = RpcError(Code.INTERNAL_ERROR, text)
+            reply = Cut(text) if state is State.CANCELED else RpcError(Code.INTERNAL_ERROR, text)
         if not turn.reply.done():
             turn.reply.set_result(reply)
 

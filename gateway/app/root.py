@@ -1,20 +1,18 @@
 """The composition root: settings in, a running gateway out, its resources opened in reading order."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-import orjson
 import structlog
 
 from events import redis
 from events.bodies import Bodies
 from events.bus import Bus
 from events.event import PROBE
-from events.frame import Frame
 from events.hub import Hub
 from events.probe import Prober
 from events.ring import Ring
@@ -22,6 +20,7 @@ from events.subscriber import State, Subscriber
 from gateway.app import bus as bus_start
 from gateway.app.running import Gateway, write_down
 from gateway.app.site import site
+from gateway.app.taps import call_waker, inbox_waker, task_noter
 from gateway.core.address import Reach
 from gateway.core.callers import Proof
 from gateway.core.rates import Tariff
@@ -30,28 +29,37 @@ from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
+from gateway.services.calls import Calls
 from gateway.services.changes import ChangeReader
 from gateway.services.directory import Directory
 from gateway.services.edits import Edits
 from gateway.services.entrance import Entrance
+from gateway.services.expiry import Expiry
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import Identity
+from gateway.services.inbox import Inbox
 from gateway.services.instances import Instances
+from gateway.services.parking import Parking
+from gateway.services.parking import Times as ParkingTimes
 from gateway.services.peers import Peers
-from gateway.services.proxy import Proxy, Times
+from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
+from gateway.services.requests import Requests, Times
 from gateway.services.sessions import Sessions
 from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
+from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
 from gateway.services.tolls import Tolls
 from gateway.services.visibility import Visibility
 from gateway.services.waiting import Waiting
+from gateway.services.wakes import Wakes
 from gateway.services.workspaces import WorkspaceService
 from gateway.settings import Settings
 from gateway.store import db, vault
 from gateway.store.activity import ActivityStore
+from gateway.store.calls import CallStore
 from gateway.store.changes import ChangeStore
 from gateway.store.instances import InstanceStore
 from gateway.store.liveness import LivenessStore
@@ -113,7 +121,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         workspaces, tokens, changes = WorkspaceStore(database), TokenStore(database), ChangeStore(database)
         sessions = SessionStore(database)
         liveness, history = LivenessStore(database), ActivityStore(database)
-        instances = InstanceStore(database)
+        instances, ledger = InstanceStore(database), CallStore(database)
         bus = Bus(link, capacity=BUS_CAPACITY, capacity_bytes=BUS_BYTES)
 
         # what is known here, and how it is forgotten
@@ -199,9 +207,25 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             self_created=dev,
         )
         waiting = Waiting(liveness, every_s=settings.write_every_s)
+        callers, agents = Wakes(capacity=settings.max_calls), Wakes(capacity=settings.max_readers)
+        parking = Parking(
+            calls=ledger,
+            activity=activity,
+            callers=callers,
+            times=ParkingTimes(lives_s=settings.inbox_ttl_s, wait_s=settings.prefer_wait_s),
+            room=settings.inbox_messages,
+        )
+        expiry = Expiry(calls=ledger, activity=activity, bus=bus, every_s=settings.expiry_every_s)
+        requests = Requests(
+            admission=admission,
+            parking=parking,
+            vault=sealed,
+            reach=reach,
+            times=Times(idle_s=settings.idle_timeout_s, ceiling_s=settings.ceiling_s, max_s=settings.max_timeout_s),
+        )
         loops = await stack.enter_async_context(Tasks())
         proxy = Proxy(
-            admission=admission,
+            requests=requests,
             tolls=tolls,
             entrance=entrance,
             prices=settings.prices,
@@ -209,9 +233,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             activity=activity,
             bus=bus,
             waiting=waiting,
-            vault=sealed,
-            reach=reach,
-            times=Times(idle_s=settings.idle_timeout_s, ceiling_s=settings.ceiling_s, max_s=settings.max_timeout_s),
+            parking=parking,
             capacity=settings.max_calls,
             spawn=loops.spawn,
         )
@@ -219,7 +241,12 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         # who hears of it
         prober = Prober(bus.publish, every_s=settings.probe_s, on_heard=lambda at: hub.confirm(at))
         ring = Ring(max_frames=settings.journal_length, max_bytes=settings.ring_bytes)
-        taps = {"TASK_UPDATED": _task_noter(registry), PROBE: prober.note}
+        taps = {
+            "TASK_UPDATED": task_noter(registry),
+            "ACTIVITY_LOGGED": inbox_waker(agents),
+            "CALL_ENDED": call_waker(callers),
+            PROBE: prober.note,
+        }
         hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)
         subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=bus_start.retry_s)
         bodies = Bodies(link.whole, loops.spawn, max_bytes=settings.ring_bytes)
@@ -258,6 +285,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(heartbeats.run, "heartbeats:write")
         loops.loop(waiting.run, "waiting:write")
         loops.loop(activity.run, "activity:write")
+        loops.loop(expiry.run, "calls:expire")
         loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
@@ -293,6 +321,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 calls_admitted=entrance.entered,
                 requests_limited=tolls.refused,
                 requests_unchecked=tolls.unchecked,
+                callers_waiting=len(callers),
+                agents_waiting=len(agents),
+                delivery_mode_unsure=parking.unsure,
                 activity_waiting_rows=len(activity),
                 activity_dropped_rows=activity.dropped,
                 tasks_died=tasks.deaths + loops.deaths,
@@ -301,6 +332,17 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application = site(settings, cross_origin)
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
+        application[keys.CALLS] = Calls(ledger)
+        application[keys.INBOX] = Inbox(
+            calls=ledger,
+            activity=activity,
+            directory=directory,
+            bus=bus,
+            agents=agents,
+            lease_s=settings.inbox_lease_s,
+            wait_s=settings.inbox_wait_s,
+        )
+        application[keys.TIMELINE] = Timeline(history=history, activity=activity, directory=directory, bus=bus)
         application[keys.EDITS] = Edits(workspaces=workspaces, directory=directory, bus=bus, reach=reach)
         application[keys.PEERS] = Peers(workspaces=workspaces, directory=directory, reach=reach)
         application[keys.PROXY] = proxy
@@ -320,15 +362,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             proxy=proxy,
             streams=streams,
             sockets=sockets,
+            wakes=(callers, agents),
             readiness=readiness,
             drain_s=settings.drain_s,
             reader_spread_s=settings.reader_spread_s,
             spawn=loops.spawn,
         )
-
-
-def _task_noter(registry: Registry) -> Callable[[Frame], None]:
-    def note(heard: Frame) -> None:
-        registry.note_task(heard.event.workspace_id, orjson.loads(heard.event.payload)["current_task"])
-
-    return note

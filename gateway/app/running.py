@@ -1,6 +1,7 @@
 """A running gateway, and its orderly end."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,7 @@ from gateway.services.heartbeats import Heartbeats
 from gateway.services.instances import Instances
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
+from gateway.services.wakes import Wakes
 from gateway.web import events, sockets
 
 log = structlog.get_logger("gateway.app")
@@ -32,6 +34,7 @@ class Gateway:
     proxy: Proxy
     streams: events.EventStreams
     sockets: sockets.EventSockets
+    wakes: Sequence[Wakes]
     readiness: Readiness
     drain_s: float
     reader_spread_s: float
@@ -41,6 +44,8 @@ class Gateway:
         """Send readers and new calls elsewhere, and let the calls in flight end."""
         self.readiness.draining = True
         self.proxy.stop_admitting()
+        for one in self.wakes:
+            one.close()
         spread_s = min(self.reader_spread_s, self.drain_s)
         leaving = [self.spawn(one.close(spread_s), "readers:end") for one in (self.streams, self.sockets)]
         await self.proxy.drain(self.drain_s)

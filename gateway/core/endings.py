@@ -31,6 +31,8 @@ class Ending(StrEnum):
     CEILING = "ceiling"
     BUS_LOST = "bus_lost"
     GATEWAY_SHUTDOWN = "gateway_shutdown"
+    DELIVERED_TO_INBOX = "delivered_to_inbox"
+    EXPIRED = "expired"
     INTERNAL = "internal"
 
 
@@ -90,11 +92,24 @@ class Stopped:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Parked:
+    """It is in the inbox of an agent that polls, and nobody waits for an answer."""
+
+    call_id: str
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lapsed:
+    """It was never fetched, and its time in the inbox is over."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Broke:
     """The gateway itself failed: a bug, logged with its trace."""
 
 
-Outcome = Answered | NotConnected | Reset | Cut | TooLarge | Expired | Stopped | Broke
+Outcome = Answered | NotConnected | Reset | Cut | TooLarge | Expired | Stopped | Parked | Lapsed | Broke
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,6 +210,13 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
                 outcome="unknown",
             )
             return Ended(ending=Ending.GATEWAY_SHUTDOWN, answer=answer, delivered=None)
+        case Parked(call_id=call_id, method=method):
+            shown = {"status": "queued", "delivery_mode": "poll", "method": method, "id": call_id}
+            answer = Answer(status=HTTPStatus.OK, body=orjson.dumps(shown), headers={"Content-Type": JSON})
+            return Ended(ending=Ending.DELIVERED_TO_INBOX, answer=answer, delivered=True)
+        case Lapsed():
+            answer = _refused(HTTPStatus.GONE, "the call's time was over before its agent fetched it", Ending.EXPIRED)
+            return Ended(ending=Ending.EXPIRED, answer=answer, delivered=False)
         case Broke():
             answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", Ending.INTERNAL, outcome="unknown")
             return Ended(ending=Ending.INTERNAL, answer=answer, delivered=None)

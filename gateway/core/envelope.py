@@ -13,8 +13,16 @@ from gateway.core import jsontext, repairs
 INVALID_JSON: Final = -32700
 INVALID_REQUEST: Final = -32600
 INVALID_PARAMS: Final = -32602
-CODES: Final = {INVALID_JSON: "invalid_json", INVALID_REQUEST: "invalid_request", INVALID_PARAMS: "invalid_params"}
-"""The stable code of the gateway beside each code of JSON-RPC that it makes itself."""
+METHOD_NOT_FOUND: Final = -32601
+UNSUPPORTED_OPERATION: Final = -32004
+CODES: Final = {
+    INVALID_JSON: "invalid_json",
+    INVALID_REQUEST: "invalid_request",
+    INVALID_PARAMS: "invalid_params",
+    METHOD_NOT_FOUND: "method_not_found",
+    UNSUPPORTED_OPERATION: "unsupported_operation",
+}
+"""The stable code of the gateway beside each code of JSON-RPC and A2A that it makes itself."""
 STREAMING_METHODS: Final = frozenset(
     {"message/stream", "tasks/resubscribe", "SendStreamingMessage", "SubscribeToTask"},  # A2A 0.3 and 1.0
 )

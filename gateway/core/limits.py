@@ -1,4 +1,4 @@
-"""How long a call may take in all, by who calls and what they ask for."""
+"""How long a call may take in all, or be waited for, by who calls and what they ask for."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Final
 from gateway.core.refusals import bad_field
 
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+
+_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=[,;]|$)', re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +26,12 @@ def read_timeout(header: str | None) -> float | None:
     if _SECONDS.fullmatch(header) is None:
         raise bad_field("X-Timeout", "must be a number of seconds, 0 or more")
     return float(header)
+
+
+def read_wait(header: str | None) -> float:
+    """Return the seconds that a Prefer header would wait (RFC 7240, 4.3), 0 where it says nothing of it."""
+    found = None if header is None else _WAIT.search(header)
+    return 0.0 if found is None else float(found[1])
 
 
 def decide_limit(wanted_s: float | None, *, by_workspace: bool, ceiling_s: float, max_s: float) -> Limit:

@@ -38,6 +38,7 @@ class Line:
     error_detail: str | None = None
     request_body: Any = None
     response_body: Any = None
+    metadata: Any = None
     usage: Usage | None = None
     cost: int = 0
     """In millionths of a cent."""
@@ -84,6 +85,7 @@ class Line:
             "error_detail": self.error_detail,
             "request_body": self.request_body,
             "response_body": self.response_body,
+            "metadata": self.metadata,
             "age_s": age_s,
             "calls": 1 if self.counts else 0,
             "input_tokens": usage.input_tokens,
@@ -115,9 +117,13 @@ class ActivityLog:
     def __repr__(self) -> str:
         return f"<ActivityLog waiting={len(self._waiting)} dropped={self.dropped}>"
 
+    def tell(self, line: Line) -> None:
+        """Tell everybody who listens of a row that is written already."""
+        self._bus.publish(event("ACTIVITY_LOGGED", line.workspace_id, line.payload(), sign=line.sign))
+
     def log(self, line: Line) -> None:
         """Tell everybody who listens, and have the row written within `every_s` seconds."""
-        self._bus.publish(event("ACTIVITY_LOGGED", line.workspace_id, line.payload(), sign=line.sign))
+        self.tell(line)
         if len(self._waiting) >= self._capacity:
             self.dropped += 1
             log.error("activity_dropped", dropped=self.dropped)

@@ -18,7 +18,8 @@ log = structlog.get_logger("gateway.entrance")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
-    """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is."""
+    """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is; `pays`: whether it
+    holds a part of its target's budget, because its end will say what it cost."""
 
     call_id: str
     caller_id: str | None
@@ -26,6 +27,7 @@ class Wish:
     trace_id: str
     serves: str | None
     limit_s: float | None
+    pays: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +40,10 @@ class Ticket:
     month: str
     depth: int = 1
     left_s: float | None = None
+
+    def within(self, seconds: float) -> float:
+        """Return these seconds, or what is left."""
+        return seconds if self.left_s is None else min(seconds, self.left_s)
 
 
 class Entrance:
@@ -57,7 +63,7 @@ class Entrance:
         """
         self._tolls.check(toll)
         target = wish.target
-        month = target.spend.month if target.budget_limit is not None else ""
+        month = target.spend.month if wish.pays and target.budget_limit is not None else ""
         ticket = Ticket(call_id=wish.call_id, target_id=target.id, trace_id=wish.trace_id, month=month)
         try:
             entered = await self._gate.enter(self._entry(toll, wish))
@@ -100,7 +106,7 @@ class Entrance:
             serves=find_uuid(wish.serves) if wish.serves is not None else None,
             limit_s=wish.limit_s,
             budget=None
-            if target.budget_limit is None
+            if target.budget_limit is None or not wish.pays
             else ports.Budget(
                 month=spend.month,
                 limit=target.budget_limit * MILLION,

@@ -1,7 +1,7 @@
-"""The call: admitted, repaired, sent out, kept alive, ended once, and told to everybody."""
+"""The call: let in, sent out or put into an inbox, kept alive, ended once, and told to everybody."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Final
@@ -12,74 +12,28 @@ import structlog
 from events.bus import Bus
 from events.event import event
 from gateway import ports
-from gateway.core import address, endings, envelope, usage, views
-from gateway.core.callers import Principal
+from gateway.core import endings, envelope, usage, views
 from gateway.core.endings import Answer, Ended, Ending
-from gateway.core.ids import new_id
-from gateway.core.limits import decide_limit, read_timeout
 from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal
-from gateway.core.trace import continued, trace_id
-from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
-from gateway.services.admission import Admission, Admitted
 from gateway.services.entrance import Entrance, Ticket, Wish
-from gateway.services.reach import get_url
-from gateway.services.tolls import Toll, Tolls
+from gateway.services.parking import Parked, Parking
+from gateway.services.requests import Asked, Requests, Wanted
+from gateway.services.tolls import Tolls
 from gateway.services.waiting import Waiting
 
 log = structlog.get_logger("gateway.proxy")
 
-FORWARDED: Final = ("Content-Type", "Accept", "A2A-Version", "A2A-Extensions", "X-A2A-Extensions")
-"""The caller's headers that reach the agent; its credentials and cookies never do."""
-
 METHOD_CHARS: Final = 200
 """How much of a method's name is shown and stored: it is the caller's word."""
-
-LONG_BYTES: Final = 64 * 1024
-"""A body that takes more than a millisecond to look at."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """A call as it was asked for. `headers` finds names whatever their case; `claimed` is the X-Workspace-ID."""
-
-    call_id: str
-    request_id: str
-    target_id: str
-    principal: Principal
-    claimed: str | None
-    peer: str
-    toll: Toll
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Times:
-    """Seconds: of silence, of a workspace's call in all, and of the longest call that a workspace may ask for."""
-
-    idle_s: float
-    ceiling_s: float
-    max_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Wanted:
-    asked: Asked
-    admitted: Admitted
-    message: envelope.Envelope
-    outbound: ports.Outbound
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Call:
-    asked: Asked
-    target: Workspace
-    caller_id: str | None
-    message: envelope.Envelope
+    wanted: Wanted
     outbound: ports.Outbound
     ticket: Ticket
     started: float = field(default_factory=monotonic)
@@ -91,7 +45,7 @@ class Proxy:
     def __init__(
         self,
         *,
-        admission: Admission,
+        requests: Requests,
         tolls: Tolls,
         entrance: Entrance,
         prices: Prices,
@@ -99,13 +53,11 @@ class Proxy:
         activity: ActivityLog,
         bus: Bus,
         waiting: Waiting,
-        vault: ports.Vault | None,
-        reach: address.Reach,
-        times: Times,
+        parking: Parking,
         capacity: int,
         spawn: Spawn,
     ) -> None:
-        self._admission = admission
+        self._requests = requests
         self._tolls = tolls
         self._entrance = entrance
         self._prices = prices
@@ -113,9 +65,7 @@ class Proxy:
         self._activity = activity
         self._bus = bus
         self._waiting = waiting
-        self._vault = vault
-        self._reach = reach
-        self._times = times
+        self._parking = parking
         self._capacity = capacity
         self._spawn = spawn
         self._in_flight: dict[str, asyncio.Task[None]] = {}
@@ -136,63 +86,64 @@ class Proxy:
         """
         self._check_room()
         try:
-            wanted = await self._prepare(asked)
+            wanted = await self._requests.read(asked)
         except Refusal:
             await self._tolls.take(asked.toll)
             raise
         if isinstance(wanted, envelope.BadEnvelope):
             await self._tolls.take(asked.toll)
             return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": endings.JSON})
-        call = await self._enter(wanted)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        task = self._spawn(self._run(call, answer), f"call:{asked.call_id}")
-        self._in_flight[asked.call_id] = task
-        task.add_done_callback(lambda _: self._in_flight.pop(asked.call_id, None))
-        return await answer  # a waiter that is cancelled cancels this future, and not the task
+        return await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
 
-    async def _prepare(self, asked: Asked) -> _Wanted | envelope.BadEnvelope:
-        """Look at a call: may it be made, what does it say, how does it go out; refuses, and tells of a bad body."""
-        admitted = await self._admission.admit(asked.principal, asked.claimed, asked.target_id, peer=asked.peer)
-        message = await self._read(asked)
-        if isinstance(message, envelope.BadEnvelope):
-            return message
-        outbound = self._outbound(asked, admitted, message)
-        return _Wanted(asked=asked, admitted=admitted, message=message, outbound=outbound)
-
-    async def _enter(self, wanted: _Wanted) -> _Call:
-        """Let a call begin; it ends no later than the one that it serves."""
-        asked, admitted, outbound = wanted.asked, wanted.admitted, wanted.outbound
+    async def _enter(self, wanted: Wanted, limit_s: float | None, *, pays: bool) -> Ticket:
+        """Let a call begin, or refuse."""
         wish = Wish(
-            call_id=asked.call_id,
-            caller_id=admitted.caller_id,
-            target=admitted.target,
-            trace_id=trace_id(outbound.headers["traceparent"]),
-            serves=asked.headers.get("X-A2A-Call-ID"),
-            limit_s=outbound.limit_s,
+            call_id=wanted.asked.call_id,
+            caller_id=wanted.caller_id,
+            target=wanted.target,
+            trace_id=wanted.trace_id,
+            serves=wanted.asked.headers.get("X-A2A-Call-ID"),
+            limit_s=limit_s,
+            pays=pays,
         )
-        ticket = await self._entrance.enter(asked.toll, wish)
+        ticket = await self._entrance.enter(wanted.asked.toll, wish)
         try:
             self._check_room()  # others may have come while this one was being admitted
         except Refusal:
             self._entrance.leave(ticket, 0)
             raise
+        return ticket
+
+    async def _park(self, wanted: Wanted) -> Answer:
+        """Put a call into its target's inbox. It is known as the one above those that it starts until it is answered or
+        its time is over; what it costs is known by what the workspace reports."""
+        lives_s = self._parking.lives_s(wanted.message)
+        ticket = await self._enter(wanted, lives_s, pays=False)
+        call = Parked(
+            call_id=wanted.asked.call_id,
+            target=wanted.target,
+            caller_id=wanted.caller_id,
+            message=wanted.message,
+            lives_s=ticket.within(lives_s),
+            wait_s=ticket.within(wanted.wait_s),
+        )
+        try:
+            return await self._parking.park(call)
+        except Refusal:
+            self._entrance.leave(ticket, 0)
+            raise
+
+    async def _send(self, wanted: Wanted, outbound: ports.Outbound) -> Answer:
+        """Send a call out; it ends no later than the one that it serves."""
+        ticket = await self._enter(wanted, outbound.limit_s, pays=True)
         if ticket.left_s is not None and (outbound.limit_s is None or ticket.left_s < outbound.limit_s):
             outbound = replace(outbound, limit_s=ticket.left_s, by_deadline=True)
-        return _Call(
-            asked=asked,
-            target=admitted.target,
-            caller_id=admitted.caller_id,
-            message=wanted.message,
-            outbound=outbound,
-            ticket=ticket,
-        )
-
-    async def _read(self, asked: Asked) -> envelope.Envelope | envelope.BadEnvelope:
-        """What the caller says; a long body is read beside the loop, which it could hold up for half a second."""
-        version = asked.headers.get("A2A-Version")
-        if len(asked.body) <= LONG_BYTES:
-            return envelope.normalise(asked.body, a2a_version=version, mint=new_id)
-        return await asyncio.to_thread(envelope.normalise, asked.body, a2a_version=version, mint=new_id)
+        call = _Call(wanted=wanted, outbound=outbound, ticket=ticket)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        task = self._spawn(self._run(call, answer), f"call:{wanted.asked.call_id}")
+        self._in_flight[wanted.asked.call_id] = task
+        task.add_done_callback(lambda _: self._in_flight.pop(wanted.asked.call_id, None))
+        return await answer  # a waiter that is cancelled cancels this future, and not the task
 
     def _check_room(self) -> None:
         if self._draining:
@@ -200,62 +151,26 @@ class Proxy:
         if len(self._in_flight) >= self._capacity:
             raise Refusal(Code.OVERLOADED, "too many calls in flight", retry_after_s=2)
 
-    def _outbound(self, asked: Asked, admitted: Admitted, message: envelope.Envelope) -> ports.Outbound:
-        """Return the call as it goes out; refuses if it cannot."""
-        target = admitted.target
-        limit = decide_limit(
-            read_timeout(asked.headers.get("X-Timeout")),
-            by_workspace=admitted.caller_id is not None,
-            ceiling_s=self._times.ceiling_s,
-            max_s=self._times.max_s,
-        )
-        return ports.Outbound(
-            call_id=asked.call_id,
-            workspace_id=target.id,
-            url=get_url(target, self._reach),
-            body=message.body,
-            headers=self._headers(asked, admitted),
-            idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
-            limit_s=limit.seconds,
-            by_deadline=limit.by_deadline,
-        )
-
-    def _headers(self, asked: Asked, admitted: Admitted) -> dict[str, str]:
-        headers = {name: asked.headers[name] for name in FORWARDED if name in asked.headers}
-        headers.setdefault("Content-Type", endings.JSON)
-        headers |= continued(asked.headers.get("traceparent"), asked.headers.get("tracestate"))
-        headers["X-Request-ID"] = asked.request_id
-        headers["X-A2A-Call-ID"] = asked.call_id
-        if admitted.caller_id is not None:
-            headers["X-Workspace-ID"] = admitted.caller_id
-        target = admitted.target
-        if target.agent_auth is not None and self._vault is not None:
-            secret = self._vault.unseal(target.agent_auth)
-            if secret is None:
-                log.error("agent_auth_unreadable", workspace_id=target.id)
-            else:
-                headers["Authorization"] = secret
-        return headers
-
     async def _run(self, call: _Call, answer: "asyncio.Future[Answer]") -> None:
         """Make the call; whatever becomes of it, it ends here, once."""
         outcome: endings.Outcome
         try:
-            with self._waiting.call(call.caller_id, call.target.id):
+            with self._waiting.call(call.wanted.caller_id, call.wanted.target.id):
                 outcome = await self._dispatcher.send(call.outbound)
         except asyncio.CancelledError:
             outcome = endings.Stopped()
         except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
-            log.exception("call_broke", call_id=call.asked.call_id)
+            log.exception("call_broke", call_id=call.wanted.asked.call_id)
             outcome = endings.Broke()
-        ended = endings.classify(outcome, native_session="session" in call.target.metadata.capabilities)
+        ended = endings.classify(outcome, native_session="session" in call.wanted.target.metadata.capabilities)
         if not answer.done():
             answer.set_result(ended.answer)
         self._tell(call, ended)
 
     def _tell(self, call: _Call, ended: Ended) -> None:
         """Tell the world and write it down; nothing here waits."""
-        target, asked, method = call.target, call.asked, call.message.method
+        target, asked, message = call.wanted.target, call.wanted.asked, call.wanted.message
+        method = message.method
         if method is not None:
             method = method[:METHOD_CHARS]
         duration_ms = round((monotonic() - call.started) * 1000)
@@ -270,34 +185,34 @@ class Proxy:
             method=method,
             summary=f"{method}: {ended.ending.value}",
             status="ok" if ended.succeeded else "error",
-            source_id=call.caller_id,
+            source_id=call.wanted.caller_id,
             target_id=target.id,
             call_id=asked.call_id,
             duration_ms=duration_ms,
             error_detail=None if ended.succeeded else ended.ending.value,
-            request_body=views.view(call.message.body, views.parse(call.message.body)),
+            request_body=views.view(message.body, views.parse(message.body)),
             response_body=shown,
             usage=used,
             cost=cost,
             counts=True,
         )
         self._activity.log(line)
-        if call.caller_id is not None and call.caller_id != target.id:
+        if call.wanted.caller_id is not None and call.wanted.caller_id != target.id:
             self._activity.log(
                 Line(
-                    workspace_id=call.caller_id,
+                    workspace_id=call.wanted.caller_id,
                     activity_type="a2a_send",
                     method=method,
                     summary=line.summary,
                     status=line.status,
-                    source_id=call.caller_id,
+                    source_id=call.wanted.caller_id,
                     target_id=target.id,
                     call_id=asked.call_id,
                     duration_ms=duration_ms,
                     error_detail=line.error_detail,
                 )
             )
-        if call.caller_id is None and ended.ending is Ending.COMPLETED:
+        if call.wanted.caller_id is None and ended.ending is Ending.COMPLETED:
             reply = {"response_body": _reply(ended.answer.body, shown), "method": method, "duration_ms": duration_ms}
             self._bus.publish(event("A2A_RESPONSE", target.id, reply, sign=True))
         self._bus.publish(
@@ -317,7 +232,7 @@ class Proxy:
                 "call_ended",
                 call_id=asked.call_id,
                 workspace_id=target.id,
-                caller_id=call.caller_id,
+                caller_id=call.wanted.caller_id,
                 method=method,
                 ending=ended.ending.value,
                 status=int(ended.answer.status),

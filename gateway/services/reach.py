@@ -28,6 +28,8 @@ def get_url(workspace: Workspace, reach: address.Reach) -> str:
     match delivery.decide(workspace, reach):
         case delivery.Push(url=url):
             return url
+        case delivery.Park():  # nobody calls an agent that polls, whatever url it may have
+            raise no_url(workspace.status.value)
         case delivery.NoUrl(status=status):
             raise no_url(status.value)
         case delivery.UnsafeUrl(reason=reason):

@@ -9,7 +9,7 @@ import structlog
 from events.bus import Bus
 from events.event import changed, event
 from gateway import ports
-from gateway.core import address
+from gateway.core import address, delivery
 from gateway.core.callers import Admin, Anonymous, Holder, Local, Member, Principal, Stranger, System
 from gateway.core.refusals import (
     Code,
@@ -45,7 +45,7 @@ class Registration:
 class Registered:
     """What a runtime gets for it; `auth_token` only when one had to be minted."""
 
-    delivery_mode: str
+    delivery_mode: delivery.Mode
     auth_token: str | None = field(default=None, repr=False)
     inbound_secret: str | None = field(default=None, repr=False)
 
@@ -90,14 +90,15 @@ class Registry:
         workspace = await self._directory.find(said.workspace_id)
         try:
             needs_token = await self._check_register(principal, workspace, said.workspace_id)
-            url = self._check_url(said)
+            mode = delivery.decide_registered(said.delivery_mode, workspace)
+            url = self._check_url(said, mode)
             if workspace is None:
                 await self._create(said)
             sealed = await self._workspaces.register(
                 said.workspace_id,
                 url=url,
                 agent_card=said.agent_card,
-                delivery_mode="push",
+                delivery_mode=mode.value,
                 inbound_secret=self._new_secret(),
             )
             token = await self._mint(said.workspace_id) if needs_token else None
@@ -113,7 +114,7 @@ class Registry:
             shown = {"name": written.name, "url": url, "agent_card": said.agent_card}
             self._bus.publish(event("WORKSPACE_ONLINE", said.workspace_id, shown, sign=True))
         log.info("registered", workspace_id=said.workspace_id, status=written.status.value if written else None)
-        return Registered(delivery_mode="push", auth_token=token, inbound_secret=self._unseal(sealed))
+        return Registered(delivery_mode=mode, auth_token=token, inbound_secret=self._unseal(sealed))
 
     async def _check_register(self, principal: Principal, workspace: Workspace | None, workspace_id: str) -> bool:
         """Return whether a first token has to be minted; refuses who may not register this workspace."""
@@ -139,9 +140,11 @@ class Registry:
             case never:
                 assert_never(never)
 
-    def _check_url(self, said: Registration) -> str:
-        if said.delivery_mode not in (None, "push"):
-            raise bad_field("delivery_mode", "must be push")
+    def _check_url(self, said: Registration, mode: delivery.Mode) -> str | None:
+        """An agent that polls is not called: its url is kept if it could be, and otherwise not looked at."""
+        if mode is delivery.Mode.POLL:
+            kept = said.url and isinstance(address.check_url(said.url, self._reach), address.Safe)
+            return said.url if kept else None
         if not said.url:
             raise bad_field("url", "is required in push mode")
         return safe_url(said.url, self._reach)

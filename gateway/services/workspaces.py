@@ -8,7 +8,7 @@ import structlog
 from events.bus import Bus
 from events.event import changed, event
 from gateway import ports
-from gateway.core import address
+from gateway.core import address, delivery
 from gateway.core.ids import new_id
 from gateway.core.refusals import Code, Refusal, bad_field, platform_unavailable, unknown_workspace
 from gateway.core.tokens import mint
@@ -89,7 +89,7 @@ class WorkspaceService:
             tier=wanted.tier,
             url=url,
             parent_id=wanted.parent_id,
-            delivery_mode=wanted.delivery_mode,
+            delivery_mode=self._first_mode(wanted),
             max_concurrent_tasks=wanted.max_concurrent_tasks,
             budget_limit=wanted.budget_limit,
             workspace_dir=wanted.workspace_dir,
@@ -112,6 +112,10 @@ class WorkspaceService:
         )
         log.info("workspace_created", workspace_id=new.id, status=status.value)
         return Created(workspace_id=new.id, status=status, external=wanted.external, token=token.text)
+
+    def _first_mode(self, wanted: Wanted) -> str | None:
+        """Who says where the agent listens wants it called there; without a word it is the agent's to say."""
+        return wanted.delivery_mode or (delivery.Mode.PUSH.value if wanted.url else None)
 
     def _first_status(self, *, external: bool, url: str | None) -> Status:
         if not external:

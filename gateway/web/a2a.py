@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from gateway.services.proxy import Asked
+from gateway.services.requests import Asked
 from gateway.web import keys, parse, render
 
 

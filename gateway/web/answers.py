@@ -6,6 +6,9 @@ from typing import Any, Final, Literal, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from gateway.core.calls import Kind, State
+from gateway.core.delivery import Mode
+from gateway.core.endings import Ending
 from gateway.core.workspaces import Status
 
 EXACT: Final = ConfigDict(extra="forbid")
@@ -34,7 +37,7 @@ class Registered(TypedDict):
     """`POST /registry/register`; the token only when one had to be minted, the secret only where they are kept."""
 
     status: Literal["registered"]
-    delivery_mode: Literal["push"]
+    delivery_mode: Mode
     auth_token: NotRequired[str]
     platform_inbound_secret: NotRequired[str]
 
@@ -214,3 +217,100 @@ class Usage(TypedDict):
     calls: int
     input_tokens: int
     output_tokens: int
+
+
+@with_config(EXACT)
+class Message(TypedDict):
+    """A call in an inbox: `request` is what its caller sent, `source_id` the calling workspace."""
+
+    id: str
+    method: str
+    source_id: str | None
+    attempts: int
+    created_at: datetime
+    expires_at: datetime
+    lease_until: datetime | None
+    request: Any
+
+
+@with_config(EXACT)
+class Messages(TypedDict):
+    """`GET /workspaces/{id}/inbox`: nobody else gets these for so many seconds."""
+
+    messages: list[Message]
+    lease_seconds: float
+
+
+@with_config(EXACT)
+class Settled(TypedDict):
+    """What was done with a message, and how its call stands now."""
+
+    status: Literal["acknowledged", "replied", "kept"]
+    state: State
+
+
+@with_config(EXACT)
+class Call(TypedDict):
+    """A call as the ledger has it; `response_body` once its agent has answered."""
+
+    id: str
+    kind: Kind
+    state: State
+    ending: Ending | None
+    workspace_id: str
+    caller_id: str | None
+    method: str
+    attempts: int
+    created_at: datetime
+    dispatched_at: datetime | None
+    lease_until: datetime | None
+    expires_at: datetime
+    ended_at: datetime | None
+    duration_ms: int | None
+    response_body: NotRequired[Any]
+
+
+@with_config(EXACT)
+class Seen(TypedDict):
+    """What people want to see of a row at once."""
+
+    source: str
+    text: str | None
+    peer_id: str | None
+    peer_name: str | None
+
+
+@with_config(EXACT)
+class Activity(TypedDict):
+    """A row of a workspace's history."""
+
+    id: str
+    workspace_id: str
+    activity_type: str
+    source_id: str | None
+    target_id: str | None
+    method: str | None
+    summary: str | None
+    status: str | None
+    duration_ms: int | None
+    error_detail: str | None
+    created_at: datetime
+    request_body: NotRequired[Any]
+    response_body: NotRequired[Any]
+    tool_trace: NotRequired[Any]
+    metadata: NotRequired[Any]
+    data: Seen
+
+
+@with_config(EXACT)
+class Logged(TypedDict):
+    """`POST /workspaces/{id}/activity`."""
+
+    status: Literal["logged"]
+
+
+@with_config(EXACT)
+class Sent(TypedDict):
+    """`POST /workspaces/{id}/notify`."""
+
+    status: Literal["sent"]

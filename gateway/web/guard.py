@@ -100,7 +100,7 @@ async def _let_in(request: web.Request, route: Route) -> None:
     match route.scope:
         case Scope.RUNTIME:
             return
-        case Scope.CALLER:
+        case Scope.CALLER | Scope.PARTY:
             _check_known(principal)  # before anything is read of what somebody sends
         case Scope.INSPECTOR:
             if not _on_this_machine(request):

@@ -6,26 +6,32 @@ from typing import Final
 from aiohttp import web
 
 from gateway.services.admission import Admission
+from gateway.services.calls import Calls
 from gateway.services.edits import Edits
 from gateway.services.identity import Identity
+from gateway.services.inbox import Inbox
 from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
 from gateway.services.sessions import Sessions
+from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
 from gateway.services.tolls import Toll, Tolls
 from gateway.services.workspaces import WorkspaceService
 from gateway.web.cors import CrossOrigin
 
 ADMISSION: Final = web.AppKey("admission", Admission)
+CALLS: Final = web.AppKey("calls", Calls)
 EDITS: Final = web.AppKey("edits", Edits)
 IDENTITY: Final = web.AppKey("identity", Identity)
+INBOX: Final = web.AppKey("inbox", Inbox)
 PEERS: Final = web.AppKey("peers", Peers)
 PROXY: Final = web.AppKey("proxy", Proxy)
 READINESS: Final = web.AppKey("readiness", Readiness)
 REGISTRY: Final = web.AppKey("registry", Registry)
 SESSIONS: Final = web.AppKey("sessions", Sessions)
+TIMELINE: Final = web.AppKey("timeline", Timeline)
 TOKENS: Final = web.AppKey("tokens", TokenService)
 TOLLS: Final = web.AppKey("tolls", Tolls)
 TEST_TOKENS: Final = web.AppKey("test_tokens", bool)

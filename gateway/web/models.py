@@ -5,10 +5,21 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
+from gateway.core.activity import ActivityType
+from gateway.core.inbox import is_response
 from gateway.core.workspaces import Beat, RuntimeMetadata
 from gateway.services.registry import Registration
+from gateway.services.timeline import Entry, Notice
 from gateway.services.workspaces import Wanted
 
 MAX_CENTS: Final = 2**53
@@ -113,7 +124,7 @@ class CreateWorkspace(Model):
     parent_id: Uuid | None = None
     budget_limit: Cents | None = Field(default=None, description="Cents a month.")
     max_concurrent_tasks: Annotated[int, Field(ge=1, le=1000)] = 1
-    delivery_mode: Literal["push"] | None = None
+    delivery_mode: Literal["push", "poll"] | None = None
     canvas: Canvas = Canvas()
     secrets: Annotated[dict[str, Any] | None, AfterValidator(_no_secrets)] = Field(
         default=None, description="Must be absent or empty: secrets of workspaces are not kept yet."
@@ -168,7 +179,7 @@ class EditWorkspace(Model):
     x: Coordinate = 0.0
     y: Coordinate = 0.0
     url: Annotated[Url, Field(min_length=1)] | None = None
-    delivery_mode: Literal["push"] | None = None
+    delivery_mode: Literal["push", "poll"] | None = None
 
     def to_core(self) -> dict[str, Any]:
         """Return what was said, by name."""
@@ -190,7 +201,7 @@ class Register(Model):
     id: Uuid
     url: Url | None = None
     agent_card: Card
-    delivery_mode: Literal["push"] | None = None
+    delivery_mode: Literal["push", "poll"] | None = None
 
     def to_core(self) -> Registration:
         """Return what the service takes."""
@@ -211,6 +222,100 @@ class CheckAccess(Model):
 
     caller_id: Uuid
     target_id: Uuid
+
+
+def _response(said: dict[str, Any]) -> dict[str, Any]:
+    """What an agent answers with: it reaches its caller as it is, under the caller's id."""
+    if not is_response(said):
+        raise ValueError("must be a JSON-RPC response, with either a result or an error")
+    return _shallow(said)
+
+
+class Reply(Model):
+    """`POST /workspaces/{id}/inbox/{call_id}/reply`."""
+
+    body: Annotated[dict[str, Any], AfterValidator(_response)] = Field(
+        description="A JSON-RPC response; its id does not matter."
+    )
+
+
+class Progress(Model):
+    """`POST /workspaces/{id}/inbox/{call_id}/events`: the final event is the answer, a JSON-RPC response."""
+
+    final: bool = False
+    event: Card
+
+    @field_validator("event")
+    @classmethod
+    def _answers_at_the_end(cls, event: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return _response(event) if info.data.get("final") else event
+
+
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_storable)]
+
+
+class LogActivity(Model):
+    """`POST /workspaces/{id}/activity`."""
+
+    activity_type: ActivityType
+    method: Line | None = None
+    summary: Text | None = None
+    target_id: Uuid | None = None
+    source_id: Uuid | None = None
+    status: Line | None = None
+    error_detail: Text | None = None
+    duration_ms: Annotated[int, Field(ge=0, le=MAX_CENTS)] | None = None
+    request_body: Card | None = None
+    response_body: Card | None = None
+    metadata: Card | None = None
+
+    def to_core(self) -> Entry:
+        """Return what the service takes."""
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        for name in ("target_id", "source_id"):
+            if said.get(name) is not None:
+                said[name] = str(said[name])
+        return Entry(**said)
+
+
+class Attachment(Model):
+    """A file that goes with a notice."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_one_line)]
+    name: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_one_line)]
+    mime_type: Line | None = Field(default=None, alias="mimeType")
+    size: Annotated[int, Field(ge=0, le=MAX_CENTS)] | None = None
+
+
+def _attachments(given: Any) -> Any:
+    """Say which one is wrong, as clients of old expect it."""
+    if isinstance(given, list):
+        for number, one in enumerate(given):
+            if not (isinstance(one, dict) and all(isinstance(one.get(k), str) and one[k] for k in ("uri", "name"))):
+                raise ValueError(f"attachment[{number}]: uri and name are required")
+    return given
+
+
+class Notify(Model):
+    """`POST /workspaces/{id}/notify`; a notice of type `delegation_complete` may do without a message."""
+
+    type: Line | None = None
+    message: Annotated[str, Field(max_length=512 * 1024, validate_default=True), AfterValidator(_storable)] = ""
+    attachments: Annotated[list[Attachment], Field(max_length=100), BeforeValidator(_attachments)] = []
+
+    @field_validator("message", mode="before")
+    @classmethod
+    def _is_said(cls, message: Any, info: ValidationInfo) -> Any:
+        if message in (None, "") and info.data.get("type") != "delegation_complete":
+            raise ValueError("message is required")
+        return "" if message is None else message
+
+    def to_core(self) -> Notice:
+        """Return what the service takes."""
+        return Notice(
+            message=self.message,
+            attachments=[one.model_dump(by_alias=True, exclude_none=True) for one in self.attachments],
+        )
 
 
 def _whole(value: Any) -> int | None:

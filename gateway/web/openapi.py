@@ -166,6 +166,9 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
         parameters.append({"name": "workspace_id", "in": "path", "required": True, "schema": _UUID})
     if "{token_id}" in row.path:
         parameters.append({"name": "token_id", "in": "path", "required": True, "schema": _UUID})
+    if "{call_id}" in row.path:
+        parameters.append({"name": "call_id", "in": "path", "required": True, "schema": _UUID})
+    parameters += [_query(name, schema) for name, schema in row.query.items()]
     if row.confirm:
         parameters.append(_query("confirm", {"type": "string", "enum": ["true", "false"]}))
     if row.search:
@@ -173,6 +176,7 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
     if row.a2a:
         parameters.append(_header("X-Workspace-ID", "The calling workspace; it must agree with the token.", _UUID))
         parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling.", _SECONDS))
+        parameters.append(_header("Prefer", "`wait=N`: stay N seconds for the answer of an agent that polls.", _TEXT))
         parameters.append(_header("A2A-Version", "The protocol version of the message.", _TEXT))
     if row.scope is Scope.VIEWER:
         parameters.append(_query("workspace", {"type": "array", "items": _UUID}))

@@ -146,6 +146,14 @@ def is_own_origin(request: web.Request, origin: str) -> bool:
         return False
 
 
+def call_id(request: web.Request) -> str:
+    """Return the call that the path names; what is no UUID is no call."""
+    found = find_uuid(request.match_info["call_id"])
+    if found is None:
+        raise Refusal(Code.NOT_FOUND, "no such call")
+    return found
+
+
 def token_id(request: web.Request) -> str:
     """Return the token that the path names; what is no UUID is no token."""
     found = find_uuid(request.match_info["token_id"])

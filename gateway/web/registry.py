@@ -9,7 +9,7 @@ async def register(request: web.Request) -> web.Response:
     """Say where an agent listens and what it can do."""
     said = await parse.body(request, models.Register)
     registered = await request.app[keys.REGISTRY].register(parse.principal(request), said.to_core())
-    answer: answers.Registered = {"status": "registered", "delivery_mode": "push"}
+    answer: answers.Registered = {"status": "registered", "delivery_mode": registered.delivery_mode}
     if registered.auth_token is not None:
         answer["auth_token"] = registered.auth_token
     if registered.inbound_secret is not None:

@@ -1,7 +1,7 @@
 """Every route: what it is called, who may use it, what it takes and what it may answer."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -9,7 +9,22 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from gateway.core.rates import Tariff
-from gateway.web import a2a, answers, events, health, models, registry, sessions, sockets, tokens, workspaces
+from gateway.web import (
+    a2a,
+    activity,
+    answers,
+    calls,
+    events,
+    health,
+    inbox,
+    models,
+    registry,
+    sessions,
+    sockets,
+    tokens,
+    workspaces,
+)
+from gateway.web.query import HISTORY, INBOX, Schema
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -21,6 +36,7 @@ class Scope(Enum):
     RUNTIME = "a workspace, for itself: the body names it, the service checks it; not the organisation"
     CALLER = "a workspace that may talk to the one in the path: the service checks it; the organisation"
     NEIGHBOUR = "a workspace that may talk to the one in the path; the organisation"
+    PARTY = "the caller and the target of the call: the service checks it; the organisation"
     OWNER = "the workspace in the path itself; the organisation"
     VIEWER = "a workspace, for those it may talk to: the service decides; the organisation"
     ASKER = "a workspace, about itself and those it may talk to: the service decides; the organisation"
@@ -36,8 +52,8 @@ class Route:
 
     `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
     besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with an event stream.
-    `text`: answers with plain text, `html`: with a page. `confirm`: takes `?confirm=`, `search`: `?q=`.
-    `tariff`: what a request counts as.
+    `text`: answers with plain text, `html`: with a page. `confirm`: takes `?confirm=`, `search`: `?q=`; `query`: what
+    else it takes there, with the schema of each. `tariff`: what a request counts as.
     """
 
     method: str
@@ -56,6 +72,7 @@ class Route:
     confirm: bool = False
     search: bool = False
     tariff: Tariff = Tariff.REQUEST
+    query: Mapping[str, Schema] = field(default_factory=dict)
 
 
 S = Scope
@@ -192,6 +209,37 @@ ROUTES: Final[tuple[Route, ...]] = (
         gives=answers.Usage, about="What a workspace has used today (UTC).",
     ),
     Route(
+        method="GET", path="/workspaces/{workspace_id}/activity", handler=activity.show, scope=S.OWNER,
+        gives=list[answers.Activity], refuses=(400,), query=HISTORY,
+        about="What has happened in a workspace: the newest first; after the row `since_id` the oldest first.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/activity", handler=activity.log, scope=S.OWNER,
+        body=models.LogActivity, gives=answers.Logged, about="A line that an agent writes into its own history.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/notify", handler=activity.notify, scope=S.OWNER,
+        body=models.Notify, gives=answers.Sent, about="An agent tells people something, live and in its history.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/inbox", handler=inbox.take, scope=S.OWNER,
+        gives=answers.Messages, refuses=(400,), query=INBOX,
+        about="The oldest messages for an agent that polls, under a lease; waits for one if there is none.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/inbox/{call_id}/ack", handler=inbox.acknowledge, scope=S.OWNER,
+        gives=answers.Settled, refuses=(409,), about="The agent has this message for good.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/inbox/{call_id}/reply", handler=inbox.reply, scope=S.OWNER,
+        body=models.Reply, gives=answers.Settled, refuses=(409,), about="The agent's answer to a message.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/inbox/{call_id}/events", handler=inbox.progress, scope=S.OWNER,
+        body=models.Progress, gives=answers.Settled, refuses=(409,),
+        about="The agent still works on a message, or answers it with its final event.",
+    ),
+    Route(
         method="GET", path="/workspaces/{workspace_id}/events/stream", handler=events.stream_of_one, scope=S.OWNER,
         stream=True, about="What happens in a workspace, live, as server-sent events.",
     ),
@@ -211,6 +259,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a/", handler=a2a.call, scope=S.CALLER, a2a=True,
         tariff=T.CALL, refuses=(402, 502, 504), about="The same, for clients that add a slash.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/a2a/calls/{call_id}", handler=calls.show, scope=S.PARTY,
+        gives=answers.Call, about="How a stored call stands, and its answer once there is one.",
     ),
 )  # fmt: skip
 """The routes, in the order in which people read them."""

@@ -16,6 +16,7 @@ WORDS: Final = frozenset(status.value for status in Status)
 OTHER_MEANINGS: Final[Mapping[str, frozenset[str]]] = {
     "events/subscriber.py": frozenset({"degraded"}),  # what readers are told of the bus
     "gateway/core/refusals.py": frozenset({"removed"}),  # the code of a refusal
+    "gateway/core/calls.py": frozenset({"failed"}),  # a state of calls
     "runtime/task.py": frozenset({"failed"}),  # a state of A2A tasks
 }
 """Words of a status that mean something else in that module."""

@@ -14,8 +14,10 @@ from gateway.core.endings import (
     Cut,
     Ending,
     Expired,
+    Lapsed,
     NotConnected,
     Outcome,
+    Parked,
     Reset,
     Stopped,
     TooLarge,
@@ -62,7 +64,8 @@ def test_the_table_of_endings(outcome: Outcome, ending: Ending, status: int, del
 
 def test_every_ending_can_happen() -> None:
     outcomes: list[Outcome] = [answered(200), answered(500), answered(429), NotConnected(), Reset(), Cut(status=200)]
-    outcomes += [TooLarge(), Stopped(), Broke(), *(Expired(clock=clock) for clock in Clock)]
+    outcomes += [TooLarge(), Stopped(), Broke(), Lapsed(), Parked(call_id="c", method="m")]
+    outcomes += [*(Expired(clock=clock) for clock in Clock)]
     assert {classify(outcome).ending for outcome in outcomes} == set(Ending)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.core.limits import Limit, decide_limit, read_timeout
+from gateway.core.limits import Limit, decide_limit, read_timeout, read_wait
 from gateway.core.refusals import Refusal
 
 DAY = 86400.0
@@ -35,3 +35,15 @@ def test_the_header_is_a_number_of_seconds() -> None:
 def test_what_is_no_time_is_refused_by_name(header: str) -> None:
     with pytest.raises(Refusal, match="X-Timeout"):
         read_timeout(header)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, 0), ("", 0), ("wait=10", 10), ("respond-async, wait=10", 10), ('Wait = "7"; x=1, handling=lenient', 7),
+        ("wait", 0), ("wait=soon", 0), ("wait=-1", 0), ("x-wait=9", 0), ("wait=1.5", 0), ("a; wait=9", 0),
+        ("wait=9999999999", 0),
+    ],
+)  # fmt: skip
+def test_a_preference_that_says_nothing_of_waiting_is_ignored(header: str | None, seconds: float) -> None:
+    assert read_wait(header) == seconds

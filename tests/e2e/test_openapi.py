@@ -75,7 +75,9 @@ async def explore(world: World, target: Workspace, agent: ScriptedAgent, token: 
 
 @pytest.mark.parametrize("who", ["operator", "workspace", "nobody"])
 async def test_the_gateway_answers_as_its_document_says(world: World, who: str, tmp_path: Path):
-    gateway = await world.start(GATEWAY_MAX_READERS="1")
+    gateway = await world.start(
+        GATEWAY_MAX_READERS="1", GATEWAY_INBOX_WAIT_SECONDS="0.1", GATEWAY_PREFER_WAIT_SECONDS="0.1"
+    )
     agent = await world.agent(answer)
     target = await world.workspace(agent.url)
     token = {"operator": ADMIN_TOKEN, "workspace": target.token, "nobody": None}[who]

@@ -69,11 +69,19 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "GET /workspaces/{workspace_id}/budget": None,
     "PATCH /workspaces/{workspace_id}/budget": lambda _: {"budget_limit": None},
     "GET /workspaces/{workspace_id}/metrics": None,
+    "GET /workspaces/{workspace_id}/activity": None,
+    "POST /workspaces/{workspace_id}/activity": lambda _: {"activity_type": "agent_log"},
+    "POST /workspaces/{workspace_id}/notify": lambda _: {"message": "hi"},
+    "GET /workspaces/{workspace_id}/inbox": None,
+    "POST /workspaces/{workspace_id}/inbox/{call_id}/ack": None,
+    "POST /workspaces/{workspace_id}/inbox/{call_id}/reply": lambda _: {"body": {"jsonrpc": "2.0", "result": {}}},
+    "POST /workspaces/{workspace_id}/inbox/{call_id}/events": lambda _: {"event": {}},
     "GET /workspaces/{workspace_id}/events/stream": None,
     "GET /events/stream": None,
     "GET /ws": None,
     "POST /workspaces/{workspace_id}/a2a": _call,
     "POST /workspaces/{workspace_id}/a2a/": _call,
+    "GET /workspaces/{workspace_id}/a2a/calls/{call_id}": None,
 }
 """A good body for each route, None where it takes none. A new route needs its row."""
 

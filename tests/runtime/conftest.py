@@ -30,12 +30,20 @@ async def until(condition, *, deadline_s=DEADLINE_S):
 class FakeGateway:
     """A gateway on loopback that keeps every request and answers as `on_register` and `on_heartbeat` say.
 
+    Those who fetch get what is in `inbox`; what they say about it is answered from `on_settle`, by verb, and well then.
+
     An answer is (status, object or text, headers). It can go away and come back on the same port.
     """
 
     def __init__(self):
         self.on_register = (200, {"status": "registered", "auth_token": "minted", "platform_inbound_secret": "s3"}, {})
         self.on_heartbeat = (200, {"status": "ok"}, {})
+        self.inbox = []
+        self.on_take = None
+        self.on_settle = {}
+        self.takes = []
+        self.settled = []
+        self.lease_s = 60.0
         self.known_tokens = None
         self.registrations = []
         self.heartbeats = []
@@ -52,6 +60,8 @@ class FakeGateway:
             web.post("/registry/register", self._register),
             web.post("/registry/heartbeat", self._heartbeat),
             web.post("/moved/registry/register", self._redirect),
+            web.get("/workspaces/{id}/inbox", self._take),
+            web.post("/workspaces/{id}/inbox/{call}/{verb}", self._settle),
         ])  # fmt: skip
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -69,6 +79,25 @@ class FakeGateway:
 
     async def _heartbeat(self, request):
         return await self._answer(request, self.heartbeats, self.on_heartbeat)
+
+    async def _take(self, request):
+        self.takes.append((request.path, dict(request.query), request.headers.get("Authorization")))
+        if self.on_take is not None:
+            status, body, headers = self.on_take
+            return web.json_response(body, status=status, headers=headers)
+        async with asyncio.timeout(float(request.query["wait"])):
+            while not self.inbox:  # noqa: ASYNC110 - the test writes into it
+                await asyncio.sleep(0.005)
+        limit = int(request.query["limit"])
+        taken, self.inbox[:limit] = self.inbox[:limit], []
+        return web.json_response({"messages": taken, "lease_seconds": self.lease_s})
+
+    async def _settle(self, request):
+        call, verb = request.match_info["call"], request.match_info["verb"]
+        self.settled.append((call, verb, orjson.loads(await request.read())))
+        answers = self.on_settle.get(verb, [])
+        status, body = answers.pop(0) if answers else (200, {"status": "done"})
+        return web.json_response(body, status=status)
 
     async def _redirect(self, request):
         raise web.HTTPTemporaryRedirect("/registry/register")

@@ -172,3 +172,29 @@ async def test_an_agent_that_was_told_to_ends_with_its_standard_input(start_proc
         await wait_until(lambda: agent.url)
         os.close(write)
         assert await agent.ends() == 0
+
+
+async def test_an_agent_that_polls_listens_nowhere_and_answers_what_it_fetches(start_process, gateway, wait_until):
+    request = {**call_of("hi"), "id": 5}
+    gateway.inbox.append({"id": "call-1", "request": request})
+    async with start_process(*DEMO, A2A_DELIVERY_MODE="poll", WORKSPACE_ID=ID) as demo:
+        await wait_until(lambda: gateway.settled)
+        assert demo.url == f"{gateway.url}/workspaces/{ID}/a2a"
+        demo.process.terminate()
+        assert await demo.ends() == 0
+    [registration] = gateway.registrations
+    assert (registration["delivery_mode"], "url" in registration) == ("poll", False)
+    assert registration["agent_card"]["url"] == demo.url
+    [(call, verb, said)] = gateway.settled
+    assert (call, verb, said["body"]["result"]["parts"][0]["text"]) == ("call-1", "reply", "echo: hi")
+    assert gateway.takes[0][2] == "Bearer minted"
+    assert "Traceback" not in demo.err
+
+
+async def test_an_agent_that_polls_answers_what_it_works_on_before_it_stops(start_process, gateway, wait_until):
+    gateway.inbox.append({"id": "call-1", "request": call_of("slow 0.5")})
+    async with start_process(*DEMO, A2A_DELIVERY_MODE="poll", A2A_DRAIN_SECONDS="8") as demo:
+        await wait_until(lambda: gateway.heartbeats[-1:] and gateway.heartbeats[-1]["current_task"] == "slow 0.5")
+        demo.process.terminate()
+        assert await demo.ends() == 0
+    assert [(call, verb) for call, verb, _ in gateway.settled] == [("call-1", "reply")]

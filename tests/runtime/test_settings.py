@@ -11,6 +11,7 @@ GOOD = {
     "AGENT_HOST": "0.0.0.0",
     "AGENT_PORT": "8123",
     "AGENT_URL": "http://agent.example/",
+    "A2A_DELIVERY_MODE": "poll",
     "A2A_STATE_DIR": "/var/lib/agent",
     "A2A_HEARTBEAT_SECONDS": "0.5",
     "A2A_DRAIN_SECONDS": "10",
@@ -57,6 +58,7 @@ def test_a_workspace_id_is_written_in_one_way():
         ("A2A_HEARTBEAT_SECONDS", "often"),
         ("A2A_DRAIN_SECONDS", "-1"),
         ("A2A_STOP_WITH_STDIN", "yes"),
+        ("A2A_DELIVERY_MODE", "pull"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_accepted(name, value):
@@ -70,6 +72,7 @@ def test_an_address_nobody_can_call_needs_a_url(host):
     with pytest.raises(SettingError, match="AGENT_URL"):
         Settings.from_env({"AGENT_HOST": host})
     assert Settings.from_env({"AGENT_HOST": host, "AGENT_URL": "http://a/"}).host == host
+    assert Settings.from_env({"AGENT_HOST": host, "A2A_DELIVERY_MODE": "poll"}).polls
 
 
 def test_a_token_is_neither_printed_nor_taken_with_line_breaks():

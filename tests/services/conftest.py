@@ -14,6 +14,7 @@ from gateway.ports import NewWorkspace, TokenHash
 from gateway.services.tasks import Tasks
 from gateway.store import db
 from gateway.store.activity import ActivityStore
+from gateway.store.calls import CallStore
 from gateway.store.changes import ChangeStore
 from gateway.store.liveness import LivenessStore
 from gateway.store.tokens import TokenStore
@@ -55,6 +56,7 @@ class Stores:
         self.tokens = TokenStore(database)
         self.liveness = LivenessStore(database)
         self.activity = ActivityStore(database)
+        self.calls = CallStore(database)
         self.changes = ChangeStore(database)
 
     async def make(self, status: Status = Status.ONLINE, token: bytes | None = None, **fields: Any) -> str:

@@ -17,6 +17,7 @@ from gateway.ports import (
     Entry,
     Left,
     LiveUnavailable,
+    NewCall,
     OpenSession,
     Outbound,
     Owner,
@@ -47,16 +48,19 @@ class Away:
 
 
 class Workspaces(Away):
-    """Those that exist."""
+    """Those that exist; `fails` is raised instead of an answer."""
 
     def __init__(self, *some: Workspace) -> None:
         super().__init__()
         self.rows = {one.id: one for one in some}
         self.asked: list[str] = []
+        self.fails: Exception | None = None
 
     async def find(self, workspace_id: str) -> Workspace | None:
         self.asked.append(workspace_id)
         await self.turn()
+        if self.fails is not None:
+            raise self.fails
         return self.rows.get(workspace_id)
 
 
@@ -145,6 +149,21 @@ class Batches(Away):
     @property
     def rows(self) -> list[Mapping[str, Any]]:
         return [row for batch in self.taken for row in batch]
+
+
+class Inbox(Away):
+    """Takes calls, as many as there is room for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[NewCall] = []
+
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
+        await self.turn()
+        if len(self.calls) >= room:
+            return False
+        self.calls.append(call)
+        return True
 
 
 class Changes(Away):

@@ -31,18 +31,23 @@ from gateway.core.prices import Price, Prices
 from gateway.core.rates import Rate, Tariff
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import RuntimeMetadata, Status, Workspace
+from gateway.ports import StoreTimeout, StoreUnavailable
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
 from gateway.services.entrance import Entrance
-from gateway.services.proxy import Asked, Proxy, Times
+from gateway.services.parking import Parking
+from gateway.services.parking import Times as ParkingTimes
+from gateway.services.proxy import Proxy
+from gateway.services.requests import Asked, Requests, Times
 from gateway.services.tasks import Tasks
 from gateway.services.tolls import Toll, Tolls
 from gateway.services.waiting import Waiting
+from gateway.services.wakes import Wakes
 from gateway.store.vault import FernetVault, new_key
 from tests.harness.liveness import ScriptedLiveness
 from tests.harness.world import eventually
-from tests.services.memory import Batches, Channel, Dispatcher, Gate, Heard, Workspaces
+from tests.services.memory import Batches, Channel, Dispatcher, Gate, Heard, Inbox, Workspaces
 
 TARGET, CALLER, MUTE, UNSAFE, GONE = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(5))
 VAULT = FernetVault(new_key().encode())
@@ -67,7 +72,16 @@ FAILURES = [
 
 
 def workspace(id_: str, **fields: object) -> Workspace:
-    return Workspace(**{"id": id_, "name": "one", "status": Status.ONLINE, "url": "http://127.0.0.1:8001/", **fields})
+    return Workspace(
+        **{
+            "id": id_,
+            "name": "one",
+            "status": Status.ONLINE,
+            "url": "http://127.0.0.1:8001/",
+            "delivery_mode": "push",
+            **fields,
+        }
+    )
 
 
 class Switchboard:
@@ -88,8 +102,23 @@ class Switchboard:
         self.tasks = tasks
         self.gate = Gate()
         self.tolls = Tolls(self.gate, dict.fromkeys(Tariff, RATE))
-        self.proxy = Proxy(
+        self.inbox = Inbox()
+        self.parking = Parking(
+            calls=self.inbox,
+            activity=self.activity,
+            callers=Wakes(capacity=10),
+            times=ParkingTimes(lives_s=60, wait_s=60),
+            room=10,
+        )
+        requests = Requests(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),
+            parking=self.parking,
+            vault=VAULT,
+            reach=Reach.SAME_NETWORK,
+            times=Times(idle_s=300, ceiling_s=1800, max_s=3600),
+        )
+        self.proxy = Proxy(
+            requests=requests,
             tolls=self.tolls,
             entrance=Entrance(self.gate, self.tolls, reserve_cents=1),
             prices=PRICES,
@@ -97,9 +126,7 @@ class Switchboard:
             activity=self.activity,
             bus=bus,
             waiting=Waiting(ScriptedLiveness(), every_s=1),
-            vault=VAULT,
-            reach=Reach.SAME_NETWORK,
-            times=Times(idle_s=300, ceiling_s=1800, max_s=3600),
+            parking=self.parking,
             capacity=capacity,
             spawn=tasks.spawn,
         )
@@ -203,8 +230,10 @@ async def test_a_call_that_fails_is_told_and_written_and_no_sign_of_its_agent(bo
     assert not any(one.sign for one in heard), "the gateway's own writing keeps no call alive"
 
 
-def test_every_ending_but_the_good_one_has_been_tried():
-    assert {ending for _, ending in FAILURES} == set(Ending) - {Ending.COMPLETED}
+def test_every_ending_but_the_good_one_and_those_of_inboxes_has_been_tried():
+    assert {ending for _, ending in FAILURES} == set(Ending) - {
+        Ending.COMPLETED, Ending.DELIVERED_TO_INBOX, Ending.EXPIRED
+    }  # fmt: skip
 
 
 async def test_a_bug_in_the_dispatch_is_an_ending_too_and_nobody_waits_for_ever(board):
@@ -421,3 +450,46 @@ def test_whatever_an_agent_answers_the_call_ends_once_and_is_written(answered):
         assert tasks.deaths == 0
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("mode", [None, "", "carrier pigeon"])
+async def test_a_mode_that_nobody_knows_counts_as_push_and_is_told_once(board: Switchboard, mode: str | None):
+    board.workspaces.rows[TARGET] = workspace(TARGET, delivery_mode=mode)
+    with capture_logs() as logs:
+        answers = [await board.call() for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 200]
+    assert [line["delivery_mode"] for line in logs if line["event"] == "delivery_mode_unsure"] == [mode]
+    assert (board.parking.unsure, board.inbox.calls) == (3, [])
+
+
+@pytest.mark.parametrize("error", [StoreTimeout("late"), StoreUnavailable("away")])
+async def test_a_mode_that_cannot_be_read_lets_no_call_through(board: Switchboard, error: Exception):
+    board.workspaces.fails = error
+    with pytest.raises(Refusal) as refused:
+        await board.call()
+    assert refused.value.code is Code.PLATFORM_UNAVAILABLE
+    assert (board.dispatcher.sent, board.inbox.calls) == ([], [])
+
+
+async def test_a_call_to_an_agent_that_polls_is_parked_and_never_sent(board: Switchboard):
+    board.workspaces.rows[UNSAFE] = workspace(UNSAFE, url="http://169.254.169.254/", delivery_mode="poll")
+    answer = await board.call(to=UNSAFE)
+    [call] = board.inbox.calls
+    assert orjson.loads(answer.body)["id"] == call.id
+    assert (call.body, call.workspace_id, board.dispatcher.sent) == (BODY, UNSAFE, [])
+    [entry] = board.gate.entries
+    assert (entry.call_id, entry.limit_s, entry.budget, board.gate.left) == (call.id, 60, None, [])
+
+
+async def test_a_call_in_an_inbox_lies_there_no_longer_than_the_call_that_it_serves(board: Switchboard):
+    board.workspaces.rows[TARGET] = workspace(TARGET, delivery_mode="poll")
+    board.gate.answer = replace(board.gate.answer, depth=2, left_s=2.5)
+    await board.call(caller=CALLER)
+    assert board.inbox.calls[0].lives_s == 2.5
+
+
+async def test_a_call_that_does_not_get_into_an_inbox_has_left(board: Switchboard):
+    board.workspaces.rows[TARGET] = workspace(TARGET, delivery_mode="poll")
+    board.inbox.away = True
+    assert (await board.refusal()).code is Code.PLATFORM_UNAVAILABLE
+    assert [left.call_id for left in board.gate.left] == [entry.call_id for entry in board.gate.entries]

@@ -118,7 +118,7 @@ async def test_who_may_register_what(build, stores, heard, table):
 
 
 async def test_a_register_is_told_as_a_sign_of_life_and_wakes_the_caches(registry, stores, heard):
-    one = await stores.make(Status.AWAITING_AGENT)
+    one = await stores.make(Status.AWAITING_AGENT, delivery_mode="push")
     answer = await registry.register(Holder(workspace_id=one), said(one))
     event, payload = await heard.one("WORKSPACE_ONLINE")
     assert (event.workspace_id, event.sign) == (one, True)
@@ -204,11 +204,10 @@ async def test_a_workspace_that_creates_itself_is_called_as_its_card_says_if_tha
         ({"url": ""}, "url"),
         ({"url": "ftp://127.0.0.1/"}, "url"),
         ({"url": "http://169.254.169.254/"}, "url"),
-        ({"delivery_mode": "poll"}, "delivery_mode"),
     ],
 )
 async def test_a_register_that_nobody_could_call_back_is_refused_and_changes_nothing(registry, stores, fields, field):
-    one = await stores.make(Status.AWAITING_AGENT, url="http://127.0.0.1:8001/")
+    one = await stores.make(Status.AWAITING_AGENT, url="http://127.0.0.1:8001/", delivery_mode="push")
     with pytest.raises(Refusal) as refused:
         await registry.register(Admin(), said(one, **fields))
     assert (refused.value.code, refused.value.fields) == (Code.INVALID_REQUEST, {"field": field})
@@ -220,8 +219,35 @@ async def test_a_register_that_nobody_could_call_back_is_refused_and_changes_not
     )
 
 
+@pytest.mark.parametrize(
+    ("stored", "says", "mode"),
+    [
+        (None, None, "poll"),
+        ("push", None, "push"),
+        ("poll", None, "poll"),
+        ("push", "poll", "poll"),
+        (None, "push", "push"),
+    ],
+)
+async def test_an_external_agent_gets_the_mode_that_it_says_or_has_or_polls(registry, stores, stored, says, mode):
+    one = await stores.make(Status.AWAITING_AGENT, delivery_mode=stored)
+    answer = await registry.register(Admin(), said(one, delivery_mode=says))
+    assert (answer.delivery_mode, (await stores.workspaces.find(one)).delivery_mode) == (mode, mode)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [(None, None), ("", None), ("ftp://x/", None), ("http://169.254.169.254/", None), (URL, URL)],
+)
+async def test_of_an_agent_that_polls_only_a_url_that_could_be_called_is_kept(registry, stores, url, kept):
+    one = await stores.make(Status.AWAITING_AGENT)
+    await registry.register(Admin(), said(one, url=url, delivery_mode="poll"))
+    workspace = await stores.workspaces.find(one)
+    assert (workspace.url, workspace.status) == (kept, Status.ONLINE)
+
+
 async def test_a_hosted_gateway_takes_no_private_url(build, stores):
-    one = await stores.make()
+    one = await stores.make(delivery_mode="push")
     registry = build(reach=Reach.HOSTED)
     assert await outcome(registry.register(Admin(), said(one))) is Code.INVALID_REQUEST
     assert isinstance(await registry.register(Admin(), said(one, url="https://agents.example.com/")), Registered)

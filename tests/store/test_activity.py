@@ -1,9 +1,12 @@
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import psycopg2
 import pytest
 
 from gateway.core.workspaces import Status
-from gateway.ports import NewWorkspace, StoreConflict, UsageOfDay
+from gateway.ports import Filters, NewWorkspace, StoreConflict, UsageOfDay
 from gateway.store.activity import ActivityStore
 from gateway.store.workspaces import WorkspaceStore
 
@@ -25,7 +28,7 @@ async def one(migrated) -> str:
 def row(workspace_id: str, **fields: object) -> dict:
     nothing = dict.fromkeys((
         "call_id", "source_id", "target_id", "method", "summary", "status", "duration_ms", "error_detail",
-        "request_body", "response_body",
+        "request_body", "response_body", "metadata",
     ))  # fmt: skip
     counts = {"calls": 0, "input_tokens": 0, "output_tokens": 0}
     kind = {"id": str(uuid4()), "workspace_id": workspace_id, "activity_type": "a2a_receive", "age_s": 0.0}
@@ -71,3 +74,86 @@ async def test_usage_is_of_today_alone(store, one, migrated):
         "insert into usage (workspace_id, day, calls) values (%(id)s, (now() at time zone 'utc')::date - 1, 7)", id=one
     )
     assert await store.usage_today(one) == UsageOfDay()
+
+
+# -- as it is read
+
+OTHER = "00000000-0000-4000-8000-000000000008"
+
+
+async def newest(store, one, **filters) -> list[str]:
+    return [line.method for line in await store.list_newest(one, Filters(**filters))]
+
+
+async def test_the_newest_come_first_and_after_a_row_the_oldest(store, one):
+    rows = [row(one, method=str(number)) for number in range(5)]
+    await store.record(rows[:3])
+    await store.record(rows[3:])
+    assert await newest(store, one, limit=3) == ["4", "3", "2"]
+    after = await store.list_since(one, rows[1]["id"], Filters(limit=2))
+    assert [line.method for line in after] == ["2", "3"]
+    assert await store.list_since(one, rows[4]["id"], Filters()) == []
+    for cursor in (str(uuid4()), "00000000-0000-0000-0000-000000000000"):
+        assert await store.list_since(one, cursor, Filters()) is None
+    assert await store.list_since(OTHER, rows[1]["id"], Filters()) is None
+
+
+async def test_all_filters_must_hold(store, one, migrated):
+    await store.record([
+        row(one, method="person", target_id=one, age_s=100.0),
+        row(one, method="agent", source_id=OTHER, target_id=one),
+        row(one, method="sent", source_id=one, target_id=OTHER, activity_type="a2a_send"),
+        row(one, method="task", source_id=one, activity_type="task_update"),
+    ])  # fmt: skip
+    assert await newest(store, one, by_people=True) == ["person"]
+    assert await newest(store, one, by_people=False) == ["task", "sent", "agent"]
+    assert await newest(store, one, peer_id=OTHER) == ["sent", "agent"]
+    assert await newest(store, one, peer_id=OTHER, activity_type="a2a_send") == ["sent"]
+    assert await newest(store, one, since_s=50.0) == ["task", "sent", "agent"]
+    assert await newest(store, one, before=datetime.now(UTC) - timedelta(seconds=50)) == ["person"]
+    assert await newest(store, one, since_s=50.0, by_people=True) == []
+
+
+async def test_the_peer_is_shown_by_its_name(store, one, migrated):
+    other = str(uuid4())
+    await WorkspaceStore(migrated).create(NewWorkspace(id=other, name="two", status=Status.ONLINE, runtime=""), None)
+    await store.record([
+        row(one, source_id=other, target_id=one), row(one, source_id=one, target_id=other), row(one, target_id=one),
+        row(one, source_id=one, target_id=one),
+    ])  # fmt: skip
+    assert [line.peer_name for line in await store.list_newest(one, Filters())] == [None, None, "two", "two"]
+
+
+@pytest.mark.parametrize("draws_first", ["the one that commits first", "the one that commits last"])
+@pytest.mark.parametrize("begins_first", ["the one that commits first", "the one that commits last"])
+async def test_a_row_whose_transaction_commits_late_is_passed_over_by_nobody(
+    store, one, migrated_database_url: str, begins_first: str, draws_first: str
+):
+    start = row(one, method="start")
+    await store.record([start])
+    early, late = (psycopg2.connect(migrated_database_url) for _ in range(2))
+    with closing(early), closing(late):
+        ways = {"the one that commits first": early, "the one that commits last": late}
+        others = [name for name in ways if name != begins_first]
+        for name in (begins_first, *others):  # the number of the transaction
+            with ways[name].cursor() as cursor:
+                cursor.execute("select pg_current_xact_id()")
+        others = [name for name in ways if name != draws_first]
+        for name in (draws_first, *others):  # the number of the row
+            with ways[name].cursor() as cursor:
+                insert = "insert into activity (id, workspace_id, activity_type, method) values (%s, %s, 'error', %s)"
+                cursor.execute(insert, (str(uuid4()), one, name))
+        early.commit()
+        cursor, seen = start["id"], []
+
+        async def read_on() -> None:
+            nonlocal cursor
+            for line in await store.list_since(one, cursor, Filters(limit=1)):
+                cursor = line.id
+                seen.append(line.method)
+
+        await read_on()
+        late.commit()
+        for _ in range(3):
+            await read_on()
+    assert sorted(seen) == sorted(ways)

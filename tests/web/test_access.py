@@ -36,6 +36,7 @@ CALLER: Final = row("   401 401 200    403      200   200     401     200    200
 NEIGHBOUR: Final = CALLER
 OWNER: Final = row("    401 401 200    403      403   403     401     200    200    401  200   200")
 VIEWER: Final = row("   401 401 200    200      200   200     401     200    200    401  200   200")
+PARTY: Final = row("    401 401 200    404      404   200     401     200    200    401  200   200")
 MEMBER: Final = row("   401 401 403    403      403   403     401     200    200    401  200   200")
 OPERATOR: Final = row(" 401 401 403    403      403   403     401     403    403    401  200   200")
 TESTER: Final = row("   401 401 401    401      401   401     401     401    401    401  200   401")
@@ -67,6 +68,13 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "GET /workspaces/{workspace_id}/budget": OWNER,
     "PATCH /workspaces/{workspace_id}/budget": OPERATOR,
     "GET /workspaces/{workspace_id}/metrics": OWNER,
+    "GET /workspaces/{workspace_id}/activity": OWNER,
+    "POST /workspaces/{workspace_id}/activity": OWNER,
+    "POST /workspaces/{workspace_id}/notify": OWNER,
+    "GET /workspaces/{workspace_id}/inbox": OWNER,
+    "POST /workspaces/{workspace_id}/inbox/{call_id}/ack": OWNER,
+    "POST /workspaces/{workspace_id}/inbox/{call_id}/reply": OWNER,
+    "POST /workspaces/{workspace_id}/inbox/{call_id}/events": OWNER,
     "GET /workspaces/{workspace_id}/events/stream": OWNER,
     "GET /admin/workspaces/{workspace_id}/test-token": TESTER,
     "POST /admin/workspaces/{workspace_id}/test-token": TESTER,
@@ -77,6 +85,7 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "GET /ws": VIEWER,
     "POST /workspaces/{workspace_id}/a2a": CALLER,
     "POST /workspaces/{workspace_id}/a2a/": CALLER,
+    "GET /workspaces/{workspace_id}/a2a/calls/{call_id}": PARTY,  # the sibling has made the call
 }
 """200 stands for whatever the route answers to whom it lets in. A new route needs its row."""
 
@@ -99,6 +108,13 @@ class Court:
         status, body, _ = await self.world.request("POST", "/org/tokens", json={"name": "matrix"})
         assert status == 201
         return body["id"], body["auth_token"]
+
+    async def parked(self, target: Workspace, caller: Mapping[str, str | None]) -> str:
+        """The id of a call to the target that waits in its inbox."""
+        await self.world.request("PATCH", f"/workspaces/{target.id}", json={"delivery_mode": "poll"})
+        status, body, _ = await self.world.call(target, headers=caller)  # type: ignore[arg-type]
+        assert (status, body["status"]) == (200, "queued")
+        return str(body["id"])
 
 
 def bearing(token: str) -> Mapping[str, str | None]:
@@ -157,6 +173,10 @@ def body_of(route: Route, target: Workspace, agent: ScriptedAgent) -> bytes | No
         "POST /workspaces": {"name": "one more"},
         "PATCH /workspaces/{workspace_id}": {"collapsed": True},
         "PATCH /workspaces/{workspace_id}/budget": {"budget_limit": None},
+        "POST /workspaces/{workspace_id}/activity": {"activity_type": "agent_log"},
+        "POST /workspaces/{workspace_id}/notify": {"message": "hi"},
+        "POST /workspaces/{workspace_id}/inbox/{call_id}/reply": {"body": {"result": {}}},
+        "POST /workspaces/{workspace_id}/inbox/{call_id}/events": {"event": {}},
         "POST /org/tokens": {},
         "POST /session": {"token": ADMIN_TOKEN},
     }
@@ -183,7 +203,8 @@ async def test_a_route_lets_in_whom_the_contract_names_and_nobody_else(court: Co
         token_id = (await court.org_token())[0] if "/org/" in route.path else None
         if token_id is None and "{token_id}" in route.path:
             token_id = (await court.token(target.id))[0]
-        path = route.path.format(workspace_id=target.id, token_id=token_id)
+        call_id = await court.parked(target, credentials["sibling"]) if "{call_id}" in route.path else None
+        path = route.path.format(workspace_id=target.id, token_id=token_id, call_id=call_id)
         headers = credentials[who]
         if route.path == "/ws":
             headers = {**headers, "Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
@@ -202,7 +223,8 @@ async def ask(world: World, route: Route, path: str, headers: Mapping[str, str |
     sent = {name: value for name, value in headers.items() if value is not None}
     if data is not None:
         sent["Content-Type"] = "application/json"
-    async with world.session.request(route.method, world.url + path, headers=sent, data=data) as response:
+    where = f"{world.url}{path}?wait=0" if route.path.endswith("/inbox") else world.url + path
+    async with world.session.request(route.method, where, headers=sent, data=data) as response:
         return response.status
 
 

@@ -14,6 +14,7 @@ from tests.harness.cast import GOOD, Cast
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HUGE: Final = 10**299
+UNKNOWN: Final = "00000000-0000-4000-8000-000000000404"
 DEEP: Final[dict[str, Any]] = {}
 inner = DEEP
 for _ in range(models.MAX_LEVELS):
@@ -41,7 +42,7 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "id": (None, *NOT_A_UUID),
         "url": (None, *NOT_A_LINE, *UNSAFE, *NOT_REACHED),
         "agent_card": NOT_A_CARD,
-        "delivery_mode": (*NOT_TEXT, "", "poll", "pull", "x" * 17),
+        "delivery_mode": (*NOT_TEXT, "", "Poll", "pull", "x" * 17),
     },
     models.Heartbeat: {"workspace_id": (None, *NOT_A_UUID)},
     models.CheckAccess: {"caller_id": (None, *NOT_A_UUID), "target_id": (None, *NOT_A_UUID)},
@@ -56,9 +57,40 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "x": (None, "1", True, [], {}),
         "y": (None, "1", True, [], {}),
         "url": (*NOT_A_LINE, *UNSAFE, *NOT_REACHED),
-        "delivery_mode": (*NOT_TEXT, "", "poll", "PUSH", "push\n"),
+        "delivery_mode": (*NOT_TEXT, "", "polling", "PUSH", "push\n"),
     },
     models.SetBudget: {"budget_limit": (2**53 + 1, *(value for value in NOT_A_COUNT if value is not None))},
+    models.LogActivity: {
+        "activity_type": (None, *NOT_TEXT, "", "a2a", "A2A_SEND", "error\n"),
+        "method": NOT_A_LINE,
+        "summary": (*NOT_TEXT, "x" * 5000),
+        "target_id": NOT_A_UUID,
+        "source_id": NOT_A_UUID,
+        "status": NOT_A_LINE,
+        "error_detail": (*NOT_TEXT, "x" * 5000),
+        "duration_ms": (-1, 1.5, "1", True, [], HUGE),
+        "request_body": (1, "{}", [], DEEP),
+        "response_body": (1, "{}", [], DEEP),
+        "metadata": (1, "{}", [], DEEP),
+    },
+    models.Notify: {
+        "message": (None, "", *NOT_TEXT),
+        "type": NOT_A_LINE,
+        "attachments": (
+            None,
+            {},
+            "x",
+            [1],
+            [{}],
+            [{"uri": "x"}],
+            [{"name": "x"}],
+            [{"uri": "", "name": "x"}],
+            [{"uri": "x", "name": 1}],
+            [{"uri": "x", "name": "x", "size": -1}],
+        ),
+    },
+    models.Reply: {"body": (*NOT_A_CARD, {}, {"result": 1, "error": {}}, {"error": 1})},
+    models.Progress: {"event": NOT_A_CARD, "final": (None, 0, 1, "true", [], {})},
     models.MintToken: {"name": ("", " ", *NOT_A_LINE)},
     models.Login: {"token": (None, "", *NOT_A_LINE), "code": ("", "one beside a token", *NOT_A_LINE)},
     models.UpdateCard: {"workspace_id": (None, *NOT_A_UUID), "agent_card": NOT_A_CARD},
@@ -77,7 +109,7 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "parent_id": (*NOT_A_UUID, str(uuid4())),
         "budget_limit": (-1, 1.5, "1", True, [], HUGE, models.MAX_CENTS + 1),
         "max_concurrent_tasks": (*NOT_A_COUNT, 0, 1001),
-        "delivery_mode": (*NOT_TEXT, "", "poll", "PUSH", "push\n"),
+        "delivery_mode": (*NOT_TEXT, "", "polling", "PUSH", "push\n"),
         "secrets": (1, "x", [], {"KEY": "value"}),
         "canvas": (None, 1, "0,0", [], {"x": "1"}, {"x": True}, {"y": None}, {"y": []}),
     },
@@ -116,7 +148,7 @@ async def test_a_field_is_refused_by_its_name(cast: Cast, model: type[BaseModel]
     good = GOOD[f"{route.method} {route.path}"]
     assert good is not None
     for value in WRONG[model][field]:
-        path = route.path.format(workspace_id=cast.target.id)
+        path = route.path.format(workspace_id=cast.target.id, call_id=UNKNOWN)
         status, body, _ = await cast.world.request(route.method, path, json={**good(cast), field: value})
         assert (status, body["code"]) == (400, "invalid_request"), value
         assert body["field"].split(".")[0] == ("token" if value == "one beside a token" else field), value

@@ -83,6 +83,17 @@ NAMES: Final = (
     ),
 )
 """What readers may not name."""
+BAD_QUERIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "type": ("", "a2a", "A2A_SEND", "%00"),
+    "source": ("", "people", "Canvas"),
+    "peer_id": ("", "demo", "0" * 36, "%00"),
+    "since_id": ("", "demo", UNKNOWN + "0"),
+    "since_secs": ("", "0", "-1", "nan", "1e3", "soon"),
+    "before_ts": ("", "yesterday", "2026-13-01T00:00:00Z", "%00"),
+    "limit": ("", "0", "-1", "1.5", "many", "9" * 10),
+    "wait": ("", "-1", "nan", "5s"),
+}
+"""For each value of a query what is refused."""
 ZIPPED: Final = {"Content-Encoding": "gzip", "Connection": "close"}
 BODIES: Final = (
     Bad(what="a body over the limit", status=413, code="too_large", data=b" " * (LIMIT_BYTES + 1)),
@@ -134,6 +145,8 @@ def rows_of(route: Route) -> Iterator[Bad]:
     """Everything that this route must refuse."""
     if route.scope not in (Scope.EVERYBODY, Scope.INSPECTOR, Scope.TESTER):
         yield from NOBODY
+    if route.scope is Scope.PARTY:
+        yield Bad(what="a stranger's token", status=404, code="not_found", headers=lambda cast: cast.stranger.bearer)
     if route.scope in STRANGE:
         yield Bad(
             what="a stranger's token", status=403, code=STRANGE[route.scope], headers=lambda cast: cast.stranger.bearer
@@ -145,6 +158,9 @@ def rows_of(route: Route) -> Iterator[Bad]:
     if route.search:
         for what, said in (("too long a search", "x" * 201), ("a search of two lines", "a%0Ab"), ("a NUL", "%00")):
             yield Bad(what=what, status=400, code="invalid_request", query=f"q={said}", names="q")
+    for name in route.query:
+        for said in BAD_QUERIES[name]:
+            yield Bad(what=f"{name} {said!r}", status=400, code="invalid_request", query=f"{name}={said}", names=name)
     if route.confirm:
         yield Bad(
             what="neither yes nor no", status=400, code="invalid_request", query="confirm=perhaps", names="confirm"
@@ -169,7 +185,7 @@ TABLE: Final = [(route, bad) for route in ROUTES for bad in rows_of(route)]
 async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
     good = GOOD[f"{route.method} {route.path}"]
     data = bad.data if bad.data is not None or good is None else orjson.dumps(good(cast))
-    path = route.path.format(workspace_id=bad.id or cast.target.id, token_id=UNKNOWN)
+    path = route.path.format(workspace_id=bad.id or cast.target.id, token_id=UNKNOWN, call_id=UNKNOWN)
     if bad.query:
         path = f"{path}?{bad.query.format(target=cast.target.id)}"
     status, body, headers = await cast.world.request(route.method, path, headers=bad.headers(cast), data=data)
@@ -189,7 +205,7 @@ async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.body or r.a2a], ids=lambda r: f"{r.method} {r.path}")
 async def test_a_body_that_takes_too_long_is_refused(cast: Cast, route: Route):
-    path = route.path.format(workspace_id=cast.target.id, token_id=UNKNOWN)
+    path = route.path.format(workspace_id=cast.target.id, token_id=UNKNOWN, call_id=UNKNOWN)
     status, body = await trickle(cast.gateway.url, path, method=route.method)
     assert (status, body["code"]) == (408, "body_timeout")
 
@@ -199,7 +215,7 @@ async def test_another_method_is_refused_with_those_that_are_allowed(cast: Cast,
     allowed = {route.method for route in ROUTES if route.path == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - allowed:
         status, body, headers = await cast.world.request(
-            method, path.format(workspace_id=cast.target.id, token_id=UNKNOWN)
+            method, path.format(workspace_id=cast.target.id, token_id=UNKNOWN, call_id=UNKNOWN)
         )
         assert (status, body["code"]) == (405, "method_not_allowed"), method
         assert set(headers["Allow"].split(",")) == allowed

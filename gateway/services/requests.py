@@ -1,0 +1,150 @@
+"""The request for a call: who asks, whether it may, what it says, and how it goes out. Nothing has happened yet."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from gateway import ports
+from gateway.core import address, endings, envelope
+from gateway.core.callers import Principal
+from gateway.core.ids import new_id
+from gateway.core.limits import decide_limit, read_timeout, read_wait
+from gateway.core.trace import continued, trace_id
+from gateway.core.workspaces import Workspace
+from gateway.services.admission import Admission, Admitted
+from gateway.services.parking import Parking
+from gateway.services.reach import get_url
+from gateway.services.tolls import Toll
+
+log = structlog.get_logger("gateway.requests")
+
+FORWARDED: Final = ("Content-Type", "Accept", "A2A-Version", "A2A-Extensions", "X-A2A-Extensions")
+"""The caller's headers that reach the agent; its credentials and cookies never do."""
+
+LONG_BYTES: Final = 64 * 1024
+"""A body that takes more than a millisecond to look at."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A call as it was asked for. `headers` finds names whatever their case; `claimed` is the X-Workspace-ID."""
+
+    call_id: str
+    request_id: str
+    target_id: str
+    principal: Principal
+    claimed: str | None
+    peer: str
+    toll: Toll
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Times:
+    """Seconds: of silence, of a workspace's call in all, and of the longest call that a workspace may ask for."""
+
+    idle_s: float
+    ceiling_s: float
+    max_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """A call that may be made. `caller_id`: the calling workspace, None for a person. `outbound`: how it goes out, None
+    if its agent polls; then its caller would stay `wait_s` seconds for the answer."""
+
+    asked: Asked
+    target: Workspace
+    caller_id: str | None
+    message: envelope.Envelope
+    trace_id: str
+    wait_s: float
+    outbound: ports.Outbound | None
+
+
+class Requests:
+    """Reads requests."""
+
+    def __init__(
+        self, *, admission: Admission, parking: Parking, vault: ports.Vault | None, reach: address.Reach, times: Times
+    ) -> None:
+        self._admission = admission
+        self._parking = parking
+        self._vault = vault
+        self._reach = reach
+        self._times = times
+
+    async def read(self, asked: Asked) -> Wanted | envelope.BadEnvelope:
+        """Look at a request; refuses what may not or cannot be called, and tells of a bad body."""
+        admitted = await self._admission.admit(asked.principal, asked.claimed, asked.target_id, peer=asked.peer)
+        wanted_s = read_timeout(asked.headers.get("X-Timeout"))
+        message = await self._read(asked)
+        if isinstance(message, envelope.BadEnvelope):
+            return message
+        trace = continued(asked.headers.get("traceparent"), asked.headers.get("tracestate"))
+        polls = self._parking.takes(admitted.target)
+        wait_s = read_wait(asked.headers.get("Prefer")) if polls else 0.0
+        return Wanted(
+            asked=asked,
+            target=admitted.target,
+            caller_id=admitted.caller_id,
+            message=message,
+            trace_id=trace_id(trace["traceparent"]),
+            wait_s=min(wait_s, wanted_s) if wanted_s else wait_s,
+            outbound=None if polls else self._outbound(asked, admitted, message, trace, wanted_s),
+        )
+
+    async def _read(self, asked: Asked) -> envelope.Envelope | envelope.BadEnvelope:
+        """What the caller says; a long body is read beside the loop, which it could hold up for half a second."""
+        version = asked.headers.get("A2A-Version")
+        if len(asked.body) <= LONG_BYTES:
+            return envelope.normalise(asked.body, a2a_version=version, mint=new_id)
+        return await asyncio.to_thread(envelope.normalise, asked.body, a2a_version=version, mint=new_id)
+
+    def _outbound(
+        self,
+        asked: Asked,
+        admitted: Admitted,
+        message: envelope.Envelope,
+        trace: Mapping[str, str],
+        wanted_s: float | None,
+    ) -> ports.Outbound:
+        """Return the call as it goes out; refuses if it cannot."""
+        target = admitted.target
+        limit = decide_limit(
+            wanted_s,
+            by_workspace=admitted.caller_id is not None,
+            ceiling_s=self._times.ceiling_s,
+            max_s=self._times.max_s,
+        )
+        return ports.Outbound(
+            call_id=asked.call_id,
+            workspace_id=target.id,
+            url=get_url(target, self._reach),
+            body=message.body,
+            headers=self._headers(asked, admitted, trace),
+            idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
+            limit_s=limit.seconds,
+            by_deadline=limit.by_deadline,
+        )
+
+    def _headers(self, asked: Asked, admitted: Admitted, trace: Mapping[str, str]) -> dict[str, str]:
+        headers = {name: asked.headers[name] for name in FORWARDED if name in asked.headers}
+        headers.setdefault("Content-Type", endings.JSON)
+        headers |= trace
+        headers["X-Request-ID"] = asked.request_id
+        headers["X-A2A-Call-ID"] = asked.call_id
+        if admitted.caller_id is not None:
+            headers["X-Workspace-ID"] = admitted.caller_id
+        target = admitted.target
+        if target.agent_auth is not None and self._vault is not None:
+            secret = self._vault.unseal(target.agent_auth)
+            if secret is None:
+                log.error("agent_auth_unreadable", workspace_id=target.id)
+            else:
+                headers["Authorization"] = secret
+        return headers

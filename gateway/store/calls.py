@@ -1,0 +1,154 @@
+"""How calls are kept: each move one checked UPDATE, with the lines of its history in the same transaction."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+from gateway.core.calls import INBOX_KINDS, Call, Kind, State, allowed
+from gateway.core.endings import Ending
+from gateway.ports import History, Message, NewCall
+from gateway.store.db import Database, Json, Row
+from sql import load
+
+_SQL: Final = load("calls")
+_ACTIVITY: Final = load("activity")
+_KINDS: Final = sorted(INBOX_KINDS)
+
+
+def from_row(row: Row) -> Call:
+    """Return the call in a row."""
+    return Call(
+        id=row["id"],
+        kind=Kind(row["kind"]),
+        state=State(row["state"]),
+        workspace_id=row["workspace_id"],
+        caller_id=row["caller_id"],
+        method=row["method"],
+        attempts=row["attempts"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        ending=None if row["ending"] is None else Ending(row["ending"]),
+        lease_until=row["lease_until"],
+        dispatched_at=row["dispatched_at"],
+        ended_at=row["ended_at"],
+        answer=row["answer"],
+    )
+
+
+class CallStore:
+    """`ports.Calls` over PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
+        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already."""
+        async with self._database.transaction() as transaction:
+            kept = await transaction.fetch_one(
+                _SQL["park"],
+                id=call.id,
+                kind=call.kind.value,
+                state=State.PARKED.value,
+                workspace_id=call.workspace_id,
+                caller_id=call.caller_id,
+                method=call.method,
+                body=call.body,
+                waits_s=call.waits_s,
+                lives_s=call.lives_s,
+                room=room,
+            )
+            if kept is None:
+                return False
+            await transaction.execute(_ACTIVITY["record"], rows=Json([row]))
+        return True
+
+    async def take(self, workspace_id: str, *, limit: int, limit_bytes: int, lease_s: float) -> Sequence[Message]:
+        """Lease the oldest messages that nobody has, at most so many and of so many bytes, but one at least."""
+        rows = await self._database.fetch(
+            _SQL["take"], workspace_id=workspace_id, limit=limit, limit_bytes=limit_bytes, lease_s=lease_s
+        )
+        rows = sorted(rows, key=lambda row: int(row["seq"]))
+        return [Message(call=from_row(row), body=row["body"]) for row in rows]
+
+    async def next_free_s(self, workspace_id: str) -> float | None:
+        """Return in how many seconds the first lease on a message ends; None if nobody has one."""
+        row = await self._database.fetch_one(_SQL["next_free"], idempotent=True, workspace_id=workspace_id)
+        return None if row is None else row["next_s"]
+
+    async def keep(self, workspace_id: str, call_id: str, *, lease_s: float) -> bool:
+        """Let a lease begin anew; False if the call is not in the inbox any more."""
+        kept = await self._database.fetch_one(
+            _SQL["keep"],
+            idempotent=True,
+            id=call_id,
+            workspace_id=workspace_id,
+            lease_s=lease_s,
+            kinds=_KINDS,
+            sources=[State.PARKED.value, State.DISPATCHED.value],
+        )
+        return kept is not None
+
+    async def receive(self, workspace_id: str, call_id: str) -> Call | None:
+        """Note that the agent has a call for which its caller waits; None if it is no such call."""
+        row = await self._database.fetch_one(
+            _SQL["receive"],
+            id=call_id,
+            workspace_id=workspace_id,
+            to=State.DISPATCHED.value,
+            sources=allowed(State.DISPATCHED, {State.PARKED}),
+        )
+        return None if row is None else from_row(row)
+
+    async def end(
+        self,
+        workspace_id: str,
+        call_id: str,
+        sources: Collection[State],
+        *,
+        to: State,
+        ending: Ending,
+        answer: bytes | None,
+        history: History,
+    ) -> Call | None:
+        """End a call that is in one of these states, and write what `history` makes of it; None for any other."""
+        async with self._database.transaction() as transaction:
+            row = await transaction.fetch_one(
+                _SQL["end"],
+                id=call_id,
+                workspace_id=workspace_id,
+                to=to.value,
+                ending=ending.value,
+                answer=answer,
+                kinds=_KINDS,
+                sources=allowed(to, sources),
+            )
+            if row is None:
+                return None
+            call = from_row(row)
+            ended, new = history(call)
+            await transaction.execute(_ACTIVITY["end"], rows=Json([ended]))
+            if new:
+                await transaction.execute(_ACTIVITY["record"], rows=Json(list(new)))
+        return call
+
+    async def end_overdue(
+        self, state: State, *, to: State, ending: Ending, limit: int, history: Callable[[Call], Mapping[str, Any]]
+    ) -> Sequence[Call]:
+        """End calls in this state whose time is over, `limit` at most, each by one replica only."""
+        async with self._database.transaction() as transaction:
+            rows = await transaction.fetch(
+                _SQL["end_overdue"],
+                state=state.value,
+                to=to.value,
+                ending=ending.value,
+                sources=allowed(to, {state}),
+                limit=limit,
+            )
+            calls = [from_row(row) for row in rows]
+            if calls:
+                await transaction.execute(_ACTIVITY["end"], rows=Json([history(call) for call in calls]))
+        return calls
+
+    async def find(self, workspace_id: str, call_id: str) -> Call | None:
+        """Return a call to this workspace."""
+        row = await self._database.fetch_one(_SQL["find"], idempotent=True, id=call_id, workspace_id=workspace_id)
+        return None if row is None else from_row(row)

@@ -1,0 +1,61 @@
+"""The inbox of an agent that polls, over HTTP."""
+
+import orjson
+from aiohttp import web
+
+from gateway.core import inbox
+from gateway.ports import Message
+from gateway.web import answers, keys, models, parse, query, render
+
+
+async def take(request: web.Request) -> web.Response:
+    """Hand out the oldest messages under a lease, or wait for one."""
+    taken = await request.app[keys.INBOX].take(
+        parse.workspace_id(request),
+        wait_s=query.wait_s(request),
+        limit=query.messages(request),
+        gone=lambda: request.transport is None,
+    )
+    messages = [_message(one) for one in taken.messages]
+    return render.json(answers.Messages(messages=messages, lease_seconds=taken.lease_s))
+
+
+async def acknowledge(request: web.Request) -> web.Response:
+    """Take note that the agent has a message for good."""
+    state = await request.app[keys.INBOX].acknowledge(parse.workspace_id(request), parse.call_id(request))
+    return render.json(answers.Settled(status="acknowledged", state=state))
+
+
+async def reply(request: web.Request) -> web.Response:
+    """Take the answer to a call."""
+    workspace_id, call_id = parse.workspace_id(request), parse.call_id(request)
+    await parse.body(request, models.Reply)
+    answer = inbox.member(await parse.raw(request), "body")
+    state = await request.app[keys.INBOX].reply(workspace_id, call_id, answer)
+    return render.json(answers.Settled(status="replied", state=state))
+
+
+async def progress(request: web.Request) -> web.Response:
+    """Take an event of a call: the last one is its answer, any other keeps the message with its agent."""
+    workspace_id, call_id = parse.workspace_id(request), parse.call_id(request)
+    said = await parse.body(request, models.Progress)
+    if said.final:
+        answer = inbox.member(await parse.raw(request), "event")
+        state = await request.app[keys.INBOX].reply(workspace_id, call_id, answer)
+        return render.json(answers.Settled(status="replied", state=state))
+    state = await request.app[keys.INBOX].keep(workspace_id, call_id)
+    return render.json(answers.Settled(status="kept", state=state))
+
+
+def _message(one: Message) -> answers.Message:
+    call = one.call
+    return {
+        "id": call.id,
+        "method": call.method,
+        "source_id": call.caller_id,
+        "attempts": call.attempts,
+        "created_at": call.created_at,
+        "expires_at": call.expires_at,
+        "lease_until": call.lease_until,
+        "request": orjson.Fragment(one.body.removeprefix(b"\xef\xbb\xbf")),
+    }

@@ -1,0 +1,65 @@
+-- name: park
+-- No row: the workspace's inbox is full, or the workspace is gone. Whoever writes at the same moment may put it one over.
+insert into calls (id, kind, state, workspace_id, caller_id, method, body, waits_until, expires_at)
+select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s,
+       now() + make_interval(secs => %(waits_s)s), now() + make_interval(secs => %(lives_s)s)
+  from workspaces w
+ where w.id = %(workspace_id)s and w.status <> 'removed'
+   and not exists (select from calls c where c.workspace_id = w.id and c.state = 'parked'
+                    order by c.seq offset %(room)s - 1 limit 1)
+returning id;
+
+-- name: take
+-- The oldest messages that nobody has, up to a number of bytes but one at least, for as long as the lease lasts. Who
+-- takes at the same moment gets others.
+with free as (
+    select id, seq, octet_length(body) as bytes from calls
+     where workspace_id = %(workspace_id)s and state = 'parked' and expires_at > now()
+       and (lease_until is null or lease_until <= now())
+     order by seq limit %(limit)s
+       for update skip locked
+), chosen as (
+    select id from (select id, sum(bytes) over (order by seq) - bytes as before from free) f
+     where before < %(limit_bytes)s
+)
+update calls c
+   set lease_until = now() + make_interval(secs => %(lease_s)s), attempts = attempts + 1,
+       dispatched_at = coalesce(dispatched_at, now())
+  from chosen
+ where c.id = chosen.id
+returning c.*;
+
+-- name: next_free
+-- In how many seconds the first lease on a message of this workspace runs out; null if there is none.
+select extract(epoch from min(lease_until) - now())::float8 as next_s from calls
+ where workspace_id = %(workspace_id)s and state = 'parked' and expires_at > now();
+
+-- name: keep
+-- The agent still works on it: the lease begins anew.
+update calls set lease_until = now() + make_interval(secs => %(lease_s)s)
+ where id = %(id)s and workspace_id = %(workspace_id)s and kind = any(%(kinds)s) and state = any(%(sources)s)
+returning id;
+
+-- name: receive
+-- The agent has it for good, and its caller waits for the answer. No row: nobody waits, or it is not in the inbox.
+update calls set state = %(to)s, lease_until = null, dispatched_at = coalesce(dispatched_at, now())
+ where id = %(id)s and workspace_id = %(workspace_id)s and state = any(%(sources)s) and waits_until > now()
+returning *;
+
+-- name: end
+-- The one end of a call; no row: it has ended already, or may not end so.
+update calls set state = %(to)s, ending = %(ending)s, answer = %(answer)s, ended_at = now(), lease_until = null
+ where id = %(id)s and workspace_id = %(workspace_id)s and kind = any(%(kinds)s) and state = any(%(sources)s)
+returning *;
+
+-- name: end_overdue
+-- Those in one state whose time is over; replicas that look at the same moment get others.
+update calls set state = %(to)s, ending = %(ending)s, ended_at = now(), lease_until = null
+ where state = any(%(sources)s) and id in (
+       select id from calls where state = %(state)s and kind = 'parked' and expires_at <= now()
+        order by expires_at limit %(limit)s
+          for update skip locked)
+returning *;
+
+-- name: find
+select * from calls where id = %(id)s and workspace_id = %(workspace_id)s;

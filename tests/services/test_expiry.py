@@ -1,0 +1,106 @@
+import asyncio
+from uuid import uuid4
+
+import orjson
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.core.calls import Kind, State
+from gateway.core.endings import Ending
+from gateway.ports import Filters, NewCall, StoreUnavailable
+from gateway.services import expiry
+from gateway.services.activity import ActivityLog, Line
+from gateway.services.expiry import Expiry
+from tests.harness.world import eventually
+from tests.services.memory import Batches
+
+
+async def put(stores, target: str, caller: str | None = None, *, waits_s: float = 0.0) -> str:
+    new = NewCall(
+        id=str(uuid4()), kind=Kind.PARKED, workspace_id=target, caller_id=caller, method="message/send", body=b"{}",
+        waits_s=waits_s, lives_s=100.0,
+    )  # fmt: skip
+    row = Line(id=new.id, workspace_id=target, activity_type="a2a_receive", call_id=new.id).row(0.0)
+    assert await stores.calls.park(new, row, room=10_000)
+    return new.id
+
+
+async def let_time_pass(stores) -> None:
+    await stores.database.execute("update calls set expires_at = now() - interval '1 second'")
+
+
+@pytest.fixture
+def rows() -> Batches:
+    return Batches()
+
+
+@pytest.fixture
+def build(bus, rows):
+    def build(stores, *, every_s: float = 60.0) -> Expiry:
+        activity = ActivityLog(rows, bus, capacity=10_000, every_s=0.01)
+        return Expiry(calls=stores.calls, activity=activity, bus=bus, every_s=every_s)
+
+    return build
+
+
+async def test_a_call_that_nobody_fetched_in_time_expires_and_is_told(build, stores, heard):
+    target, caller = await stores.make(), await stores.make()
+    id_ = await put(stores, target, caller)
+    living = await put(stores, target, caller)
+    await build(stores).tick()
+    assert await heard.names() == []
+    await stores.database.execute("update calls set expires_at = now() where id = %(id)s", id=id_)
+    await build(stores).tick()
+    found = await stores.calls.find(target, id_)
+    assert (found.state, found.ending) == (State.EXPIRED, Ending.EXPIRED)
+    assert (await stores.calls.find(target, living)).state is State.PARKED
+    events = await heard()
+    assert [(one.type, one.workspace_id) for one in events] == [("ACTIVITY_LOGGED", caller), ("CALL_ENDED", target)]
+    said = orjson.loads(events[1].payload)
+    assert (said["call_id"], said["ending"], said["status"]) == (id_, "expired", 410)
+    [row] = [row for row in await stores.activity.list_newest(target, Filters()) if row.id == id_]
+    assert (row.status, row.error_detail) == ("error", "expired")
+
+
+async def test_a_call_that_its_agent_has_and_never_answered_ends_as_delivered(build, stores, heard):
+    target = await stores.make()
+    id_ = await put(stores, target, waits_s=50.0)
+    assert (await stores.calls.receive(target, id_)).state is State.DISPATCHED
+    await let_time_pass(stores)
+    await build(stores).tick()
+    found = await stores.calls.find(target, id_)
+    assert (found.state, found.ending) == (State.COMPLETED, Ending.DELIVERED_TO_INBOX)
+    _, said = await heard.one("CALL_ENDED")
+    assert (said["ending"], said["status"]) == ("delivered_to_inbox", 200)
+
+
+async def test_more_than_a_batch_ends_in_one_turn_and_each_call_by_one_replica(build, replicas, heard, monkeypatch):
+    monkeypatch.setattr(expiry, "BATCH", 3)
+    first, second = await replicas.open(), await replicas.open()
+    target = await first.make()
+    ids = [await put(first, target) for _ in range(20)]
+    await let_time_pass(first)
+    await asyncio.gather(build(first).tick(), build(second).tick())
+    told = [orjson.loads(one.payload)["call_id"] for one in await heard() if one.type == "CALL_ENDED"]
+    assert sorted(told) == sorted(ids)
+
+
+async def test_it_goes_on_after_the_database_was_away(build, stores, tasks, heard, monkeypatch):
+    target = await stores.make()
+    id_ = await put(stores, target)
+    await let_time_pass(stores)
+    end_overdue = stores.calls.end_overdue
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(stores.calls, "end_overdue", away)
+    with capture_logs() as logs:
+        tasks.spawn(build(stores, every_s=0.01).run(), "expiry")
+        await eventually(lambda: logs)
+    monkeypatch.setattr(stores.calls, "end_overdue", end_overdue)
+    events: list[str] = []
+    while "CALL_ENDED" not in events:
+        events += await heard.names()
+        await asyncio.sleep(0.01)
+    assert (await stores.calls.find(target, id_)).state is State.EXPIRED

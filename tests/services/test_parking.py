@@ -1,0 +1,194 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.core.calls import State
+from gateway.core.endings import Answer, Ending
+from gateway.core.envelope import Envelope, normalise
+from gateway.core.refusals import Code, Refusal
+from gateway.ports import StoreUnavailable
+from gateway.services.activity import ActivityLog, Line
+from gateway.services.history import ended_row
+from gateway.services.parking import Parked, Parking, Times
+from gateway.services.wakes import Wakes
+from tests.harness.world import eventually
+from tests.services.memory import Batches
+
+CALL = "00000000-0000-4000-8000-00000000000a"
+LONG_S = 30.0
+
+
+def envelope(**params: object) -> Envelope:
+    message = {"role": "user", "messageId": "m", "parts": [{"kind": "text", "text": "hi"}]}
+    call = {"jsonrpc": "2.0", "id": "mine", "method": "message/send", "params": {"message": message, **params}}
+    found = normalise(orjson.dumps(call), a2a_version=None, mint=lambda: "x")
+    assert isinstance(found, Envelope)
+    return found
+
+
+class Told(ActivityLog):
+    """Remembers which calls it has told of: those are written."""
+
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        super().__init__(*args, **fields)
+        self.told: set[str | None] = set()
+
+    def tell(self, line: Line) -> None:
+        super().tell(line)
+        self.told.add(line.call_id)
+
+
+class Lot:
+    """A parking lot, a target, and what it takes to answer."""
+
+    def __init__(self, stores, bus, target) -> None:
+        self.stores = stores
+        self.target = target
+        self.callers = Wakes(capacity=2)
+        self.log = Told(Batches(), bus, capacity=10, every_s=1)
+        self.parking = Parking(
+            calls=stores.calls,
+            activity=self.log,
+            callers=self.callers,
+            times=Times(lives_s=100.0, wait_s=LONG_S),
+            room=3,
+        )
+
+    async def park(self, message: Envelope | None = None, *, wait_s: float = 0.0, call_id: str = CALL) -> Answer:
+        message = message or envelope()
+        call = Parked(
+            call_id=call_id,
+            target=self.target,
+            caller_id=None,
+            message=message,
+            lives_s=self.parking.lives_s(message),
+            wait_s=wait_s,
+        )
+        async with asyncio.timeout(LONG_S / 2):
+            return await self.parking.park(call)
+
+    async def end(self, ending: Ending, state: State, answer: bytes | None = None, *, heard: bool = True) -> None:
+        await self.stores.calls.end(
+            self.target.id,
+            CALL,
+            {State.PARKED},
+            to=state,
+            ending=ending,
+            answer=answer,
+            history=lambda call: (ended_row(call), []),
+        )
+        if heard:
+            self.callers.wake(CALL)
+
+    async def parked(self) -> None:
+        """Wait until the call is written and its caller stays for the answer."""
+        await eventually(lambda: CALL in self.callers)
+        await eventually(lambda: CALL in self.log.told)
+
+
+@asynccontextmanager
+async def staying(lot: Lot, wait_s: float = LONG_S) -> AsyncIterator["asyncio.Task[Answer]"]:
+    """A caller that has begun to wait; at the end of the block it has its answer."""
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(lot.park(wait_s=wait_s))
+        await lot.parked()
+        yield answer
+
+
+@pytest.fixture
+async def lot(stores, bus) -> Lot:
+    id_ = await stores.make(delivery_mode="poll")
+    return Lot(stores, bus, await stores.workspaces.find(id_))
+
+
+async def test_a_call_is_written_before_it_is_acknowledged_and_told(lot, heard):
+    answer = await lot.park()
+    shown = {"status": "queued", "delivery_mode": "poll", "method": "message/send", "id": CALL}
+    assert (answer.status, orjson.loads(answer.body)) == (200, shown)
+    assert (await lot.stores.calls.find(lot.target.id, CALL)).state is State.PARKED
+    event, payload = await heard.one("ACTIVITY_LOGGED")
+    assert (event.workspace_id, event.sign, payload["status"]) == (lot.target.id, False, "queued")
+    assert await lot.stores.ask("select calls from usage") == 1
+
+
+async def test_nothing_is_acknowledged_or_told_that_is_not_written(lot, heard, monkeypatch):
+    async def away(*_: object, **__: object) -> bool:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(lot.stores.calls, "park", away)
+    with pytest.raises(Refusal) as refused:
+        await lot.park()
+    assert refused.value.code is Code.PLATFORM_UNAVAILABLE
+    assert await heard.names() == []
+
+
+async def test_a_full_inbox_asks_callers_to_come_back(lot, heard):
+    for number in range(3):
+        await lot.park(call_id=CALL[:-1] + str(number))
+    with pytest.raises(Refusal) as refused:
+        await lot.park()
+    assert (refused.value.code, refused.value.retry_after_s) == (Code.INBOX_FULL, 30)
+
+
+@pytest.mark.parametrize(("said", "lives_s"), [(None, 100), (50, 50), (1000, 100), (0, 100)])
+async def test_a_call_lies_there_as_long_as_its_caller_says_and_no_longer_than_may_be(lot, said, lives_s):
+    await lot.park(envelope() if said is None else envelope(expires_in_seconds=said))
+    found = await lot.stores.calls.find(lot.target.id, CALL)
+    assert (found.expires_at - found.created_at).total_seconds() == lives_s
+
+
+async def test_what_no_agent_could_answer_is_refused_and_not_kept(lot):
+    message = normalise(b'{"jsonrpc":"2.0","id":5,"method":"tasks/get"}', a2a_version=None, mint=lambda: "x")
+    answer = await lot.park(message)
+    said = orjson.loads(answer.body)
+    assert (answer.status, said["error"]["code"], said["id"]) == (400, -32004, 5)
+    assert await lot.stores.calls.find(lot.target.id, CALL) is None
+
+
+async def test_who_stays_gets_the_answer_under_its_own_id(lot):
+    async with staying(lot) as answer:
+        await lot.end(Ending.COMPLETED, State.COMPLETED, b'{"id":"theirs","result":{"n":1.0}}')
+    got = answer.result()
+    assert (got.status, got.body) == (200, b'{"jsonrpc":"2.0","id":"mine","result":{"n":1.0}}')
+    assert len(lot.callers) == 0
+
+
+async def test_who_stays_until_the_time_of_the_call_is_over_learns_that(lot):
+    async with staying(lot) as answer:
+        await lot.end(Ending.EXPIRED, State.EXPIRED)
+    got = answer.result()
+    assert (got.status, orjson.loads(got.body)["code"]) == (410, "expired")
+
+
+async def test_who_has_stayed_long_enough_is_told_that_it_is_queued(lot):
+    assert orjson.loads((await lot.park(wait_s=0.05)).body)["status"] == "queued"
+    found = await lot.stores.calls.find(lot.target.id, CALL)
+    assert found.state is State.PARKED
+
+
+async def test_an_answer_that_came_unheard_is_found_at_the_end(lot):
+    async with staying(lot, wait_s=1.0) as answer:
+        await lot.end(Ending.COMPLETED, State.COMPLETED, b'{"result":2}', heard=False)
+    assert answer.result().body == b'{"jsonrpc":"2.0","id":"mine","result":2}'
+
+
+async def test_an_answer_that_cannot_be_read_costs_its_caller_nothing(lot, monkeypatch):
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(lot.stores.calls, "find", away)
+    answer = await lot.park(wait_s=0.05)
+    assert (answer.status, orjson.loads(answer.body)["status"]) == (200, "queued")
+
+
+async def test_nobody_stays_where_too_many_do_or_while_the_gateway_goes_away(lot):
+    with lot.callers.waiting("x"), lot.callers.waiting("y"):
+        assert orjson.loads((await lot.park(wait_s=LONG_S, call_id=CALL[:-1] + "1")).body)["status"] == "queued"
+    async with staying(lot) as answer:
+        lot.callers.close()
+    for got in (answer.result(), await lot.park(wait_s=LONG_S, call_id=CALL[:-1] + "2")):
+        assert orjson.loads(got.body)["status"] == "queued"
