@@ -40,6 +40,8 @@ class Line:
     response_body: Any = None
     metadata: Any = None
     usage: Usage | None = None
+    cost: int = 0
+    """In millionths of a cent."""
     counts: bool = False
     sign: bool = False
     id: str = field(default_factory=new_id)
@@ -88,6 +90,7 @@ class Line:
             "calls": 1 if self.counts else 0,
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
+            "millionths": self.cost,
         }
 
 

@@ -17,6 +17,7 @@ from gateway.services.registry import Registry
 from gateway.services.sessions import Sessions
 from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
+from gateway.services.tolls import Toll, Tolls
 from gateway.services.workspaces import WorkspaceService
 from gateway.web.cors import CrossOrigin
 
@@ -32,6 +33,7 @@ REGISTRY: Final = web.AppKey("registry", Registry)
 SESSIONS: Final = web.AppKey("sessions", Sessions)
 TIMELINE: Final = web.AppKey("timeline", Timeline)
 TOKENS: Final = web.AppKey("tokens", TokenService)
+TOLLS: Final = web.AppKey("tolls", Tolls)
 TEST_TOKENS: Final = web.AppKey("test_tokens", bool)
 """Whether tokens for tests are given out."""
 CROSS_ORIGIN: Final = web.AppKey("cross_origin", CrossOrigin)
@@ -45,3 +47,5 @@ OPENAPI: Final = web.AppKey("openapi", bytes)
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 CALL_ID: Final = web.RequestKey("call_id", str)
+TOLL: Final = web.RequestKey("toll", Toll)
+"""What the request pays."""

@@ -65,6 +65,8 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "POST /workspaces/{workspace_id}/tokens": OWNER,
     "GET /workspaces/{workspace_id}/tokens": OWNER,
     "DELETE /workspaces/{workspace_id}/tokens/{token_id}": OWNER,
+    "GET /workspaces/{workspace_id}/budget": OWNER,
+    "PATCH /workspaces/{workspace_id}/budget": OPERATOR,
     "GET /workspaces/{workspace_id}/metrics": OWNER,
     "GET /workspaces/{workspace_id}/activity": OWNER,
     "POST /workspaces/{workspace_id}/activity": OWNER,
@@ -174,6 +176,7 @@ def body_of(route: Route, target: Workspace, agent: ScriptedAgent) -> bytes | No
         "POST /workspaces/{workspace_id}/notify": {"message": "hi"},
         "POST /workspaces/{workspace_id}/inbox/{call_id}/reply": {"body": {"result": {}}},
         "POST /workspaces/{workspace_id}/inbox/{call_id}/events": {"event": {}},
+        "PATCH /workspaces/{workspace_id}/budget": {"budget_limit": None},
         "POST /org/tokens": {},
         "POST /session": {"token": ADMIN_TOKEN},
     }
