@@ -333,6 +333,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             activity=activity,
             directory=directory,
             bus=bus,
+            prices=settings.prices,
+            charge=entrance.charge,
             agents=agents,
             lease_s=settings.inbox_lease_s,
             wait_s=settings.inbox_wait_s,

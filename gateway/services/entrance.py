@@ -7,7 +7,7 @@ import structlog
 
 from gateway import ports
 from gateway.core import budget
-from gateway.core.ids import find_uuid
+from gateway.core.ids import find_uuid, new_id
 from gateway.core.prices import MILLION
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import Workspace
@@ -121,6 +121,12 @@ class Entrance:
                 cost=cost,
             )
         )
+
+    def charge(self, target: Workspace, cost: int) -> None:
+        """Say what an answer cost that came after its call had left (millionths of a cent); nothing here waits."""
+        if cost and target.budget_limit is not None:
+            late = Ticket(call_id=new_id(), target_id=target.id, trace_id="", month=target.spend.month)
+            self.leave(late, cost)
 
 
 def check_budget(target: Workspace) -> None:
