@@ -86,7 +86,7 @@ class Inbox:
                 if taken or left_s <= 0 or self._agents.closed:
                     return Taken(messages=taken, lease_s=self._lease_s)
                 free_s = await self._next_free_s(workspace_id)
-                await heard(woken, left_s if free_s is None else min(left_s, max(free_s, LEAST_WAIT_S)))
+                await heard(woken, left_s if free_s is None else min(left_s, max(free_s, LEAST_WAIT_S)), gone)
             if gone():
                 return Taken(messages=(), lease_s=self._lease_s)
 

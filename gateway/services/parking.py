@@ -33,13 +33,17 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parked:
-    """A call that goes into an inbox. `wait_s`: how long its caller would stay for an answer, 0 for not at all."""
+    """A call that goes into an inbox.
+
+    `wait_s`: how long its caller would stay for an answer, 0 for not at all. `gone`: whether it has hung up.
+    """
 
     call_id: str
     target: Workspace
     caller_id: str | None
     message: envelope.Envelope = field(repr=False)
     wait_s: float
+    gone: Callable[[], bool] = field(repr=False)
 
 
 class Parking:
@@ -87,7 +91,7 @@ class Parking:
             until = self._now() + wait_s
             await self._write(call, wait_s)
             if wait_s:
-                await heard(woken, until - self._now())
+                await heard(woken, until - self._now(), call.gone)
                 answer = await self._find_answer(call)
                 if answer is not None:
                     return answer

@@ -45,7 +45,10 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A call as it was asked for. `headers` finds names whatever their case; `claimed` is the X-Workspace-ID."""
+    """A call as it was asked for.
+
+    `headers` finds names whatever their case; `claimed` is the X-Workspace-ID; `gone` tells whether the caller hung up.
+    """
 
     call_id: str
     request_id: str
@@ -54,6 +57,7 @@ class Asked:
     claimed: str | None
     peer: str
     toll: Toll
+    gone: Callable[[], bool] = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
@@ -379,6 +383,7 @@ def _parked(asked: Asked, admitted: Admitted, message: envelope.Envelope) -> Par
         caller_id=admitted.caller_id,
         message=message,
         wait_s=min(wait_s, wanted_s) if wanted_s else wait_s,
+        gone=asked.gone,
     )
 
 

@@ -106,12 +106,12 @@ async def test_an_agent_that_waits_on_one_replica_gets_what_comes_to_another(wor
     assert message["id"] == answered["id"]
 
 
-async def eventually_waiting(world: World, metric: str, gateway: GatewayProcess) -> None:
-    """Wait until somebody waits in this process."""
+async def eventually_waiting(world: World, metric: str, gateway: GatewayProcess, count: int = 1) -> None:
+    """Wait until so many wait in this process."""
     async with asyncio.timeout(SOON_S):
         while True:
             _, text, _ = await world.request("GET", "/metrics", gateway=gateway)
-            if f"{metric} 1" in text.decode():
+            if f"{metric} {count}" in text.decode():
                 return
 
 
@@ -145,6 +145,7 @@ async def test_a_caller_that_goes_away_loses_nothing(world: World):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
             await world.call(target, headers={**caller.bearer, **waits(60)})
+    await eventually_waiting(world, "gateway_callers_waiting", world.gateways[0], 0)
     [message] = await take(world, target, wait=5)
     assert (await settle(world, target, message["id"], "reply", {"body": answer("hi")}))[0] == 200
     status, call = await look(world, target, message["id"], caller.bearer)

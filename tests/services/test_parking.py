@@ -59,7 +59,14 @@ class Lot:
         )
 
     async def park(self, message: Envelope | None = None, *, wait_s: float = 0.0, call_id: str = CALL) -> Answer:
-        call = Parked(call_id=call_id, target=self.target, caller_id=None, message=message or envelope(), wait_s=wait_s)
+        call = Parked(
+            call_id=call_id,
+            target=self.target,
+            caller_id=None,
+            message=message or envelope(),
+            wait_s=wait_s,
+            gone=lambda: False,
+        )
         async with asyncio.timeout(LONG_S / 2):
             return await self.parking.park(call)
 
