@@ -37,14 +37,14 @@ class Readings:
     readers_lagging: int = _metric("Those of them that do not keep up.")
     readers_fallen_behind: int = _metric("How often a reader stopped keeping up.", counts=True)
     calls_in_flight: int = _metric("Calls that have not ended.")
+    callers_waiting: int = _metric("Callers that stay for the answer of an agent that polls.")
+    agents_waiting: int = _metric("Agents that wait for a message.")
+    delivery_mode_unsure: int = _metric("Calls whose agent has not said how it gets its messages.", counts=True)
     calls_admitted: int = _metric("Calls that all replicas together have let begin.", counts=True)
     requests_limited: int = _metric("Requests refused for their number.", counts=True)
     requests_unchecked: int = _metric(
         "Requests that went on without being counted, because Redis was away.", counts=True
     )
-    callers_waiting: int = _metric("Callers that stay for the answer of an agent that polls.")
-    agents_waiting: int = _metric("Agents that wait for a message.")
-    delivery_mode_unsure: int = _metric("Calls whose agent has not said how it gets its messages.", counts=True)
     activity_waiting_rows: int = _metric("Activity rows that wait for PostgreSQL.")
     activity_dropped_rows: int = _metric("Activity rows that did not fit while PostgreSQL was away.", counts=True)
     tasks_died: int = _metric("Tasks and loops that died of an exception.", counts=True)

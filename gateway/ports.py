@@ -155,65 +155,6 @@ class UsageOfDay:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
-    """What a call's target may spend in its month, in millionths of a cent; a call holds `reserve`, at least."""
-
-    month: str
-    limit: int
-    priced: int
-    reported: int
-    reserve: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """A call that wants to begin.
-
-    payer, rate: whose bucket it comes out of, None: nobody's. trace_id: the call's own trace. serves: the call that the
-    caller says it serves. limit_s: how long it may take, None for ever. budget: None without one.
-    """
-
-    payer: str
-    rate: Rate | None
-    call_id: str
-    caller_id: str | None
-    target_id: str
-    trace_id: str
-    serves: str | None
-    limit_s: float | None
-    budget: Budget | None
-
-
-class Barred(Enum):
-    """Why a call may not begin."""
-
-    RATE = "rate"
-    DEEP = "deep"
-    SPENT = "spent"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entered:
-    """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end."""
-
-    barred: Barred | None
-    standing: Standing | None
-    depth: int
-    left_s: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Left:
-    """A call that has ended. `cost` is in millionths of a cent; `month` that of its budget, "" without one."""
-
-    call_id: str
-    target_id: str
-    trace_id: str
-    month: str
-    cost: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class NewCall:
     """A call as it is first written. Seconds: how long its caller stays for the answer, and how long it may wait."""
 
@@ -273,6 +214,68 @@ class PastLine:
     request_body: Any = field(repr=False)
     response_body: Any = field(repr=False)
     metadata: Any = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What a call's target may spend in its month, in millionths of a cent.
+
+    A call holds `reserve`, at least; None: nothing at all.
+    """
+
+    month: str
+    limit: int
+    priced: int
+    reported: int
+    reserve: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A call that wants to begin.
+
+    payer, rate: whose bucket it comes out of, None: nobody's. trace_id: the call's own trace. serves: the call that the
+    caller says it serves. limit_s: how long it may take, None for ever. budget: None without one.
+    """
+
+    payer: str
+    rate: Rate | None
+    call_id: str
+    caller_id: str | None
+    target_id: str
+    trace_id: str
+    serves: str | None
+    limit_s: float | None
+    budget: Budget | None
+
+
+class Barred(Enum):
+    """Why a call may not begin."""
+
+    RATE = "rate"
+    DEEP = "deep"
+    SPENT = "spent"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entered:
+    """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end."""
+
+    barred: Barred | None
+    standing: Standing | None
+    depth: int
+    left_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """A call that has ended. `cost` is in millionths of a cent; `month` that of its budget, "" without one."""
+
+    call_id: str
+    target_id: str
+    trace_id: str
+    month: str
+    cost: int
 
 
 EDITABLE: Final = (

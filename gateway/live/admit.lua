@@ -6,7 +6,8 @@
 -- ARGV: 1 requests (0: as many as it likes) in 2 milliseconds; and for a call: 3 replica, 4 caller, 5 target,
 -- 6 its own limit in ms (-1: none), 7 how long to keep its record without one, 8 the deepest chain;
 -- and with a budget, in millionths of a cent: 9 limit, 10 spent by our prices as the database knows, 11 as the workspace
--- reports, 12 the least to reserve; 13 what a replica's lease is called, 14 how long to keep the month (ms).
+-- reports, 12 the least to reserve (-1: nothing at all); 13 what a replica's lease is called, 14 how long to keep the
+-- month (ms).
 -- Answers {verdict, remaining, ms until full, ms until the next, depth, ms that the call served has left (-1: none),
 -- reserved}.
 local time = redis.call('TIME')
@@ -64,7 +65,7 @@ if ARGV[9] then
     local known = redis.call('HMGET', KEYS[6], 'spent', 'typical')
     local priced = math.max(tonumber(known[1] or 0), tonumber(ARGV[10]))
     local spent = math.max(priced, tonumber(ARGV[11]))
-    reserved = math.max(tonumber(known[2] or 0), tonumber(ARGV[12]))
+    reserved = tonumber(ARGV[12]) < 0 and 0 or math.max(tonumber(known[2] or 0), tonumber(ARGV[12]))
     local others = 0
     local by_replica = redis.call('HGETALL', KEYS[7])
     for at = 1, #by_replica, 2 do
@@ -74,13 +75,15 @@ if ARGV[9] then
             redis.call('HDEL', KEYS[7], by_replica[at])
         end
     end
-    if spent >= limit or (others > 0 and spent + others + reserved > limit) then
+    if spent >= limit or (reserved > 0 and others > 0 and spent + others + reserved > limit) then
         return {'spent', remaining, math.ceil(full_in), 0, depth, -1, 0}
     end
     redis.call('HSET', KEYS[6], 'spent', string.format('%.0f', priced))
     redis.call('PEXPIRE', KEYS[6], ARGV[14])
-    redis.call('HINCRBY', KEYS[7], ARGV[3], string.format('%.0f', reserved))
-    redis.call('PEXPIRE', KEYS[7], ARGV[14])
+    if reserved > 0 then
+        redis.call('HINCRBY', KEYS[7], ARGV[3], string.format('%.0f', reserved))
+        redis.call('PEXPIRE', KEYS[7], ARGV[14])
+    end
 end
 
 local limit = tonumber(ARGV[6])

@@ -83,7 +83,8 @@ class Gate:
             self._max_depth,
         ]
         if budget is not None:
-            arguments += [budget.limit, budget.priced, budget.reported, budget.reserve, self._lease, _ms(MONTH_S)]
+            reserve = -1 if budget.reserve is None else budget.reserve
+            arguments += [budget.limit, budget.priced, budget.reported, reserve, self._lease, _ms(MONTH_S)]
         verdict, remaining, full_ms, retry_ms, depth, left_ms, _ = await self._pipe.script("admit", keys, *arguments)
         return Entered(
             barred=None if verdict == b"yes" else Barred(verdict.decode()),

@@ -18,8 +18,8 @@ log = structlog.get_logger("gateway.entrance")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
-    """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is; `pays`: whether it
-    holds a part of its target's budget, because its end will say what it cost."""
+    """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is; `holds`: whether
+    it holds a part of its target's budget until its end."""
 
     call_id: str
     caller_id: str | None
@@ -27,7 +27,7 @@ class Wish:
     trace_id: str
     serves: str | None
     limit_s: float | None
-    pays: bool = True
+    holds: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ class Entrance:
         """
         self._tolls.check(toll)
         target = wish.target
-        month = target.spend.month if wish.pays and target.budget_limit is not None else ""
+        month = target.spend.month if target.budget_limit is not None else ""
         ticket = Ticket(call_id=wish.call_id, target_id=target.id, trace_id=wish.trace_id, month=month)
         try:
             entered = await self._gate.enter(self._entry(toll, wish))
@@ -106,13 +106,13 @@ class Entrance:
             serves=find_uuid(wish.serves) if wish.serves is not None else None,
             limit_s=wish.limit_s,
             budget=None
-            if target.budget_limit is None or not wish.pays
+            if target.budget_limit is None
             else ports.Budget(
                 month=spend.month,
                 limit=target.budget_limit * MILLION,
                 priced=spend.priced,
                 reported=spend.reported_cents * MILLION,
-                reserve=self._reserve,
+                reserve=self._reserve if wish.holds else None,
             ),
         )
 
@@ -127,6 +127,11 @@ class Entrance:
                 cost=cost,
             )
         )
+
+    def answered(self, target: Workspace, call_id: str, cost: int) -> None:
+        """Say that a call was answered out of its inbox, and what that cost; nothing here waits."""
+        month = "" if target.budget_limit is None else target.spend.month
+        self.leave(Ticket(call_id=call_id, target_id=target.id, trace_id="", month=month), cost)
 
 
 def check_budget(target: Workspace) -> None:

@@ -7,8 +7,10 @@ from typing import Any, Final
 from events.bus import Bus
 from events.event import event
 from gateway.core.calls import Call, State
+from gateway.core.usage import Usage
 from gateway.services.activity import Line
 
+NOTHING: Final = Usage()
 STATUSES: Final[Mapping[State, HTTPStatus]] = {
     State.COMPLETED: HTTPStatus.OK,
     State.EXPIRED: HTTPStatus.GONE,
@@ -16,8 +18,11 @@ STATUSES: Final[Mapping[State, HTTPStatus]] = {
 """What who asks for the answer of an ended call is told."""
 
 
-def ended_row(call: Call, shown: Any = None) -> Mapping[str, Any]:
-    """Return what becomes of the call's row in its target's history; `shown` is the view of its answer."""
+def ended_row(call: Call, shown: Any = None, used: Usage = NOTHING, cost: int = 0) -> Mapping[str, Any]:
+    """Return what becomes of the call's row in its target's history.
+
+    shown: the view of its answer. used: the tokens that the answer tells of, and what they cost (millionths of a cent).
+    """
     return {
         "id": call.id,
         "status": _word(call),
@@ -25,6 +30,9 @@ def ended_row(call: Call, shown: Any = None) -> Mapping[str, Any]:
         "duration_ms": call.duration_ms,
         "error_detail": _detail(call),
         "response_body": shown,
+        "input_tokens": used.input_tokens,
+        "output_tokens": used.output_tokens,
+        "millionths": cost,
     }
 
 

@@ -10,10 +10,12 @@ import orjson
 from events.bus import Bus
 from events.event import event
 from gateway import ports
-from gateway.core import views
+from gateway.core import usage, views
 from gateway.core.calls import MOVES, Call, State
 from gateway.core.endings import Ending
+from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal, platform_unavailable
+from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.directory import Directory
 from gateway.services.history import ended_row, publish_end, sent_line
@@ -34,7 +36,10 @@ class Taken:
 
 
 class Inbox:
-    """The inboxes of all workspaces. Seconds: how long a lease lasts, and how long one may wait for a message."""
+    """The inboxes of all workspaces. Seconds: how long a lease lasts, and how long one may wait for a message.
+
+    `leave` is told which call has been answered, and what that has cost its workspace, in millionths of a cent.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,8 @@ class Inbox:
         activity: ActivityLog,
         directory: Directory,
         bus: Bus,
+        prices: Prices,
+        leave: Callable[[Workspace, str, int], None],
         agents: Wakes,
         lease_s: float,
         wait_s: float,
@@ -52,6 +59,8 @@ class Inbox:
         self._activity = activity
         self._directory = directory
         self._bus = bus
+        self._prices = prices
+        self._leave = leave
         self._agents = agents
         self._lease_s = lease_s
         self._wait_s = wait_s
@@ -77,7 +86,7 @@ class Inbox:
                 if taken or left_s <= 0 or self._agents.closed:
                     return Taken(messages=taken, lease_s=self._lease_s)
                 free_s = await self._next_free_s(workspace_id)
-                await heard(woken, left_s if free_s is None else min(left_s, max(free_s, LEAST_WAIT_S)))
+                await heard(woken, left_s if free_s is None else min(left_s, max(free_s, LEAST_WAIT_S)), gone)
             if gone():
                 return Taken(messages=(), lease_s=self._lease_s)
 
@@ -113,12 +122,12 @@ class Inbox:
 
         A call for whose answer nobody waits ends with it. Refuses with call_ended or not_found.
         """
-        await self._directory.get(workspace_id)
+        target = await self._directory.get(workspace_id)
         try:
             received = await self._calls.receive(workspace_id, call_id)
             if received is not None:
                 return received.state
-            ended = await self._end(workspace_id, call_id, Ending.DELIVERED_TO_INBOX, None, {State.PARKED})
+            ended = await self._end(target, call_id, Ending.DELIVERED_TO_INBOX, None, {State.PARKED})
             if ended is not None:
                 return ended.state
             found = await self._get(workspace_id, call_id)
@@ -134,9 +143,9 @@ class Inbox:
         The same answer once more changes nothing; another one is refused with call_ended. Its caller gets it wherever
         it waits. Refuses with not_found.
         """
-        await self._directory.get(workspace_id)
+        target = await self._directory.get(workspace_id)
         try:
-            ended = await self._end(workspace_id, call_id, Ending.COMPLETED, answer, MOVES[State.COMPLETED])
+            ended = await self._end(target, call_id, Ending.COMPLETED, answer, MOVES[State.COMPLETED])
             found = ended or await self._get(workspace_id, call_id)
         except ports.StoreError as error:
             raise platform_unavailable() from error
@@ -145,28 +154,31 @@ class Inbox:
         return found.state
 
     async def _end(
-        self, workspace_id: str, call_id: str, ending: Ending, answer: bytes | None, sources: Collection[State]
+        self, target: Workspace, call_id: str, ending: Ending, answer: bytes | None, sources: Collection[State]
     ) -> Call | None:
         """End a call that is in one of these states, write its history and tell everybody."""
         said = None if answer is None else views.parse(answer)
         shown = None if answer is None else views.view(answer, said)
+        used = usage.read(said)
+        cost = self._prices.cost(target.model, used)
         lines: list[Line] = []
 
         def history(call: Call) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
             lines.extend(sent_line(call))
-            return ended_row(call, shown), [line.row(0.0) for line in lines]
+            return ended_row(call, shown, used, cost), [line.row(0.0) for line in lines]
 
         call = await self._calls.end(
-            workspace_id, call_id, sources, to=State.COMPLETED, ending=ending, answer=answer, history=history
+            target.id, call_id, sources, to=State.COMPLETED, ending=ending, answer=answer, history=history
         )
         if call is None:
             return None
+        self._leave(target, call_id, cost)
         for line in lines:
             self._activity.tell(line)
         if answer is not None and call.caller_id is None:
             whole = shown if len(answer) <= views.VIEW_BYTES else orjson.Fragment(views.whole(answer))
             reply = {"response_body": whole, "method": call.method, "duration_ms": call.duration_ms}
-            self._bus.publish(event("A2A_RESPONSE", workspace_id, reply, sign=True))
+            self._bus.publish(event("A2A_RESPONSE", target.id, reply, sign=True))
         publish_end(self._bus, call)
         return call
 

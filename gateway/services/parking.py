@@ -33,8 +33,10 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parked:
-    """A call that goes into an inbox. Seconds: how long it may lie there, and how long its caller would stay for an
-    answer, 0 for not at all."""
+    """A call that goes into an inbox. `gone`: whether its caller has hung up.
+
+    Seconds: how long it may lie there, and how long its caller would stay for an answer, 0 for not at all.
+    """
 
     call_id: str
     target: Workspace
@@ -42,6 +44,7 @@ class Parked:
     message: envelope.Envelope = field(repr=False)
     lives_s: float
     wait_s: float
+    gone: Callable[[], bool] = field(repr=False)
 
 
 class Parking:
@@ -93,7 +96,7 @@ class Parking:
             until = self._now() + wait_s
             await self._write(call, wait_s)
             if wait_s:
-                await heard(woken, until - self._now())
+                await heard(woken, until - self._now(), call.gone)
                 answer = await self._find_answer(call)
                 if answer is not None:
                     return answer

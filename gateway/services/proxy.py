@@ -95,7 +95,7 @@ class Proxy:
             return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": endings.JSON})
         return await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
 
-    async def _enter(self, wanted: Wanted, limit_s: float | None, *, pays: bool) -> Ticket:
+    async def _enter(self, wanted: Wanted, limit_s: float | None, *, holds: bool) -> Ticket:
         """Let a call begin, or refuse."""
         wish = Wish(
             call_id=wanted.asked.call_id,
@@ -104,7 +104,7 @@ class Proxy:
             trace_id=wanted.trace_id,
             serves=wanted.asked.headers.get("X-A2A-Call-ID"),
             limit_s=limit_s,
-            pays=pays,
+            holds=holds,
         )
         ticket = await self._entrance.enter(wanted.asked.toll, wish)
         try:
@@ -115,10 +115,9 @@ class Proxy:
         return ticket
 
     async def _park(self, wanted: Wanted) -> Answer:
-        """Put a call into its target's inbox. It is known as the one above those that it starts until it is answered or
-        its time is over; what it costs is known by what the workspace reports."""
+        """Put a call into its target's inbox: it holds no money, and stands in its chain until its time is over."""
         lives_s = self._parking.lives_s(wanted.message)
-        ticket = await self._enter(wanted, lives_s, pays=False)
+        ticket = await self._enter(wanted, lives_s, holds=False)
         call = Parked(
             call_id=wanted.asked.call_id,
             target=wanted.target,
@@ -126,6 +125,7 @@ class Proxy:
             message=wanted.message,
             lives_s=ticket.within(lives_s),
             wait_s=ticket.within(wanted.wait_s),
+            gone=wanted.asked.gone,
         )
         try:
             return await self._parking.park(call)
@@ -135,7 +135,7 @@ class Proxy:
 
     async def _send(self, wanted: Wanted, outbound: ports.Outbound) -> Answer:
         """Send a call out; it ends no later than the one that it serves."""
-        ticket = await self._enter(wanted, outbound.limit_s, pays=True)
+        ticket = await self._enter(wanted, outbound.limit_s, holds=True)
         if ticket.left_s is not None and (outbound.limit_s is None or ticket.left_s < outbound.limit_s):
             outbound = replace(outbound, limit_s=ticket.left_s, by_deadline=True)
         call = _Call(wanted=wanted, outbound=outbound, ticket=ticket)

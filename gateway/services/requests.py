@@ -1,7 +1,7 @@
 """The request for a call: who asks, whether it may, what it says, and how it goes out. Nothing has happened yet."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,7 +30,10 @@ LONG_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A call as it was asked for. `headers` finds names whatever their case; `claimed` is the X-Workspace-ID."""
+    """A call as it was asked for.
+
+    `headers` finds names whatever their case; `claimed` is the X-Workspace-ID; `gone` tells whether the caller hung up.
+    """
 
     call_id: str
     request_id: str
@@ -39,6 +42,7 @@ class Asked:
     claimed: str | None
     peer: str
     toll: Toll
+    gone: Callable[[], bool] = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 

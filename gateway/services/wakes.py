@@ -1,8 +1,12 @@
 """Who waits in this process for something to happen, and is woken by the bus, whichever replica it happens on."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
+
+LOOK_S: Final = 2.0
+"""How often it is looked whether somebody still waits: nobody tells."""
 
 
 class Wakes:
@@ -57,8 +61,10 @@ class Wakes:
             woken.set()
 
 
-async def heard(woken: asyncio.Event, within_s: float) -> None:
-    """Wait until woken, or until this time is over."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await woken.wait()
+async def heard(woken: asyncio.Event, within_s: float, gone: Callable[[], bool]) -> None:
+    """Wait until woken, until this time is over, or until it is seen that who waits has hung up."""
+    while within_s > 0 and not woken.is_set() and not gone():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(within_s, LOOK_S)):
+                await woken.wait()
+        within_s -= LOOK_S

@@ -16,6 +16,7 @@ async def call(request: web.Request) -> web.Response:
         claimed=parse.claimed(request),
         peer=parse.peer(request),
         toll=request[keys.TOLL],
+        gone=lambda: request.transport is None,
         headers=request.headers,
         body=await parse.raw(request),
     )

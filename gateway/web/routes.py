@@ -71,8 +71,8 @@ class Route:
     html: bool = False
     confirm: bool = False
     search: bool = False
-    tariff: Tariff = Tariff.REQUEST
     query: Mapping[str, Schema] = field(default_factory=dict)
+    tariff: Tariff = Tariff.REQUEST
 
 
 S = Scope

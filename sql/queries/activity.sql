@@ -29,13 +29,28 @@ on conflict (workspace_id, day) do update
        millionths = least(u.millionths::numeric + excluded.millionths, 9e18)::bigint;
 
 -- name: end
--- What became of the calls whose rows these are: in the target's history a call has one row, with its own id.
-update activity a
-   set status = r.status, summary = r.summary, duration_ms = r.duration_ms, error_detail = r.error_detail,
-       response_body = r.response_body
-  from jsonb_to_recordset(%(rows)s) as r (
-           id uuid, status text, summary text, duration_ms bigint, error_detail text, response_body jsonb)
- where a.id = r.id;
+-- What became of the calls whose rows these are, and what they used: in the target's history a call has one row, with its
+-- own id, which was counted when it was written.
+with ended as (
+    update activity a
+       set status = r.status, summary = r.summary, duration_ms = r.duration_ms, error_detail = r.error_detail,
+           response_body = r.response_body
+      from jsonb_to_recordset(%(rows)s) as r (
+               id uuid, status text, summary text, duration_ms bigint, error_detail text, response_body jsonb,
+               input_tokens bigint, output_tokens bigint, millionths bigint)
+     where a.id = r.id
+    returning a.workspace_id, r.input_tokens, r.output_tokens, r.millionths
+)
+insert into usage as u (workspace_id, day, input_tokens, output_tokens, millionths)
+select workspace_id, (now() at time zone 'utc')::date, sum(input_tokens), sum(output_tokens),
+       least(coalesce(sum(millionths), 0), 9e18)::bigint
+  from ended
+ where input_tokens + output_tokens > 0
+ group by workspace_id
+ order by workspace_id
+on conflict (workspace_id, day) do update
+   set input_tokens = u.input_tokens + excluded.input_tokens, output_tokens = u.output_tokens + excluded.output_tokens,
+       millionths = least(u.millionths::numeric + excluded.millionths, 9e18)::bigint;
 
 -- name: find_cursor
 -- The place of a row in its workspace's history.

@@ -3,9 +3,11 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
+import psycopg2
 import pytest
 
 from tests.harness import valkey as valkeys
@@ -104,12 +106,12 @@ async def test_an_agent_that_waits_on_one_replica_gets_what_comes_to_another(wor
     assert message["id"] == answered["id"]
 
 
-async def eventually_waiting(world: World, metric: str, gateway: GatewayProcess) -> None:
-    """Wait until somebody waits in this process."""
+async def eventually_waiting(world: World, metric: str, gateway: GatewayProcess, count: int = 1) -> None:
+    """Wait until so many wait in this process."""
     async with asyncio.timeout(SOON_S):
         while True:
             _, text, _ = await world.request("GET", "/metrics", gateway=gateway)
-            if f"{metric} 1" in text.decode():
+            if f"{metric} {count}" in text.decode():
                 return
 
 
@@ -143,6 +145,7 @@ async def test_a_caller_that_goes_away_loses_nothing(world: World):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
             await world.call(target, headers={**caller.bearer, **waits(60)})
+    await eventually_waiting(world, "gateway_callers_waiting", world.gateways[0], 0)
     [message] = await take(world, target, wait=5)
     assert (await settle(world, target, message["id"], "reply", {"body": answer("hi")}))[0] == 200
     status, call = await look(world, target, message["id"], caller.bearer)
@@ -307,3 +310,74 @@ async def test_a_push_agent_is_called_and_has_no_use_for_its_inbox(world: World)
     assert (await world.call(target, headers=waits(5)))[1]["result"]
     assert await take(world, target) == []
     assert await world.sql("select * from calls") == []
+
+
+@contextmanager
+def locked(world: World, table: str) -> Iterator[None]:
+    """Nobody reads or writes this table while the block lasts."""
+    with closing(psycopg2.connect(world.env["GATEWAY_DATABASE_URL"])) as session, session.cursor() as cursor:
+        cursor.execute(f"lock table {table} in access exclusive mode")
+        yield
+
+
+async def test_a_call_that_cannot_be_written_in_time_is_not_acknowledged(world: World):
+    await world.start(GATEWAY_STATEMENT_TIMEOUT_SECONDS="0.5")
+    target = await polling(world)
+    assert (await world.call(target))[0] == 200
+    with locked(world, "calls"):
+        status, said, headers = await world.call(target)
+        assert (status, said["code"]) == (503, "platform_unavailable")
+        assert "Retry-After" in headers
+        path = f"/workspaces/{target.id}/inbox?wait=0"
+        assert (await world.request("GET", path, headers=target.bearer))[0] == 503
+    assert len(await world.sql("select id from calls")) == len(await world.sql("select id from activity")) == 1
+    assert len(await take(world, target)) == 1
+
+
+async def test_a_mode_that_cannot_be_read_in_time_is_not_taken_for_push(world: World):
+    await world.start()
+    agent = await world.agent()
+    target = await world.workspace(agent.url, delivery_mode="poll")
+    fresh = await world.start(GATEWAY_STATEMENT_TIMEOUT_SECONDS="0.5")  # it has not heard of the workspace
+    with locked(world, "workspaces"):
+        status, said, _ = await world.call(target, gateway=fresh)
+        assert (status, said["code"]) == (503, "platform_unavailable")
+    assert (await world.call(target, gateway=fresh))[1]["status"] == "queued"
+    assert agent.bodies == []
+
+
+async def test_parked_calls_are_counted_like_any_other(world: World):
+    gateways = [await world.start(GATEWAY_RATE_CALLS="3/3600") for _ in range(2)]
+    target = await polling(world)
+    asked = [await world.call(target, gateway=gateways[number % 2], headers=target.bearer) for number in range(5)]
+    assert [status for status, _, _ in asked] == [200, 200, 200, 429, 429]
+    assert len(await world.sql("select id from calls")) == 3
+
+
+async def test_what_an_answer_has_cost_is_known_to_all_replicas_at_once(world: World):
+    prices = {"GATEWAY_PRICES": "*=1000000/1000000"}  # a cent for each token
+    one, two = await world.start(**prices), await world.start(**prices)
+    target = await polling(world, budget_limit=5)
+    ids = [(await world.call(target, gateway=gateway))[1]["id"] for gateway in (one, two)]
+    said = {"result": {"kind": "message", "usage": {"input_tokens": 2, "output_tokens": 1}}}
+    assert (await settle(world, target, ids[0], "reply", {"body": said}, one))[0] == 200
+    assert (await world.call(target, gateway=two))[0] == 200
+    assert (await settle(world, target, ids[1], "reply", {"body": said}, one))[0] == 200
+    async with asyncio.timeout(SOON_S):
+        while (await world.call(target, gateway=two))[0] != 402:
+            pass
+    status, said, _ = await world.request("GET", f"/workspaces/{target.id}/budget", gateway=two)
+    assert (status, said["monthly_spend"]) == (200, 6)
+
+
+async def test_agents_that_poll_and_call_one_another_do_not_do_so_without_end(world: World):
+    await world.start(A2A_MAX_DEPTH="3")
+    one, two = await polling(world), await polling(world)
+    await world.call(one, headers=two.bearer)
+    turns = [(one, two), (two, one), (one, two)]
+    answers = []
+    for me, other in turns:
+        [message] = await take(world, me)
+        status, said, _ = await world.call(other, headers={**me.bearer, "X-A2A-Call-ID": message["id"]})
+        answers.append((status, said.get("code")))
+    assert answers == [(200, None), (200, None), (508, "too_deep")]

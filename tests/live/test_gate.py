@@ -188,6 +188,15 @@ async def test_what_is_spent_is_what_redis_knows_or_what_the_database_does_if_th
     assert (await one.enter(call(None, A, budget=another_month))).barred is None
 
 
+async def test_a_call_that_holds_nothing_begins_while_anything_is_left_and_leaves_the_rest_to_others(one):
+    free = replace(budget(10 * CENT, reserve=9 * CENT), reserve=None)
+    await one.enter(call(None, A, trace="1", budget=budget(10 * CENT, reserve=9 * CENT)))
+    for number in range(3):
+        assert (await one.enter(call(None, A, trace=f"free {number}", budget=free))).barred is None
+    spent = replace(free, priced=10 * CENT)
+    assert (await one.enter(call(None, A, trace="2", budget=spent))).barred is Barred.SPENT
+
+
 async def test_an_ending_that_is_told_twice_is_spent_once(one):
     entry = call(None, A, budget=budget(10 * CENT))
     await one.enter(entry)

@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from gateway.core.calls import Kind, State
+from gateway.core.prices import Price, Prices
 from gateway.core.refusals import Code, Refusal
 from gateway.core.views import VIEW_BYTES
 from gateway.ports import Filters, NewCall, StoreUnavailable
@@ -33,11 +34,14 @@ class Box:
             activity=ActivityLog(Batches(), bus, capacity=10, every_s=1),
             directory=Directory(stores.workspaces, ttl_s=300),
             bus=bus,
+            prices=Prices(by_model={"*": Price(input=2, output=3)}),
+            leave=lambda workspace, call_id, cost: self.charged.append((workspace.id, cost)),
             agents=self.agents,
             lease_s=LONG_S,
             wait_s=LONG_S,
         )
         self.hung_up = False
+        self.charged: list[tuple[str, int]] = []
 
     async def put(self, *, by_person: bool = False, waits_s: float = 0.0) -> str:
         new = NewCall(
@@ -146,6 +150,18 @@ async def test_an_answer_ends_the_call_and_stands_in_both_histories(box, heard):
         ("CALL_ENDED", box.target, False),
     ]
     assert orjson.loads(events[1].payload).items() >= {"call_id": id_, "ending": "completed", "status": 200}.items()
+
+
+async def test_what_an_answer_has_used_is_counted_once_and_priced(box, stores):
+    id_, other = await box.put(), await box.put()
+    answer = b'{"result":{"usage":{"input_tokens":10,"output_tokens":5}}}'
+    for _ in range(2):
+        await box.inbox.reply(box.target, id_, answer)
+    await box.inbox.reply(box.target, other, ANSWER)
+    used = await stores.activity.usage_today(box.target)
+    assert (used.input_tokens, used.output_tokens) == (10, 5)
+    assert await stores.ask("select millionths from usage") == 35
+    assert box.charged == [(box.target, 35), (box.target, 0)]
 
 
 @pytest.mark.parametrize("long", [False, True])

@@ -67,6 +67,7 @@ class Lot:
             message=message,
             lives_s=self.parking.lives_s(message),
             wait_s=wait_s,
+            gone=lambda: False,
         )
         async with asyncio.timeout(LONG_S / 2):
             return await self.parking.park(call)

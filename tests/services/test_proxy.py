@@ -141,6 +141,7 @@ class Switchboard:
             claimed=None,
             peer="192.0.2.1",
             toll=Toll(Tariff.CALL, "somebody"),
+            gone=lambda: False,
             headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
             body=body,
         )

@@ -56,6 +56,7 @@ def asked(to: str, body: bytes = BODY, *, caller: str | None = None, **headers: 
         claimed=None,
         peer="192.0.2.9",
         toll=Toll(Tariff.CALL, "somebody"),
+        gone=lambda: False,
         headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
         body=body,
     )

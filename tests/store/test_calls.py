@@ -57,14 +57,15 @@ def row(call: NewCall, **fields: object) -> dict[str, Any]:
         "source_id", "target_id", "method", "summary", "status", "duration_ms", "error_detail", "request_body",
         "response_body", "metadata",
     ))  # fmt: skip
-    counts = {"calls": 1, "input_tokens": 0, "output_tokens": 0}
+    counts = {"calls": 1, "input_tokens": 0, "output_tokens": 0, "millionths": 0}
     kind = {"id": call.id, "call_id": call.id, "workspace_id": call.workspace_id, "activity_type": "a2a_receive"}
     return {**nothing, **counts, **kind, "age_s": 0.0, **fields}
 
 
 def ended(call: Call) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
     became = {"id": call.id, "status": "ok", "summary": call.state.value, "duration_ms": 5}
-    return {**became, "error_detail": None, "response_body": None}, []
+    used = dict.fromkeys(("input_tokens", "output_tokens", "millionths"), 0)
+    return {**became, **used, "error_detail": None, "response_body": None}, []
 
 
 async def park(store: CallStore, workspace_id: str, *, room: int = 100, **fields: Any) -> NewCall:

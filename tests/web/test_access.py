@@ -172,11 +172,11 @@ def body_of(route: Route, target: Workspace, agent: ScriptedAgent) -> bytes | No
         "POST /registry/check-access": {"caller_id": target.id, "target_id": target.id},
         "POST /workspaces": {"name": "one more"},
         "PATCH /workspaces/{workspace_id}": {"collapsed": True},
-        "PATCH /workspaces/{workspace_id}/budget": {"budget_limit": None},
         "POST /workspaces/{workspace_id}/activity": {"activity_type": "agent_log"},
         "POST /workspaces/{workspace_id}/notify": {"message": "hi"},
         "POST /workspaces/{workspace_id}/inbox/{call_id}/reply": {"body": {"result": {}}},
         "POST /workspaces/{workspace_id}/inbox/{call_id}/events": {"event": {}},
+        "PATCH /workspaces/{workspace_id}/budget": {"budget_limit": None},
         "POST /org/tokens": {},
         "POST /session": {"token": ADMIN_TOKEN},
     }

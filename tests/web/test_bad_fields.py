@@ -59,7 +59,6 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "url": (*NOT_A_LINE, *UNSAFE, *NOT_REACHED),
         "delivery_mode": (*NOT_TEXT, "", "polling", "PUSH", "push\n"),
     },
-    models.SetBudget: {"budget_limit": (2**53 + 1, *(value for value in NOT_A_COUNT if value is not None))},
     models.LogActivity: {
         "activity_type": (None, *NOT_TEXT, "", "a2a", "A2A_SEND", "error\n"),
         "method": NOT_A_LINE,
@@ -91,6 +90,7 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
     },
     models.Reply: {"body": (*NOT_A_CARD, {}, {"result": 1, "error": {}}, {"error": 1})},
     models.Progress: {"event": NOT_A_CARD, "final": (None, 0, 1, "true", [], {})},
+    models.SetBudget: {"budget_limit": (2**53 + 1, *(value for value in NOT_A_COUNT if value is not None))},
     models.MintToken: {"name": ("", " ", *NOT_A_LINE)},
     models.Login: {"token": (None, "", *NOT_A_LINE), "code": ("", "one beside a token", *NOT_A_LINE)},
     models.UpdateCard: {"workspace_id": (None, *NOT_A_UUID), "agent_card": NOT_A_CARD},
