@@ -11,7 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.core.ids import new_id
 from gateway.core.refusals import Code, Refusal
 from gateway.web import render
-from gateway.web.guard import SECURITY_HEADERS
+from gateway.web.guard import SECURITY_HEADERS, SERVER
 
 log = structlog.get_logger("gateway.web")
 
@@ -54,6 +54,7 @@ class Protocol(RequestHandler):
             refused = Refusal(Code.INVALID_REQUEST, "the request is malformed")
         response = render.refusal(refused)
         response.headers.update(SECURITY_HEADERS)
+        response.headers["Server"] = SERVER
         response.headers["X-Request-ID"] = new_id()
         response.force_close()
         return response
