@@ -15,7 +15,9 @@ from gateway.services.tasks import Tasks
 from tests.harness import valkey as valkeys
 from tests.harness.source import ROOT
 from tests.harness.stage import (
+    DATABASE_WORD,
     PLANTED,
+    REDIS_WORD,
     Fault,
     Stage,
     an_unheard_of_row,
@@ -31,8 +33,6 @@ from tests.harness.world import ADMIN_TOKEN, World, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-DATABASE_WORD: Final = f"{PLANTED}-of-the-database"
-REDIS_WORD: Final = f"{PLANTED}-of-redis"
 INTERNAL: Final = (
     PLANTED, ADMIN_TOKEN, str(ROOT), "site-packages", "traceback", 'file "', ".py", "psycopg", "aiohttp", "aiopg",
     "uvloop", "orjson", "python/", "select ", "sqlstate", "relation ", "0x7", "169.254.", ".s.pgsql", "valkey.sock",

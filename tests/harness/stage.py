@@ -24,6 +24,8 @@ from tests.harness.world import ADMIN_TOKEN, Workspace, World
 
 PLANTED: Final = "planted-word"
 """What all planted words begin with, whatever the case."""
+DATABASE_WORD: Final = f"{PLANTED}-of-the-database"
+REDIS_WORD: Final = f"{PLANTED}-of-redis"
 UNKNOWN: Final = "00000000-0000-4000-8000-000000000404"
 Fault = Callable[["Stage"], AbstractAsyncContextManager[None]]
 
