@@ -41,6 +41,7 @@ from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy, Times
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
+from gateway.services.room import Room
 from gateway.services.sessions import Sessions, make_code
 from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
@@ -60,6 +61,7 @@ from gateway.store.workspaces import WorkspaceStore
 from gateway.web import cors, guard, keys, openapi, parse, protocol
 from gateway.web import events as web_events
 from gateway.web import sockets as web_sockets
+from gateway.web.doorway import Doorway
 from gateway.web.routes import ROUTES
 
 log = structlog.get_logger("gateway.app")
@@ -90,6 +92,7 @@ class Gateway:
 
     application: web.Application
     proxy: Proxy
+    doorway: Doorway
     streams: web_events.EventStreams
     sockets: web_sockets.EventSockets
     readiness: Readiness
@@ -275,6 +278,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             capacity=settings.max_readers,
             drain_s=settings.reader_drain_s,
         )
+        room = Room(settings.buffer_bytes)
+        doorway = Doorway(limit=settings.max_connections, elsewhere=lambda: len(streams))
         readiness = Readiness(changes, lambda: subscriber.state.value)
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
@@ -320,6 +325,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 readers=hub.readers,
                 readers_lagging=hub.lagging,
                 readers_fallen_behind=hub.fallen_behind,
+                connections=doorway.open,
+                connections_turned_away=doorway.turned_away,
+                body_bytes=room.held,
+                bodies_refused=room.refused,
                 calls_in_flight=proxy.in_flight,
                 activity_waiting_rows=len(activity),
                 activity_dropped_rows=activity.dropped,
@@ -357,12 +366,14 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.PUBLIC_URL] = settings.public_url or ""
         application[parse.PUBLIC_ORIGIN] = _origin(settings.public_url)
         application[keys.OPENAPI] = openapi.document(ROUTES, version=version("a2a-gateway"))
-        application[parse.BODY_TIMEOUT] = settings.body_timeout_s
+        application[parse.ROOM] = room
+        application[parse.PACE] = parse.Pace(longest_s=settings.body_timeout_s, least_bytes_per_s=settings.body_pace)
         for route in ROUTES:
             application.router.add_route(route.method, route.path, route.handler, expect_handler=protocol.expect)
         yield Gateway(
             application=application,
             proxy=proxy,
+            doorway=doorway,
             streams=streams,
             sockets=sockets,
             readiness=readiness,

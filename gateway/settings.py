@@ -240,6 +240,36 @@ class Settings:
         default=30.0,
         unit="s",
     )
+    body_pace: int = _setting(
+        "GATEWAY_MIN_BYTES_PER_SECOND",
+        _count,
+        "The slowest that a request's body may come, on average, once it has had 3 s.",
+        default=500,
+        unit="bytes/s",
+    )
+    write_timeout_s: float = _setting(
+        "GATEWAY_WRITE_TIMEOUT_SECONDS",
+        _seconds,
+        "How long a client may take to read an answer; then its connection is cut.",
+        default=60.0,
+        unit="s",
+    )
+    buffer_bytes: int = _setting(
+        "GATEWAY_BUFFER_BYTES",
+        _count,
+        "What the bodies of requests and answers may take in this process together, roughly; past it callers get 503 "
+        "`overloaded`. Requests may fill half of it.",
+        default=256 * 1024 * 1024,
+        unit="bytes",
+    )
+    max_connections: int | None = _setting(
+        "GATEWAY_MAX_CONNECTIONS",
+        _count,
+        "Clients connected to this process; past it they get 503 `overloaded`. Unset: as many as may be open of files, "
+        "but for those that calls to agents need.",
+        default=None,
+        unit="connections",
+    )
     header_timeout_s: float = _setting(
         "GATEWAY_HEADER_TIMEOUT_SECONDS",
         _seconds,

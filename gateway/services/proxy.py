@@ -41,7 +41,10 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A call as it was asked for. `headers` finds names whatever their case; `claimed` is the X-Workspace-ID."""
+    """A call as it was asked for. `headers` finds names whatever their case; `claimed` is the X-Workspace-ID.
+
+    hold: what counts the bytes of the call and its answer.
+    """
 
     call_id: str
     request_id: str
@@ -51,6 +54,7 @@ class Asked:
     peer: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    hold: ports.Hold = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +164,7 @@ class Proxy:
             idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
             limit_s=limit.seconds,
             by_deadline=limit.by_deadline,
+            hold=call.asked.hold,
         )
 
     def _headers(self, call: _Call) -> dict[str, str]:

@@ -29,6 +29,7 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.AGENT_RESET: endings.Reset(),
     Ending.TRUNCATED: endings.Cut(status=200),
     Ending.RESPONSE_TOO_LARGE: endings.TooLarge(),
+    Ending.OVERLOADED: endings.Unheld(status=200),
     Ending.DEADLINE: endings.Expired(clock=Clock.DEADLINE),
     Ending.CEILING: endings.Expired(clock=Clock.CEILING),
     Ending.BUS_LOST: endings.Expired(clock=Clock.BUS_LOST),
@@ -40,7 +41,7 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
 
 def row_of(ending: Ending) -> str:
     """The README's line about an ending."""
-    [row] = [line for line in README.splitlines() if line.startswith("|") and f"`{ending.value}`" in line]
+    [row] = [line for line in README.splitlines() if line.startswith("|") and f"`{ending.value}`" in line.split("|")[2]]
     return row
 
 

@@ -25,6 +25,7 @@ from gateway.core.endings import (
     Reset,
     Stopped,
     TooLarge,
+    Unheld,
 )
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import RuntimeMetadata, Status, Workspace
@@ -32,6 +33,7 @@ from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
 from gateway.services.proxy import Asked, Proxy, Times
+from gateway.services.room import Room
 from gateway.services.tasks import Tasks
 from gateway.services.waiting import Waiting
 from gateway.store.vault import FernetVault, new_key
@@ -53,6 +55,7 @@ FAILURES = [
     (Reset(), Ending.AGENT_RESET),
     (Cut(status=200), Ending.TRUNCATED),
     (TooLarge(), Ending.RESPONSE_TOO_LARGE),
+    (Unheld(status=200), Ending.OVERLOADED),
     *((Expired(clock=clock), Ending(clock)) for clock in Clock),
     (Stopped(), Ending.GATEWAY_SHUTDOWN),
     (Broke(), Ending.INTERNAL),
@@ -95,6 +98,7 @@ class Switchboard:
     async def call(self, *, caller: str | None = None, to: str = TARGET, body: bytes = BODY, **headers: str) -> Answer:
         """Call as a browser of the operator, or as a workspace."""
         asked = Asked(
+            hold=Room(2**30).hold(),
             call_id=str(uuid4()),
             request_id="r-1",
             target_id=to,
@@ -182,7 +186,9 @@ async def test_a_call_that_fails_is_told_and_written_and_no_sign_of_its_agent(bo
     await board.call()
     [row] = await board.written()
     assert (row["summary"], row["response_body"]) == (f"message/send: {ending.value}", None)
-    assert row["status"] == ("ok" if ending in (Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE) else "error")
+    assert row["status"] == (
+        "ok" if ending in (Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE, Ending.OVERLOADED) else "error"
+    )
     heard = await board.heard()
     assert [one.type for one in heard] == ["ACTIVITY_LOGGED", "CALL_ENDED"]
     assert orjson.loads(heard[1].payload)["ending"] == ending.value
