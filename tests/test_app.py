@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from events import redis
 from gateway import app
+from gateway.app import bus, running
 from gateway.core.callers import Admin
 from gateway.core.workspaces import Beat
 from gateway.ports import StoreUnavailable
@@ -54,8 +55,8 @@ async def test_with_both_datastores_it_is_ready_and_hears_its_own_bus(settings):
 
 
 async def test_with_redis_away_it_is_ready_all_the_same_and_says_that_the_bus_is_down(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "BUS_READY_S", 0.05)
-    monkeypatch.setattr(app, "FLUSH_S", 0.05)
+    monkeypatch.setattr(bus, "READY_S", 0.05)
+    monkeypatch.setattr(running, "FLUSH_S", 0.05)
     with capture_logs() as logs:
         async with opened(with_(settings, redis_url=f"unix://{tmp_path}/nobody")) as gateway:
             report = await gateway.readiness.report()

@@ -12,6 +12,11 @@ from tests.harness.source import ROOT, Module, modules
 HANDLERS: Final = "tests/web/test_bad_input.py"
 ELSEWHERE: Final[Mapping[str, str]] = {
     "events/readers.py": "tests/events/test_hub.py",
+    "gateway/app/bus.py": "tests/test_app.py",
+    "gateway/app/checks.py": "tests/test_cli.py",
+    "gateway/app/root.py": "tests/test_app.py",
+    "gateway/app/running.py": "tests/test_app.py",
+    "gateway/app/site.py": HANDLERS,
     "gateway/web/a2a.py": "tests/e2e/test_corpus.py",
     "gateway/web/answers.py": "tests/e2e/test_openapi.py",
     "gateway/web/guard.py": HANDLERS,

@@ -69,6 +69,11 @@ class Replica:
         return [word for word in self.words if not word.startswith("bus ")]
 
     @property
+    def state(self) -> str | None:
+        """What the reader was told last of the state of the bus: it may come before the events that were missed."""
+        return next((word for word in reversed(self.words) if word.startswith("bus ")), None)
+
+    @property
     def numbers(self) -> list[int]:
         """The events that it was told of."""
         return [int(word) for word in self.words if word.isdigit()]

@@ -234,7 +234,7 @@ async def test_five_hundred_calls_that_stall_leave_no_task_behind(sender: Sender
     async with running(silent_for(60)) as told:
         before = asyncio.all_tasks()
         async with asyncio.TaskGroup() as group:
-            calls = [group.create_task(sender.send(told.url, idle_s=1.0)) for _ in range(250)]
+            calls = [group.create_task(sender.send(told.url, idle_s=5.0)) for _ in range(250)]
             stopped = [group.create_task(sender.send(told.url)) for _ in range(250)]
             await eventually(lambda: len(told.bodies) == 500)
             for call in stopped:

@@ -1,34 +1,31 @@
 """The composition root: settings in, a running gateway out, its resources opened in reading order."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
-from random import uniform
 from typing import Final
-from urllib.parse import urlsplit
 
 import orjson
 import structlog
-from aiohttp import web
 
 from events import redis
 from events.bodies import Bodies
-from events.bus import Bus, Spawn
+from events.bus import Bus
 from events.event import PROBE
 from events.frame import Frame
 from events.hub import Hub
 from events.probe import Prober
 from events.ring import Ring
 from events.subscriber import State, Subscriber
+from gateway.app import bus as bus_start
+from gateway.app.running import Gateway, write_down
+from gateway.app.site import site
 from gateway.core.address import Reach
 from gateway.core.callers import Proof
 from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
-from gateway.ports import StoreError
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.changes import ChangeReader
@@ -42,14 +39,14 @@ from gateway.services.proxy import Proxy, Times
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
 from gateway.services.room import Room
-from gateway.services.sessions import Sessions, make_code
+from gateway.services.sessions import Sessions
 from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
 from gateway.services.tokens import TokenService
 from gateway.services.visibility import Visibility
 from gateway.services.waiting import Waiting
 from gateway.services.workspaces import WorkspaceService
-from gateway.settings import BadSetting, Settings
+from gateway.settings import Settings
 from gateway.store import db, vault
 from gateway.store.activity import ActivityStore
 from gateway.store.changes import ChangeStore
@@ -58,11 +55,10 @@ from gateway.store.liveness import LivenessStore
 from gateway.store.sessions import SessionStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
-from gateway.web import cors, guard, keys, openapi, parse, protocol
+from gateway.web import cors, keys, parse
 from gateway.web import events as web_events
 from gateway.web import sockets as web_sockets
 from gateway.web.doorway import Doorway
-from gateway.web.routes import ROUTES
 
 log = structlog.get_logger("gateway.app")
 
@@ -72,68 +68,10 @@ BUS_BYTES: Final = 64 * 1024 * 1024
 """... and what they may take."""
 WRITE_MARGIN_S: Final = 0.25
 """What a batch of heartbeats may take to be written, once it is due."""
-RETRY_MOST_S: Final = 2.0
-"""The longest wait between two attempts to connect to Redis."""
 ACTIVITY_CAPACITY: Final = 20_000
 """Activity rows that wait while PostgreSQL is away."""
-BUS_READY_S: Final = 5.0
-"""How long the start waits for the bus; afterwards it goes on without, and /readyz says so."""
-FLUSH_S: Final = 10.0
-"""How long the end waits for what is still to be written."""
 TOKENS_USED_EVERY_S: Final = 30.0
 """How often it is written which tokens have been used."""
-LEAVE_S: Final = 2.0
-"""How long it may take to give the lease back."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gateway:
-    """A wired gateway: the application to serve, and its orderly end."""
-
-    application: web.Application
-    proxy: Proxy
-    doorway: Doorway
-    streams: web_events.EventStreams
-    sockets: web_sockets.EventSockets
-    readiness: Readiness
-    drain_s: float
-    reader_spread_s: float
-    spawn: Spawn
-
-    async def drain(self) -> None:
-        """Send readers and new calls elsewhere, and let the calls in flight end."""
-        self.readiness.draining = True
-        self.proxy.stop_admitting()
-        spread_s = min(self.reader_spread_s, self.drain_s)
-        leaving = [self.spawn(one.close(spread_s), "readers:end") for one in (self.streams, self.sockets)]
-        await self.proxy.drain(self.drain_s)
-        await asyncio.wait(leaving)
-
-
-def check(settings: Settings) -> None:
-    """Refuse, before anything is changed, what could not be opened anyway; raises BadSetting or vault.BadKey."""
-    for name, url, read in (
-        ("GATEWAY_DATABASE_URL", settings.database_url, db.check_url),
-        ("GATEWAY_REDIS_URL", settings.redis_url, redis.check_url),
-    ):
-        try:
-            read(url or "")
-        except ValueError as error:
-            raise BadSetting(f"{name} cannot be used: {error}") from None
-    if settings.secrets_key_file is not None:
-        vault.from_file(settings.secrets_key_file)
-
-
-async def login_code(settings: Settings) -> str:
-    """Return the code of a fresh one-time link for the operator; raises StoreError, ValueError for a malformed URL."""
-    if settings.database_url is None or settings.admin_token is None:
-        raise ValueError("login needs GATEWAY_DATABASE_URL and ADMIN_TOKEN")
-    async with Tasks() as tasks:
-        reached = db.opened(
-            settings.database_url, pool_size=1, statement_timeout_s=settings.statement_timeout_s, spawn=tasks.spawn
-        )
-        async with reached as database:
-            return await make_code(SessionStore(database), settings.admin_token)
 
 
 @asynccontextmanager
@@ -257,7 +195,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         ring = Ring(max_frames=settings.journal_length, max_bytes=settings.ring_bytes)
         taps = {"TASK_UPDATED": _task_noter(registry), PROBE: prober.note}
         hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)
-        subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=_retry_s)
+        subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=bus_start.retry_s)
         bodies = Bodies(link.whole, loops.spawn, max_bytes=settings.ring_bytes)
         streams = web_events.EventStreams(
             hub,
@@ -298,9 +236,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
         loops.loop(partial(identity.run, every_s=TOKENS_USED_EVERY_S), "tokens:used")
-        stack.push_async_callback(_write_down, heartbeats, activity, bus, leases)
-        await _wait_for_bus(subscriber.up)
-        await _check_eviction(link)
+        stack.push_async_callback(write_down, heartbeats, activity, bus, leases)
+        await bus_start.wait_until_up(subscriber.up)
+        await bus_start.check_eviction(link)
 
         async def read_metrics() -> bytes:
             with contextlib.suppress(redis.JournalUnavailable):
@@ -335,12 +273,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 tasks_died=tasks.deaths + loops.deaths,
             )
 
-        application = web.Application(
-            middlewares=[cross_origin.middleware, guard.guard({route.handler: route for route in ROUTES})],
-            client_max_size=settings.max_request_bytes,
-        )
-        application.on_response_prepare.append(guard.add_headers)
-        application.on_response_prepare.append(cross_origin.add_headers)
+        application = site(settings, cross_origin)
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
         application[keys.EDITS] = Edits(workspaces=workspaces, directory=directory, bus=bus, reach=reach)
@@ -350,26 +283,13 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.REGISTRY] = registry
         application[keys.SESSIONS] = Sessions(sessions, identity, bus, lasts_s=settings.session_s)
         application[keys.TOKENS] = TokenService(tokens=tokens, directory=directory, identity=identity, bus=bus)
-        application[keys.TEST_TOKENS] = settings.enable_test_tokens
-        application[keys.CROSS_ORIGIN] = cross_origin
         application[keys.WORKSPACES] = WorkspaceService(
-            workspaces=workspaces,
-            activity=history,
-            directory=directory,
-            bus=bus,
-            vault=sealed,
-            reach=reach,
+            workspaces=workspaces, activity=history, directory=directory, bus=bus, vault=sealed, reach=reach
         )
+        application[keys.METRICS] = read_metrics
         application[web_events.STREAMS] = streams
         application[web_sockets.SOCKETS] = sockets
-        application[keys.METRICS] = read_metrics
-        application[keys.PUBLIC_URL] = settings.public_url or ""
-        application[parse.PUBLIC_ORIGIN] = _origin(settings.public_url)
-        application[keys.OPENAPI] = openapi.document(ROUTES, version=version("a2a-gateway"))
         application[parse.ROOM] = room
-        application[parse.PACE] = parse.Pace(longest_s=settings.body_timeout_s, least_bytes_per_s=settings.body_pace)
-        for route in ROUTES:
-            application.router.add_route(route.method, route.path, route.handler, expect_handler=protocol.expect)
         yield Gateway(
             application=application,
             proxy=proxy,
@@ -383,55 +303,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
 
 
-def _origin(url: str | None) -> str:
-    parts = urlsplit(url or "")
-    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
-
-
 def _task_noter(registry: Registry) -> Callable[[Frame], None]:
     def note(heard: Frame) -> None:
         registry.note_task(heard.event.workspace_id, orjson.loads(heard.event.payload)["current_task"])
 
     return note
-
-
-async def _wait_for_bus(up: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(BUS_READY_S):
-            await up.wait()
-    except TimeoutError:
-        log.error("bus_not_up", consequence="events wait, silences are judged by the database alone")
-
-
-async def _check_eviction(link: redis.RedisBus) -> None:
-    """Say clearly when Redis may throw the journal away."""
-    with contextlib.suppress(redis.JournalUnavailable):
-        policy = await link.eviction()
-        if policy not in (None, "noeviction"):
-            log.error("redis_evicts", maxmemory_policy=policy, needed="noeviction", consequence="events may be lost")
-
-
-def _retry_s(attempts: int) -> float:
-    """How long to wait before connecting to Redis again: longer each time, and never as long as the others wait."""
-    return float(min(0.1 * 1.6**attempts, RETRY_MOST_S) * uniform(0.5, 1.0))  # noqa: S311 - spreads, keeps no secret
-
-
-async def _write_down(heartbeats: Heartbeats, activity: ActivityLog, bus: Bus, leases: Instances) -> None:
-    """Write what is still waiting; what cannot be written in time is lost, and said to be."""
-    deadline = asyncio.get_running_loop().time() + FLUSH_S
-    for what, writing in (
-        ("heartbeats", heartbeats.flush()),
-        ("activity", activity.flush()),
-        ("events", bus.drain(FLUSH_S)),
-    ):
-        try:
-            async with asyncio.timeout_at(deadline):
-                if await writing is False:
-                    raise TimeoutError
-        except Exception as error:  # each has its chance, whatever became of the one before
-            log.error("not_written_down", what=what, error=type(error).__name__)
-    try:
-        async with asyncio.timeout(LEAVE_S):
-            await leases.leave()
-    except (StoreError, TimeoutError) as error:
-        log.error("not_left", error=type(error).__name__, consequence="the lease runs out by itself")

@@ -1,0 +1,39 @@
+"""How this process comes to its bus: what it waits for, warns of, and when it tries again."""
+
+import asyncio
+import contextlib
+from random import uniform
+from typing import Final
+
+import structlog
+
+from events import redis
+
+log = structlog.get_logger("gateway.app")
+
+RETRY_MOST_S: Final = 2.0
+"""The longest wait between two attempts to connect to Redis."""
+READY_S: Final = 5.0
+"""How long the start waits for the bus; afterwards it goes on without, and /readyz says so."""
+
+
+async def wait_until_up(up: asyncio.Event) -> None:
+    """Wait for the bus for a while; go on without it if need be."""
+    try:
+        async with asyncio.timeout(READY_S):
+            await up.wait()
+    except TimeoutError:
+        log.error("bus_not_up", consequence="events wait, silences are judged by the database alone")
+
+
+async def check_eviction(link: redis.RedisBus) -> None:
+    """Say clearly when Redis may throw the journal away."""
+    with contextlib.suppress(redis.JournalUnavailable):
+        policy = await link.eviction()
+        if policy not in (None, "noeviction"):
+            log.error("redis_evicts", maxmemory_policy=policy, needed="noeviction", consequence="events may be lost")
+
+
+def retry_s(attempts: int) -> float:
+    """How long to wait before connecting to Redis again: longer each time, and never as long as the others wait."""
+    return float(min(0.1 * 1.6**attempts, RETRY_MOST_S) * uniform(0.5, 1.0))  # noqa: S311 - spreads, keeps no secret
