@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bench import bus, figures, ledger, report, subjects
 from bench.processes import BenchError, Cores
-from bench.rounds import FULL, QUICK, Plan, Rounds
+from bench.rounds import FULL, QUICK, Plan, Rounds, Settle
 from gateway.embedded import servers as embedded
 
 RESULTS: Final = Path(__file__).with_name("results.json")
@@ -57,8 +57,11 @@ def _env(urls: embedded.Urls) -> dict[str, str]:
     }
 
 
-def bench_calls(plan: Plan, cores: Cores, about: Mapping[str, Any]) -> None:
-    """Start everything that calls go through, measure, print and write down, stop everything."""
+def bench_calls(plan: Plan, cores: Cores, about: Mapping[str, Any], against: Path | None) -> None:
+    """Start everything that calls go through, measure, print and write down, stop everything.
+
+    against: another checkout, whose gateway has its turn in each round, on servers of its own.
+    """
     with ExitStack() as stack:
         urls = stack.enter_context(_servers())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -67,9 +70,13 @@ def bench_calls(plan: Plan, cores: Cores, about: Mapping[str, Any]) -> None:
         stranger = stack.enter_context(subjects.gateway(_env(urls), cores))
         gateway = asyncio.run(subjects.introduce(stranger, agent.port))
         peers = stack.enter_context(subjects.peers(agent.port, cores, scratch))
-        counts = stack.enter_context(ledger.opened(urls.database_url, urls.redis_url, prefix=PREFIX))
+        counts = stack.enter_context(ledger.opened(urls.database_url, urls.redis_url, gateway.port, prefix=PREFIX))
+        settle: dict[str, Settle] = {gateway.name: counts.settle}
+        if against is not None:
+            before = stack.enter_context(_other(against, agent, cores, settle))
+            peers = [before, *peers]
 
-        rounds = Rounds([agent, bare, gateway, *peers], {gateway.name: counts.settle})
+        rounds = Rounds([agent, bare, gateway, *peers], settle)
         rounds.run(plan, _say)
         calls = rounds.calls[gateway.name]
         proof = counts.settle(calls)
@@ -81,13 +88,27 @@ def bench_calls(plan: Plan, cores: Cores, about: Mapping[str, Any]) -> None:
     report.write(RESULTS, {"calls": results})
 
 
-def bench(*, calls: bool, events: bool, quick: bool, parts: Sequence[str]) -> None:
+@contextmanager
+def _other(
+    checkout: Path, agent: subjects.Subject, cores: Cores, settle: dict[str, Settle]
+) -> Iterator[subjects.Subject]:
+    """The gateway of another checkout; an older one owes less for each call."""
+    counts_together = (checkout / "gateway" / "live").exists()
+    due = ledger.DUE_PER_CALL | (ledger.ADMITTED if counts_together else {})
+    with _servers() as urls, subjects.gateway(_env(urls), cores, name="other checkout", folder=checkout) as stranger:
+        other = asyncio.run(subjects.introduce(stranger, agent.port))
+        with ledger.opened(urls.database_url, urls.redis_url, other.port, prefix=PREFIX, due=due) as counts:
+            settle[other.name] = counts.settle
+            yield other
+
+
+def bench(*, calls: bool, events: bool, quick: bool, parts: Sequence[str], against: Path | None) -> None:
     """Measure what was asked for, one after the other."""
     cores = Cores.choose()
     about = report.machine(cores)
     cores.take_rest()
     if calls:
-        bench_calls(QUICK if quick else FULL, cores, about)
+        bench_calls(QUICK if quick else FULL, cores, about, against)
     if events:
         bench_events(bus.QUICK if quick else bus.FULL, cores, about, parts)
     _say(f"\nwritten to {RESULTS}")
@@ -100,13 +121,17 @@ def main() -> None:
     only.add_argument("--calls", action="store_true", help="only what a call costs")
     only.add_argument("--events", action="store_true", help="only the bus: readers, clocks, a Redis that goes away")
     parser.add_argument("--part", action="append", choices=bus.PARTS, default=[], help="of the bus, only this; repeat")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="also what a call costs in the gateway of this checkout"
+    )
     words = parser.parse_args()
+    against = None if words.against is None else words.against.resolve()
     if words.part and not words.events:
         parser.error("--part is one of --events")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # out through every `with`
     try:
-        bench(calls=not words.events, events=not words.calls, quick=words.quick, parts=words.part)
+        bench(calls=not words.events, events=not words.calls, quick=words.quick, parts=words.part, against=against)
     except (BenchError, embedded.EmbeddedError) as error:
         sys.exit(f"bench: {error}")
 

@@ -6,6 +6,11 @@ from typing import Final
 from uuid import UUID
 
 _BODY_BYTES: Final = 1024
+INPUT_TOKENS: Final = 7
+OUTPUT_TOKENS: Final = 3
+"""What each reply says it used."""
+PRICE: Final = 100
+"""Cents a million tokens, in and out."""
 _MARK: Final = "00000000-0000-0000-0000-000000000000"
 
 
@@ -17,15 +22,13 @@ def _request(filler: str) -> bytes:
 
 def _reply() -> bytes:
     message = {"kind": "message", "role": "agent", "messageId": _MARK, "parts": [{"kind": "text", "text": "echo"}]}
-    usage = {"input_tokens": 7, "output_tokens": 3}
+    usage = {"input_tokens": INPUT_TOKENS, "output_tokens": OUTPUT_TOKENS}
     answer = {"jsonrpc": "2.0", "id": "1", "result": message | {"metadata": {"usage": usage}}}
     return json.dumps(answer, separators=(",", ":")).encode()
 
 
 BODY: Final = _request("x" * (_BODY_BYTES - len(_request(""))))
 REPLY: Final = _reply()
-INPUT_TOKENS: Final = 7
-"""What each reply says it used."""
 
 
 class Requests:

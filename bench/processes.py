@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import psutil
 
-_ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[1]
 _TIED: Final = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
 """What a command begins with, so that it ends with this process even if that is killed (Linux)."""
 _START_S: Final = 10.0
@@ -86,17 +86,19 @@ def running(
     env: Mapping[str, str] | None = None,
     port: int | None = None,
     measured: Cores | None = None,
+    folder: Path = ROOT,
 ) -> Iterator[Running]:
     """Run a command until it answers, and for as long as the block lasts; then end it (SIGTERM, later SIGKILL).
 
     It answers when it prints `ready ...`, or, if a port is given, when that takes connections. measured: the process
-    is the one that is measured, and gets the core for that. Its standard input ends with this process.
+    is the one that is measured, and gets the core for that. Its standard input ends with this process. folder: where
+    it runs, another checkout for example.
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [*_TIED, *command],
-            cwd=_ROOT,
-            env={**os.environ, **(env or {})},
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder), **(env or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

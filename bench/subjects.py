@@ -10,10 +10,18 @@ from typing import Final
 
 import aiohttp
 
-from bench.processes import BenchError, Cores, free_port, running
+from bench.message import PRICE
+from bench.processes import ROOT, BenchError, Cores, free_port, running
 
 PATH: Final = "/workspaces/bench/a2a"
 ADMIN_TOKEN: Final = "admin-token-of-the-bench"
+LIMITS: Final = {
+    "GATEWAY_PRICES": f"*={PRICE}/{PRICE}",
+    **{f"GATEWAY_RATE_{name}": "1000000/1" for name in ("CALLS", "HEARTBEATS", "REQUESTS", "STRICT", "FAILURES")},
+}
+"""Everything is counted and nobody is turned away."""
+BUDGET: Final = 2**50
+"""Cents that nobody spends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +51,12 @@ def bare(agent_port: int, cores: Cores) -> Iterator[Subject]:
 
 
 @contextmanager
-def gateway(env: Mapping[str, str], cores: Cores) -> Iterator[Subject]:
-    """This gateway, not yet knowing anybody; see `introduce`."""
+def gateway(env: Mapping[str, str], cores: Cores, *, name: str = "gateway", folder: Path = ROOT) -> Iterator[Subject]:
+    """The gateway of this checkout or another, not yet knowing anybody; see `introduce`."""
     command = [sys.executable, "-m", "gateway", "serve", "--host", "127.0.0.1", "--port", "0"]
-    with running(command, env={**env, "ADMIN_TOKEN": ADMIN_TOKEN}, measured=cores) as process:
-        yield Subject(name="gateway", port=int(process.said.rpartition(":")[2]), pid=process.pid)
+    env = {**env, **LIMITS, "ADMIN_TOKEN": ADMIN_TOKEN}
+    with running(command, env=env, measured=cores, folder=folder) as process:
+        yield Subject(name=name, port=int(process.said.rpartition(":")[2]), pid=process.pid)
 
 
 async def introduce(subject: Subject, agent_port: int) -> Subject:
@@ -63,7 +72,8 @@ async def introduce(subject: Subject, agent_port: int) -> Subject:
                 return {"id": created["id"], "token": created["connection"]["auth_token"]}
 
         parent = await create(name="parent")
-        target = await create(name="agent", parent_id=parent["id"], url=f"http://127.0.0.1:{agent_port}/")
+        url = f"http://127.0.0.1:{agent_port}/"
+        target = await create(name="agent", parent_id=parent["id"], url=url, budget_limit=BUDGET)
         caller = await create(name="caller", parent_id=parent["id"])
     headers = {"Authorization": f"Bearer {caller['token']}", "X-Workspace-ID": caller["id"]}
     path = f"/workspaces/{target['id']}/a2a"

@@ -29,7 +29,8 @@ log = structlog.get_logger("events.redis")
 
 _SCRIPT: Final = files("events").joinpath("publish.lua").read_text()
 _KEEP: Final = files("events").joinpath("keep.lua").read_text()
-_AWAY: Final = (RedisError, OSError, TimeoutError)
+AWAY: Final = (RedisError, OSError, TimeoutError)
+"""What a connection says when Redis is not there, or not as it should be."""
 ANSWER_S: Final = 2.0
 """How long Redis may take to connect, or to answer a batch or a page."""
 KEEP_TRIES: Final = 3
@@ -130,7 +131,7 @@ class Ear:
         """Return the next frame's bytes; raises LinkDown when the connection is lost."""
         try:
             _, _, raw = await self._connection.read_response(timeout=math.inf)
-        except _AWAY as error:
+        except AWAY as error:
             raise LinkDown from error
         heard: bytes = raw
         return heard
@@ -187,15 +188,15 @@ class RedisBus:
                 self._tried.clear()
         except BaseException as error:
             await self._let_go()
-            if isinstance(error, _AWAY):
+            if isinstance(error, AWAY):
                 raise LinkDown from error
             raise
 
     async def _connect(self) -> None:
         """Connect, learn which server this is, and teach it the script."""
         self._publishing = await self._servers.connect()
-        self._run_id = _run_id(await _ask(self._publishing, "INFO", "server"))
-        self._sha = await _ask(self._publishing, "SCRIPT", "LOAD", _SCRIPT)
+        self._run_id = _run_id(await ask(self._publishing, "INFO", "server"))
+        self._sha = await ask(self._publishing, "SCRIPT", "LOAD", _SCRIPT)
 
     async def _publish(self, events: Sequence[Event], first_sequence: int) -> None:
         gaps = (frame.body(gap("server_changed")), frame.body(gap("taken_back")))
@@ -204,9 +205,9 @@ class RedisBus:
         for event in events:
             arguments += (1 if event.journalled else 0, frame.body(event))
         try:
-            last = await _ask(self._publishing, "EVALSHA", self._sha, len(self._keys), *self._keys, *arguments)
+            last = await ask(self._publishing, "EVALSHA", self._sha, len(self._keys), *self._keys, *arguments)
         except NoScriptError:
-            last = await _ask(self._publishing, "EVAL", _SCRIPT, len(self._keys), *self._keys, *arguments)
+            last = await ask(self._publishing, "EVAL", _SCRIPT, len(self._keys), *self._keys, *arguments)
         self.know(frame.find_position(last.decode()) or ORIGIN)
 
     async def _keep(self, reference: str, whole: bytes) -> None:
@@ -217,7 +218,7 @@ class RedisBus:
         keys = (self._whole(reference), f"{self._prefix}:wholes", f"{self._prefix}:wholes:bytes")
         try:
             async with asyncio.timeout(ANSWER_S):
-                await _ask(self._publishing, "EVAL", _KEEP, len(keys), *keys, whole, self._whole_s, self._whole_bytes)
+                await ask(self._publishing, "EVAL", _KEEP, len(keys), *keys, whole, self._whole_s, self._whole_bytes)
         except ResponseError as error:
             log.warning("body_not_kept", error=str(error)[:80], bytes=len(whole))
 
@@ -296,10 +297,10 @@ class RedisBus:
                 async with asyncio.timeout(ANSWER_S):
                     if self._reading is None:
                         self._reading = await self._servers.connect()
-                    return await _ask(self._reading, *command)
+                    return await ask(self._reading, *command)
             except BaseException as error:
                 await self._stop_reading()
-                if isinstance(error, _AWAY):
+                if isinstance(error, AWAY):
                     raise JournalUnavailable from error
                 raise
 
@@ -317,13 +318,13 @@ class RedisBus:
         await self._stop_reading()
         try:
             connection = await self._servers.connect()
-        except _AWAY as error:
+        except AWAY as error:
             raise LinkDown from error
         try:
             try:
                 await connection.send_command("SUBSCRIBE", self._channel)
                 await connection.read_response()
-            except _AWAY as error:
+            except AWAY as error:
                 raise LinkDown from error
             yield Ear(connection)
         finally:
@@ -335,7 +336,8 @@ class RedisBus:
         await self._stop_reading()
 
 
-async def _ask(connection: Any, *command: str | int | bytes) -> Any:
+async def ask(connection: Any, *command: str | int | bytes) -> Any:
+    """Return the answer to one command; raises RedisError, OSError or TimeoutError."""
     await connection.send_command(*command)
     return await connection.read_response(timeout=math.inf)
 

@@ -41,6 +41,11 @@ class Readings:
     body_bytes: int = _metric("What the bodies of requests and answers take, roughly.")
     bodies_refused: int = _metric("Bodies, or pieces of one, for which there was no room.", counts=True)
     calls_in_flight: int = _metric("Calls that have not ended.")
+    calls_admitted: int = _metric("Calls that all replicas together have let begin.", counts=True)
+    requests_limited: int = _metric("Requests refused for their number.", counts=True)
+    requests_unchecked: int = _metric(
+        "Requests that went on without being counted, because Redis was away.", counts=True
+    )
     activity_waiting_rows: int = _metric("Activity rows that wait for PostgreSQL.")
     activity_dropped_rows: int = _metric("Activity rows that did not fit while PostgreSQL was away.", counts=True)
     tasks_died: int = _metric("Tasks and loops that died of an exception.", counts=True)

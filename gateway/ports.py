@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from typing import Any, Final, Protocol
 
 from gateway.core.endings import Outcome
+from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
 
 # -- what a store may say instead of an answer
@@ -166,8 +168,68 @@ class UsageOfDay:
     output_tokens: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What a call's target may spend in its month, in millionths of a cent; a call holds `reserve`, at least."""
+
+    month: str
+    limit: int
+    priced: int
+    reported: int
+    reserve: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A call that wants to begin.
+
+    payer, rate: whose bucket it comes out of, None: nobody's. trace_id: the call's own trace. serves: the call that the
+    caller says it serves. limit_s: how long it may take, None for ever. budget: None without one.
+    """
+
+    payer: str
+    rate: Rate | None
+    call_id: str
+    caller_id: str | None
+    target_id: str
+    trace_id: str
+    serves: str | None
+    limit_s: float | None
+    budget: Budget | None
+
+
+class Barred(Enum):
+    """Why a call may not begin."""
+
+    RATE = "rate"
+    DEEP = "deep"
+    SPENT = "spent"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entered:
+    """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end."""
+
+    barred: Barred | None
+    standing: Standing | None
+    depth: int
+    left_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """A call that has ended. `cost` is in millionths of a cent; `month` that of its budget, "" without one."""
+
+    call_id: str
+    target_id: str
+    trace_id: str
+    month: str
+    cost: int
+
+
 EDITABLE: Final = (
     "name", "role", "tier", "parent_id", "collapsed", "runtime", "workspace_dir", "x", "y", "url", "delivery_mode",
+    "budget_limit",
 )  # fmt: skip
 """What may be changed of a workspace after it was made."""
 
@@ -334,6 +396,26 @@ class Changes(Protocol):
 
     async def forget_old(self) -> None:
         """Drop rows that no cache needs any more."""
+
+
+# -- Redis
+
+
+class LiveUnavailable(Exception):
+    """Redis is away, or does not answer in time."""
+
+
+class Gate(Protocol):
+    """`live/gate.py`: what all replicas decide together. Nobody waits for a Redis that is known to be away."""
+
+    async def take(self, payer: str, rate: Rate) -> Standing:
+        """Take one request out of a bucket. Raises LiveUnavailable."""
+
+    async def enter(self, entry: Entry) -> Entered:
+        """Let a call begin, or not. Raises LiveUnavailable."""
+
+    def leave(self, left: Left) -> None:
+        """Say that a call has ended, now or once Redis is back."""
 
 
 # -- the rest of the world

@@ -1,5 +1,6 @@
 """Every setting: its name, unit and default. Nothing else reads the environment."""
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -10,9 +11,15 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from gateway.core.clients import Network
+from gateway.core.prices import Price, Prices
+from gateway.core.rates import Rate
+
 log = structlog.get_logger("gateway.settings")
 
 _ORIGIN: Final = re.compile(r"https?://(?:[0-9a-z._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_RATE: Final = re.compile(r"([0-9]{1,7})/([0-9]{1,5})")
+_PRICE: Final = re.compile(r"([^=,\s]+)=([0-9]{1,7})/([0-9]{1,7})")
 _PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 ADMIN_TOKEN_CHARS: Final = 16
 """The shortest admin token that `serve` starts with."""
@@ -84,6 +91,35 @@ def _port_ranges(value: str) -> tuple[range, ...]:
     if None in found or not all(ports and ports[0] > 0 and ports[-1] <= 65535 for ports in ranges):
         raise ValueError("ports from 1 to 65535 and ranges of them like 8000-8999, comma separated")
     return ranges
+
+
+def _rate(value: str) -> Rate | None:
+    if value.strip().lower() == "off":
+        return None
+    match = _RATE.fullmatch(value.strip())
+    if match is None or not 0 < int(match[1]) < 10**7 or not 0 < int(match[2]) <= 86_400:
+        raise ValueError("requests per seconds such as `600/60`, or `off`")
+    return Rate(requests=int(match[1]), period_s=float(match[2]))
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(one.strip(), strict=False) for one in value.split(",") if one.strip())
+    except ValueError:
+        raise ValueError("addresses or networks such as `10.0.0.0/8`, comma separated") from None
+
+
+def _prices(value: str) -> Prices:
+    found = [_PRICE.fullmatch(one.strip()) for one in value.split(",")]
+    if None in found:
+        raise ValueError("`MODEL=IN/OUT` in cents a million tokens, comma separated; `*` for any other model")
+    return Prices(by_model={one[1]: Price(input=int(one[2]), output=int(one[3])) for one in found if one is not None})
+
+
+def _amount(value: str) -> int:
+    if not value.strip().isdecimal() or int(value) >= 2**31:
+        raise ValueError("a whole number, 0 or more")
+    return int(value)
 
 
 def _path(value: str) -> Path:
@@ -226,6 +262,72 @@ class Settings:
         "Event streams open in this process; past it browsers are asked to come back.",
         default=20000,
         unit="streams",
+    )
+    max_depth: int = _setting(
+        "A2A_MAX_DEPTH",
+        _count,
+        "The most calls that may wait for one another; past it 508 `too_deep`.",
+        default=16,
+        unit="calls",
+    )
+    prices: Prices = _setting(
+        "GATEWAY_PRICES",
+        _prices,
+        "What tokens cost: `MODEL=IN/OUT` in cents a million tokens, comma separated, `*` for any other model. Unset: "
+        "only what workspaces report themselves counts as spent.",
+        default=Prices(),
+    )
+    reserve_cents: int = _setting(
+        "GATEWAY_CALL_RESERVE_CENTS",
+        _amount,
+        "What a call under way holds of a budget, at least: as much as calls of that workspace have cost, if that is "
+        "more.",
+        default=1,
+        unit="cents",
+    )
+    call_rate: Rate | None = _setting(
+        "GATEWAY_RATE_CALLS",
+        _rate,
+        "Calls of one credential: so many in so many seconds, on all replicas together. `off`: as many as it likes.",
+        default=Rate(requests=6000, period_s=60.0),
+    )
+    beat_rate: Rate | None = _setting(
+        "GATEWAY_RATE_HEARTBEATS",
+        _rate,
+        "The same for heartbeats.",
+        default=Rate(requests=600, period_s=60.0),
+    )
+    request_rate: Rate | None = _setting(
+        "GATEWAY_RATE_REQUESTS",
+        _rate,
+        "The same for all other requests; of one address where there is no credential.",
+        default=Rate(requests=3000, period_s=60.0),
+    )
+    strict_rate: Rate | None = _setting(
+        "GATEWAY_RATE_STRICT",
+        _rate,
+        "The same for registering, making tokens and opening sessions (the operator counts as for other requests).",
+        default=Rate(requests=60, period_s=60.0),
+    )
+    failure_rate: Rate | None = _setting(
+        "GATEWAY_RATE_FAILURES",
+        _rate,
+        "Requests without a good credential, of one address; past it only those that were good here before are looked "
+        "up.",
+        default=Rate(requests=120, period_s=60.0),
+    )
+    admission_s: float = _setting(
+        "GATEWAY_ADMISSION_SECONDS",
+        _seconds,
+        "How long Redis may take to say whether a request may go on; afterwards they go on unchecked until it answers.",
+        default=0.5,
+        unit="s",
+    )
+    trusted_proxies: tuple[Network, ...] = _setting(
+        "GATEWAY_TRUSTED_PROXIES",
+        _networks,
+        "The proxies whose `X-Forwarded-For` is believed: addresses or networks, comma separated.",
+        default=(),
     )
     max_request_bytes: int = _setting(
         "A2A_MAX_REQUEST_BYTES", _count, "The largest request body.", default=1024 * 1024, unit="bytes"
@@ -433,6 +535,6 @@ def _shown(default: Any) -> str:
         case float():
             return f"{default:g}"
         case tuple():
-            return ",".join(default)
+            return ",".join(map(str, default))
         case _:
             return str(default)

@@ -17,6 +17,10 @@ from gateway.embedded import servers as embedded
 from gateway.store.migrate import migrate
 from tests.harness.world import ADMIN_TOKEN, World
 
+PLENTY = "1000000/1"
+"""Requests in a second that no test makes: only those about limits shall meet one."""
+RATES = tuple(f"GATEWAY_RATE_{name}" for name in ("CALLS", "HEARTBEATS", "REQUESTS", "STRICT", "FAILURES"))
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests marked `long`, which take minutes")
@@ -96,6 +100,7 @@ async def _world(servers: embedded.Urls, database_url: str) -> AsyncIterator[Wor
         "GATEWAY_ALLOW_PRIVATE_AGENTS": "1",
         "GATEWAY_WRITE_EVERY_SECONDS": "0.1",
         "GATEWAY_LOG_FORMAT": "json",
+        **dict.fromkeys(RATES, PLENTY),
     }
     async with AsyncExitStack() as stack:
         connector = aiohttp.TCPConnector(limit=0)

@@ -6,12 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from gateway.core.prices import Price, Prices
+from gateway.core.rates import Rate
 from gateway.settings import BadSetting, Settings, describe
 
 SECRETS = {"GATEWAY_DATABASE_URL", "GATEWAY_REDIS_URL", "ADMIN_TOKEN"}
 NAMES = [setting.metadata["name"] for setting in fields(Settings)]
-NUMBERS = [one.name for one in describe() if one.unit]
+COUNTS = [one.name for one in describe() if one.unit not in ("", "s", "cents")]
 SECONDS = [one.name for one in describe() if one.unit == "s"]
+RATES = [name for name in NAMES if name.startswith("GATEWAY_RATE_")]
 LENIENT = [setting.metadata["name"] for setting in fields(Settings) if setting.metadata["lenient"]]
 
 
@@ -71,10 +74,14 @@ def test_seconds_may_have_fractions_and_counts_may_not():
 
 BAD = {
     **dict.fromkeys(SECONDS, ("0", "-1", "nan", "inf", "soon", "1e10", "5s", "0x10")),
-    **{name: ("0", "-1", "1.5", "many", "1e3", "2147483648", "²") for name in NUMBERS if name not in SECONDS},
+    **dict.fromkeys(COUNTS, ("0", "-1", "1.5", "many", "1e3", "2147483648", "²")),
     "GATEWAY_ALLOW_PRIVATE_AGENTS": ("maybe", "2", "tru"),
     "GATEWAY_ALLOW_TOKENLESS_REGISTER": ("maybe", "-"),
     "GATEWAY_AGENT_PORTS": ("0", "65536", "80,", ",", "9-8", "80-", "-80", "1-65536", "http", "80 443", "\u0661"),
+    **dict.fromkeys(RATES, ("0", "0/60", "60", "60/0", "1.5/60", "-1/60", "60/86401", "many/60", "10000000/1")),
+    "GATEWAY_CALL_RESERVE_CENTS": ("-1", "1.5", "few", "2147483648"),
+    "GATEWAY_PRICES": ("gpt", "gpt=1", "gpt=1/", "gpt=1/2,", "gpt=1.5/2", "=1/2", "a=1/2;b=1/2"),
+    "GATEWAY_TRUSTED_PROXIES": ("nobody", "10.0.0.0/33", "10.0.0.0-10.0.0.9", "10.0.0.1:80"),
     "GATEWAY_CORS_ORIGINS": ("*", "null", "localhost:3000", "http://localhost/", "http://a,b", "ws://a", "HTTP://A"),
 }
 
@@ -137,3 +144,23 @@ def test_any_value_of_any_setting_is_read_or_refused_by_its_name(name, value):
         except BadSetting as error:
             refused = str(error)
     assert refused == "" or refused.startswith(f"{name}=")
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_a_rate_is_so_many_in_so_many_seconds_or_off(name):
+    assert read(name, " 5/10 ") == Rate(requests=5, period_s=10.0)
+    assert read(name, "off") is read(name, "OFF") is None
+
+
+def test_prices_are_cents_a_million_tokens_by_model():
+    prices = read("GATEWAY_PRICES", "large=300/1500, *=10/0")
+    assert prices == Prices(by_model={"large": Price(input=300, output=1500), "*": Price(input=10, output=0)})
+
+
+def test_trusted_proxies_are_addresses_and_networks():
+    trusted = read("GATEWAY_TRUSTED_PROXIES", "10.0.0.1, 10.1.2.3/8,2001:db8::/32,")
+    assert [str(network) for network in trusted] == ["10.0.0.1/32", "10.0.0.0/8", "2001:db8::/32"]
+
+
+def test_nothing_may_be_held_for_a_call():
+    assert read("GATEWAY_CALL_RESERVE_CENTS", "0") == 0

@@ -24,6 +24,8 @@ from gateway.app.running import Gateway, write_down
 from gateway.app.site import site
 from gateway.core.address import Reach
 from gateway.core.callers import Proof
+from gateway.core.rates import Tariff
+from gateway.live import gate
 from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
 from gateway.services.activity import ActivityLog
@@ -31,6 +33,7 @@ from gateway.services.admission import Admission
 from gateway.services.changes import ChangeReader
 from gateway.services.directory import Directory
 from gateway.services.edits import Edits
+from gateway.services.entrance import Entrance
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import Identity
 from gateway.services.instances import Instances
@@ -43,6 +46,7 @@ from gateway.services.sessions import Sessions
 from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
 from gateway.services.tokens import TokenService
+from gateway.services.tolls import Tolls
 from gateway.services.visibility import Visibility
 from gateway.services.waiting import Waiting
 from gateway.services.workspaces import WorkspaceService
@@ -137,6 +141,27 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         reader = ChangeReader(changes, forget, every_s=settings.changes_every_s)
         await reader.start()
 
+        # what all replicas decide together
+        turnstile = await stack.enter_async_context(
+            gate.opened(
+                settings.redis_url,
+                prefix=settings.redis_prefix,
+                max_depth=settings.max_depth,
+                answer_s=settings.admission_s,
+            )
+        )
+        tolls = Tolls(
+            turnstile,
+            {
+                Tariff.CALL: settings.call_rate,
+                Tariff.BEAT: settings.beat_rate,
+                Tariff.REQUEST: settings.request_rate,
+                Tariff.STRICT: settings.strict_rate,
+                Tariff.FAILURE: settings.failure_rate,
+            },
+        )
+        entrance = Entrance(turnstile, tolls, reserve_cents=settings.reserve_cents)
+
         # calls out
         heartbeats = Heartbeats(liveness, every_s=settings.write_every_s)
         silences = Silences(
@@ -179,6 +204,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops = await stack.enter_async_context(Tasks())
         proxy = Proxy(
             admission=admission,
+            tolls=tolls,
+            entrance=entrance,
+            prices=settings.prices,
             dispatcher=dispatcher,
             activity=activity,
             bus=bus,
@@ -222,6 +250,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
         # what turns for ever
+        loops.loop(turnstile.run, "gate:connect")
+        loops.loop(turnstile.renew, "gate:renew")
         loops.loop(bus.run, "bus:publish")
         loops.loop(prober.run, "bus:probe")
         loops.loop(subscriber.run, "bus:listen")
@@ -268,6 +298,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 body_bytes=room.held,
                 bodies_refused=room.refused,
                 calls_in_flight=proxy.in_flight,
+                calls_admitted=entrance.entered,
+                requests_limited=tolls.refused,
+                requests_unchecked=tolls.unchecked,
                 activity_waiting_rows=len(activity),
                 activity_dropped_rows=activity.dropped,
                 tasks_died=tasks.deaths + loops.deaths,
@@ -282,6 +315,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.READINESS] = readiness
         application[keys.REGISTRY] = registry
         application[keys.SESSIONS] = Sessions(sessions, identity, bus, lasts_s=settings.session_s)
+        application[keys.TOLLS] = tolls
         application[keys.TOKENS] = TokenService(tokens=tokens, directory=directory, identity=identity, bus=bus)
         application[keys.WORKSPACES] = WorkspaceService(
             workspaces=workspaces, activity=history, directory=directory, bus=bus, vault=sealed, reach=reach

@@ -22,6 +22,8 @@ class Code(StrEnum):
     REMOVED = "removed"
     TOO_LARGE = "too_large"
     TOO_MANY_TOKENS = "too_many_tokens"
+    RATE_LIMITED = "rate_limited"
+    TOO_DEEP = "too_deep"
     UNSAFE_URL = "unsafe_url"
     NO_URL = "no_url"
     OVERLOADED = "overloaded"

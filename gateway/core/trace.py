@@ -7,6 +7,11 @@ from typing import Final
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
+def trace_id(traceparent: str) -> str:
+    """Return the trace that a traceparent of ours belongs to."""
+    return traceparent[3:35]
+
+
 def continued(traceparent: str | None, tracestate: str | None) -> dict[str, str]:
     """Return the trace headers of what goes out: the caller's trace under a span of ours, or a new trace."""
     match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None

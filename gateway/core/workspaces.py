@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from gateway.core.budget import Spend
+
 EXTERNAL: Final = "external"
 """The runtime of an agent that nobody of ours starts or stops."""
 
@@ -98,6 +100,7 @@ class Workspace:
     status: Status
     runtime: str = ""
     role: str | None = None
+    model: str | None = None
     tier: int = 1
     url: str | None = None
     agent_card: Any = None
@@ -118,7 +121,7 @@ class Workspace:
     error_rate: float = 0.0
     sample_error: str | None = None
     uptime_seconds: int = 0
-    monthly_spend: int = 0
+    spend: Spend = field(default_factory=Spend)
     runtime_state: str | None = None
 
     @property

@@ -39,6 +39,8 @@ class Line:
     request_body: Any = None
     response_body: Any = None
     usage: Usage | None = None
+    cost: int = 0
+    """In millionths of a cent."""
     counts: bool = False
     sign: bool = False
     id: str = field(default_factory=new_id)
@@ -86,6 +88,7 @@ class Line:
             "calls": 1 if self.counts else 0,
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
+            "millionths": self.cost,
         }
 
 

@@ -5,12 +5,13 @@ from typing import assert_never
 
 import structlog
 
-from gateway.core import access, budget
+from gateway.core import access
 from gateway.core.callers import Admin, Anonymous, Holder, Local, Member, Principal, Stranger, System, is_forged
 from gateway.core.ids import find_uuid
 from gateway.core.refusals import Code, Refusal, bad_field, credential_required, invalid_credential
 from gateway.core.workspaces import Workspace
 from gateway.services.directory import Directory
+from gateway.services.entrance import check_budget
 
 log = structlog.get_logger("gateway.admission")
 
@@ -43,8 +44,7 @@ class Admission:
         if caller_id is not None:
             await self._check_reach(caller_id, target_id)
         target = await self._directory.get(target_id)
-        if budget.exhausted(limit=target.budget_limit, spent=target.monthly_spend):
-            raise Refusal(Code.BUDGET_EXCEEDED, "workspace budget limit exceeded")
+        check_budget(target)
         return Admitted(target=target, caller_id=caller_id)
 
     async def may_talk(self, caller_id: str, target_id: str) -> bool:

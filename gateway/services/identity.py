@@ -57,6 +57,7 @@ class Identity:
         self._sessions: Cache[bytes, _Session] = Cache(
             self._load_session, ttl_s=ttl_s, capacity=CAPACITY, missing_s=MISSING_S, now=now
         )
+        self._good: dict[bytes, None] = {}
         self._used: set[bytes] = set()
         self._outage = Outage("writing when tokens were used")
 
@@ -75,13 +76,31 @@ class Identity:
             return Local()
         return Anonymous() if session is None else Stranger()
 
-    async def _tell_bearer(self, bearer: str, stale_s: float) -> Principal:
-        if self._admin_token is not None and hmac.compare_digest(
+    def knows(self, bearer: str | None, session: str | None) -> bool:
+        """Return whether these are none, or were good here when they were last shown: who guesses shows others."""
+        if bearer is not None:
+            return self._is_admin(bearer) or hash_token(bearer) in self._good
+        return session is None or hash_token(session) in self._good
+
+    def _note(self, key: bytes, *, good: bool) -> None:
+        if not good:
+            self._good.pop(key, None)
+        elif key not in self._good:
+            while len(self._good) >= CAPACITY:
+                del self._good[next(iter(self._good))]
+            self._good[key] = None
+
+    def _is_admin(self, bearer: str) -> bool:
+        return self._admin_token is not None and hmac.compare_digest(
             bearer.encode("utf-8", "surrogatepass"), self._admin_token
-        ):
+        )
+
+    async def _tell_bearer(self, bearer: str, stale_s: float) -> Principal:
+        if self._is_admin(bearer):
             return Admin()
         key = hash_token(bearer)
         owner = await self.find_owner(key, stale_s=stale_s)
+        self._note(key, good=owner is not None)
         if owner is None:
             return Stranger()
         self._used.add(key)
@@ -105,7 +124,9 @@ class Identity:
             found = await self._sessions.find(key)
         except ports.StoreError as error:
             raise platform_unavailable() from error
-        if found is None or self._now() >= found.until:
+        good = found is not None and self._now() < found.until
+        self._note(key, good=good)
+        if found is None or not good:
             return None
         shown = Credential(proof=Proof.SESSION, hash=key, until=found.until)
         return Admin(credential=shown) if found.admin else Member(credential=shown)

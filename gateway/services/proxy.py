@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Final
 
@@ -17,12 +17,15 @@ from gateway.core.callers import Principal
 from gateway.core.endings import Answer, Ended, Ending
 from gateway.core.ids import new_id
 from gateway.core.limits import decide_limit, read_timeout
+from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal
-from gateway.core.trace import continued
+from gateway.core.trace import continued, trace_id
 from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.admission import Admission, Admitted
+from gateway.services.entrance import Entrance, Ticket, Wish
 from gateway.services.reach import get_url
+from gateway.services.tolls import Toll, Tolls
 from gateway.services.waiting import Waiting
 
 log = structlog.get_logger("gateway.proxy")
@@ -52,6 +55,7 @@ class Asked:
     principal: Principal
     claimed: str | None
     peer: str
+    toll: Toll
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     hold: ports.Hold = field(repr=False)
@@ -67,11 +71,21 @@ class Times:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Wanted:
+    asked: Asked
+    admitted: Admitted
+    message: envelope.Envelope
+    outbound: ports.Outbound
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Call:
     asked: Asked
     target: Workspace
     caller_id: str | None
     message: envelope.Envelope
+    outbound: ports.Outbound
+    ticket: Ticket
     started: float = field(default_factory=monotonic)
 
 
@@ -82,6 +96,9 @@ class Proxy:
         self,
         *,
         admission: Admission,
+        tolls: Tolls,
+        entrance: Entrance,
+        prices: Prices,
         dispatcher: ports.Dispatcher,
         activity: ActivityLog,
         bus: Bus,
@@ -93,6 +110,9 @@ class Proxy:
         spawn: Spawn,
     ) -> None:
         self._admission = admission
+        self._tolls = tolls
+        self._entrance = entrance
+        self._prices = prices
         self._dispatcher = dispatcher
         self._activity = activity
         self._bus = bus
@@ -119,19 +139,57 @@ class Proxy:
         Once it is under way it goes on to its end, whether or not anybody still waits here for the answer.
         """
         self._check_room()
-        admitted = await self._admission.admit(asked.principal, asked.claimed, asked.target_id, peer=asked.peer)
-        wanted_s = read_timeout(asked.headers.get("X-Timeout"))
-        message = await self._read(asked)
-        if isinstance(message, envelope.BadEnvelope):
-            return Answer(status=400, body=envelope.error_body(message), headers={"Content-Type": endings.JSON})
-        call = _Call(asked=asked, target=admitted.target, caller_id=admitted.caller_id, message=message)
-        outbound = self._outbound(call, admitted, wanted_s)
-        self._check_room()  # others may have come while this one was being admitted
+        try:
+            wanted = await self._prepare(asked)
+        except Refusal:
+            await self._tolls.take(asked.toll)
+            raise
+        if isinstance(wanted, envelope.BadEnvelope):
+            await self._tolls.take(asked.toll)
+            return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": endings.JSON})
+        call = await self._enter(wanted)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        task = self._spawn(self._run(call, outbound, answer), f"call:{asked.call_id}")
+        task = self._spawn(self._run(call, answer), f"call:{asked.call_id}")
         self._in_flight[asked.call_id] = task
         task.add_done_callback(lambda _: self._in_flight.pop(asked.call_id, None))
         return await answer  # a waiter that is cancelled cancels this future, and not the task
+
+    async def _prepare(self, asked: Asked) -> _Wanted | envelope.BadEnvelope:
+        """Look at a call: may it be made, what does it say, how does it go out; refuses, and tells of a bad body."""
+        admitted = await self._admission.admit(asked.principal, asked.claimed, asked.target_id, peer=asked.peer)
+        message = await self._read(asked)
+        if isinstance(message, envelope.BadEnvelope):
+            return message
+        outbound = self._outbound(asked, admitted, message)
+        return _Wanted(asked=asked, admitted=admitted, message=message, outbound=outbound)
+
+    async def _enter(self, wanted: _Wanted) -> _Call:
+        """Let a call begin; it ends no later than the one that it serves."""
+        asked, admitted, outbound = wanted.asked, wanted.admitted, wanted.outbound
+        wish = Wish(
+            call_id=asked.call_id,
+            caller_id=admitted.caller_id,
+            target=admitted.target,
+            trace_id=trace_id(outbound.headers["traceparent"]),
+            serves=asked.headers.get("X-A2A-Call-ID"),
+            limit_s=outbound.limit_s,
+        )
+        ticket = await self._entrance.enter(asked.toll, wish)
+        try:
+            self._check_room()  # others may have come while this one was being admitted
+        except Refusal:
+            self._entrance.leave(ticket, 0)
+            raise
+        if ticket.left_s is not None and (outbound.limit_s is None or ticket.left_s < outbound.limit_s):
+            outbound = replace(outbound, limit_s=ticket.left_s, by_deadline=True)
+        return _Call(
+            asked=asked,
+            target=admitted.target,
+            caller_id=admitted.caller_id,
+            message=wanted.message,
+            outbound=outbound,
+            ticket=ticket,
+        )
 
     async def _read(self, asked: Asked) -> envelope.Envelope | envelope.BadEnvelope:
         """What the caller says; a long body is read beside the loop, which it could hold up for half a second."""
@@ -146,50 +204,50 @@ class Proxy:
         if len(self._in_flight) >= self._capacity:
             raise Refusal(Code.OVERLOADED, "too many calls in flight", retry_after_s=2)
 
-    def _outbound(self, call: _Call, admitted: Admitted, wanted_s: float | None) -> ports.Outbound:
+    def _outbound(self, asked: Asked, admitted: Admitted, message: envelope.Envelope) -> ports.Outbound:
         """Return the call as it goes out; refuses if it cannot."""
         target = admitted.target
         limit = decide_limit(
-            wanted_s,
+            read_timeout(asked.headers.get("X-Timeout")),
             by_workspace=admitted.caller_id is not None,
             ceiling_s=self._times.ceiling_s,
             max_s=self._times.max_s,
         )
         return ports.Outbound(
-            call_id=call.asked.call_id,
+            call_id=asked.call_id,
             workspace_id=target.id,
             url=get_url(target, self._reach),
-            body=call.message.body,
-            headers=self._headers(call),
+            body=message.body,
+            headers=self._headers(asked, admitted),
             idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
             limit_s=limit.seconds,
             by_deadline=limit.by_deadline,
-            hold=call.asked.hold,
+            hold=asked.hold,
         )
 
-    def _headers(self, call: _Call) -> dict[str, str]:
-        asked = call.asked
+    def _headers(self, asked: Asked, admitted: Admitted) -> dict[str, str]:
         headers = {name: asked.headers[name] for name in FORWARDED if name in asked.headers}
         headers.setdefault("Content-Type", endings.JSON)
         headers |= continued(asked.headers.get("traceparent"), asked.headers.get("tracestate"))
         headers["X-Request-ID"] = asked.request_id
         headers["X-A2A-Call-ID"] = asked.call_id
-        if call.caller_id is not None:
-            headers["X-Workspace-ID"] = call.caller_id
-        if call.target.agent_auth is not None and self._vault is not None:
-            secret = self._vault.unseal(call.target.agent_auth)
+        if admitted.caller_id is not None:
+            headers["X-Workspace-ID"] = admitted.caller_id
+        target = admitted.target
+        if target.agent_auth is not None and self._vault is not None:
+            secret = self._vault.unseal(target.agent_auth)
             if secret is None:
-                log.error("agent_auth_unreadable", workspace_id=call.target.id)
+                log.error("agent_auth_unreadable", workspace_id=target.id)
             else:
                 headers["Authorization"] = secret
         return headers
 
-    async def _run(self, call: _Call, outbound: ports.Outbound, answer: "asyncio.Future[Answer]") -> None:
+    async def _run(self, call: _Call, answer: "asyncio.Future[Answer]") -> None:
         """Make the call; whatever becomes of it, it ends here, once."""
         outcome: endings.Outcome
         try:
             with self._waiting.call(call.caller_id, call.target.id):
-                outcome = await self._dispatcher.send(outbound)
+                outcome = await self._dispatcher.send(call.outbound)
         except asyncio.CancelledError:
             outcome = endings.Stopped()
         except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
@@ -207,6 +265,9 @@ class Proxy:
             method = method[:METHOD_CHARS]
         duration_ms = round((monotonic() - call.started) * 1000)
         said = views.parse(ended.answer.body) if ended.ending is Ending.COMPLETED else None
+        used = usage.read(said)
+        cost = self._prices.cost(target.model, used)
+        self._entrance.leave(call.ticket, cost)
         shown = views.view(ended.answer.body, said) if ended.ending is Ending.COMPLETED else None
         line = Line(
             workspace_id=target.id,
@@ -221,7 +282,8 @@ class Proxy:
             error_detail=None if ended.succeeded else ended.ending.value,
             request_body=views.view(call.message.body, views.parse(call.message.body)),
             response_body=shown,
-            usage=usage.read(said),
+            usage=used,
+            cost=cost,
             counts=True,
         )
         self._activity.log(line)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from gateway.core.access import Place, check_place
+from gateway.core.budget import Spend
 from gateway.core.workspaces import MOVES, RuntimeMetadata, Status, Workspace
 from gateway.ports import EDITABLE, Misplaced, Named, NewWorkspace, TokenHash
 from gateway.store.db import Database, Json, Row
@@ -22,6 +23,7 @@ def from_row(row: Row) -> Workspace:
         status=Status(row["status"]),
         runtime=row["runtime"],
         role=row["role"],
+        model=row["model"],
         tier=row["tier"],
         url=row["url"],
         agent_card=row["agent_card"],
@@ -42,7 +44,7 @@ def from_row(row: Row) -> Workspace:
         error_rate=row["error_rate"] or 0.0,
         sample_error=row["sample_error"],
         uptime_seconds=row["uptime_seconds"] or 0,
-        monthly_spend=row["monthly_spend"] or 0,
+        spend=Spend(month=row["spend_month"], priced=row["priced_spend"], reported_cents=row["monthly_spend"] or 0),
         runtime_state=row["runtime_state"],
     )
 

@@ -16,6 +16,7 @@ async def call(request: web.Request) -> web.Response:
         principal=parse.principal(request),
         claimed=parse.claimed(request),
         peer=parse.peer(request),
+        toll=request[keys.TOLL],
         headers=request.headers,
         body=body,
         hold=request[parse.HOLD],

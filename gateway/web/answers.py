@@ -199,6 +199,15 @@ class Removed(TypedDict):
 
 
 @with_config(EXACT)
+class Budget(TypedDict):
+    """`/workspaces/{id}/budget`: whole cents of this month (UTC); null where there is no limit."""
+
+    budget_limit: int | None
+    monthly_spend: int
+    budget_remaining: int | None
+
+
+@with_config(EXACT)
 class Usage(TypedDict):
     """`GET /workspaces/{id}/metrics`."""
 

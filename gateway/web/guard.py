@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from gateway.core.callers import (
     Admin,
     Anonymous,
+    Credential,
     Holder,
     Local,
     Member,
@@ -24,8 +25,10 @@ from gateway.core.callers import (
     find_credential,
 )
 from gateway.core.ids import is_sane_request_id, new_id
+from gateway.core.rates import Tariff
 from gateway.core.refusals import Code, Refusal, credential_required, invalid_credential, not_allowed
 from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S
+from gateway.services.tolls import Toll, of_address, of_credential
 from gateway.web import keys, parse, render
 from gateway.web.routes import Route, Scope
 
@@ -62,7 +65,7 @@ def guard(routes: Mapping[Handler, Route]) -> Middleware:
                 await _let_in(request, route)
             return await handler(request)
         except Refusal as refused:
-            return render.refusal(refused)
+            return render.refusal(await _counted(request, refused))
         except web.HTTPException as error:
             return _translated(error)
         except ConnectionError:
@@ -75,19 +78,27 @@ def guard(routes: Mapping[Handler, Route]) -> Middleware:
 
 
 async def _let_in(request: web.Request, route: Route) -> None:
-    """Find out who asks, and refuse who may not use this route."""
+    """Find out who asks, take what the request costs, and refuse who may not use this route."""
+    tolls, identity = request.app[keys.TOLLS], request.app[keys.IDENTITY]
     if route.scope is Scope.EVERYBODY:
+        request[keys.TOLL] = Toll(route.tariff, of_address(parse.peer(request)))
+        await tolls.take(request[keys.TOLL])
         return
     stale_s = BEAT_STALE_S if route.scope is Scope.RUNTIME else CALL_STALE_S
-    principal = await request.app[keys.IDENTITY].tell(
-        parse.bearer(request), request.cookies.get(parse.SESSION_COOKIE), stale_s=stale_s
-    )
+    bearer, session = parse.bearer(request), request.cookies.get(parse.SESSION_COOKIE)
+    if not identity.knows(bearer, session):
+        tolls.check(_failure(request))
+    principal = await identity.tell(bearer, session, stale_s=stale_s)
     if isinstance(principal, Local) and not _is_local(request):
         principal = Anonymous()
     shown = find_credential(principal)
     if shown is not None and shown.proof is Proof.SESSION:
         _check_same_site(request, route)
     request[parse.PRINCIPAL] = principal
+    toll = request[keys.TOLL] = _toll(request, route, principal)
+    unknown = isinstance(principal, Anonymous | Stranger) and route.scope is not Scope.RUNTIME
+    if route.tariff is not Tariff.CALL and not unknown:  # a call's is taken with all else that it needs of Redis
+        await tolls.take(toll)
     match route.scope:
         case Scope.RUNTIME:
             return
@@ -117,6 +128,36 @@ async def _let_in(request: web.Request, route: Route) -> None:
                 raise not_allowed()
         case never:
             assert_never(never)
+
+
+def _toll(request: web.Request, route: Route, principal: Principal) -> Toll:
+    """What a request pays: out of its credential's bucket, or else its address's."""
+    match principal:
+        case Local():
+            return Toll(route.tariff, "local", free=True)
+        case Admin(credential=None):
+            return Toll(Tariff.REQUEST if route.tariff is Tariff.STRICT else route.tariff, "admin")
+        case Admin(credential=Credential(hash=key)) | Member(credential=Credential(hash=key)):
+            return Toll(route.tariff, of_credential(key))
+        case Holder(credential=Credential(hash=key)):
+            return Toll(route.tariff, of_credential(key))
+        case _:
+            return Toll(route.tariff, of_address(parse.peer(request)))
+
+
+def _failure(request: web.Request) -> Toll:
+    return Toll(Tariff.FAILURE, of_address(parse.peer(request)))
+
+
+async def _counted(request: web.Request, refused: Refusal) -> Refusal:
+    """Count who could not show a good credential; return what is to be said of it."""
+    if refused.code not in (Code.INVALID_CREDENTIAL, Code.CREDENTIAL_REQUIRED):
+        return refused
+    try:
+        await request.app[keys.TOLLS].take(_failure(request))
+    except Refusal as too_many:
+        return too_many
+    return refused
 
 
 def _is_local(request: web.Request) -> bool:
@@ -198,7 +239,7 @@ def _check_same_site(request: web.Request, route: Route) -> None:
 
 def _on_this_machine(request: web.Request) -> bool:
     try:
-        return ipaddress.ip_address(request.remote or "").is_loopback
+        return ipaddress.ip_address(parse.peer(request)).is_loopback
     except ValueError:
         return False
 
@@ -228,6 +269,9 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
     headers["Server"] = SERVER
     headers["X-Request-ID"] = request.get(keys.REQUEST_ID) or new_id()
+    toll = request.get(keys.TOLL)
+    if toll is not None and toll.standing is not None:
+        headers.update(toll.standing.headers())
     call_id = request.get(keys.CALL_ID)
     if call_id:
         headers["X-A2A-Call-ID"] = call_id

@@ -14,6 +14,7 @@ from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
 from gateway.services.sessions import Sessions
 from gateway.services.tokens import TokenService
+from gateway.services.tolls import Toll, Tolls
 from gateway.services.workspaces import WorkspaceService
 from gateway.web.cors import CrossOrigin
 
@@ -26,6 +27,7 @@ READINESS: Final = web.AppKey("readiness", Readiness)
 REGISTRY: Final = web.AppKey("registry", Registry)
 SESSIONS: Final = web.AppKey("sessions", Sessions)
 TOKENS: Final = web.AppKey("tokens", TokenService)
+TOLLS: Final = web.AppKey("tolls", Tolls)
 TEST_TOKENS: Final = web.AppKey("test_tokens", bool)
 """Whether tokens for tests are given out."""
 CROSS_ORIGIN: Final = web.AppKey("cross_origin", CrossOrigin)
@@ -39,3 +41,5 @@ OPENAPI: Final = web.AppKey("openapi", bytes)
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 CALL_ID: Final = web.RequestKey("call_id", str)
+TOLL: Final = web.RequestKey("toll", Toll)
+"""What the request pays."""

@@ -12,6 +12,7 @@ from gateway.services.registry import Registration
 from gateway.services.workspaces import Wanted
 
 MAX_CENTS: Final = 2**53
+Cents = Annotated[int, Field(ge=0, le=MAX_CENTS)]
 MAX_LEVELS: Final = 100
 """Objects and arrays inside each other in a card; everybody who reads it has such a limit."""
 
@@ -110,7 +111,7 @@ class CreateWorkspace(Model):
     workspace_dir: Annotated[str, Field(max_length=1024), AfterValidator(_clean_path)] | None = None
     workspace_access: Line | None = None
     parent_id: Uuid | None = None
-    budget_limit: Annotated[int, Field(ge=0, le=MAX_CENTS)] | None = Field(default=None, description="Cents a month.")
+    budget_limit: Cents | None = Field(default=None, description="Cents a month.")
     max_concurrent_tasks: Annotated[int, Field(ge=1, le=1000)] = 1
     delivery_mode: Literal["push"] | None = None
     canvas: Canvas = Canvas()
@@ -175,6 +176,12 @@ class EditWorkspace(Model):
         if self.parent_id is not None:
             said["parent_id"] = str(self.parent_id)
         return said
+
+
+class SetBudget(Model):
+    """`PATCH /workspaces/{id}/budget`: null takes the limit away."""
+
+    budget_limit: Cents | None = Field(description="Cents a month.")
 
 
 class Register(Model):

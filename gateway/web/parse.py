@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from events.event import CATALOGUE
 from gateway.core.callers import Principal
+from gateway.core.clients import Network, client_address
 from gateway.core.ids import find_uuid
 from gateway.core.refusals import Code, Refusal, bad_field, unknown_workspace
 from gateway.ports import NoRoom
@@ -35,6 +36,8 @@ HOLD: Final[web.RequestKey[Hold]] = web.RequestKey("hold")
 PACE: Final = web.AppKey["Pace"]("pace")
 SETTLE_S: Final = 3.0
 """For how long a body may come more slowly than the slowest pace."""
+TRUSTED_PROXIES: Final[web.AppKey[Sequence[Network]]] = web.AppKey("trusted_proxies")
+"""Whose X-Forwarded-For is believed."""
 _HOST: Final = re.compile(r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -217,8 +220,10 @@ def base_url(request: web.Request) -> str:
 
 
 def peer(request: web.Request) -> str:
-    """Return the address at the other end of the connection."""
-    return request.remote or "unknown"
+    """Return the client's address, as far as it can be believed."""
+    trusted = request.app[TRUSTED_PROXIES]
+    forwarded_for = request.headers.getall("X-Forwarded-For", []) if trusted else []
+    return client_address(request.remote, forwarded_for, trusted)
 
 
 def principal(request: web.Request) -> Principal:

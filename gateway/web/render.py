@@ -76,7 +76,7 @@ def workspace(one: Workspace) -> answers.Workspace:
         "y": one.y,
         "collapsed": one.collapsed,
         "budget_limit": one.budget_limit,
-        "monthly_spend": one.monthly_spend,
+        "monthly_spend": one.spend.cents,
         "last_heartbeat_at": one.last_heartbeat_at,
         "runtime_metadata": one.metadata.to_json(),
     }

@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import BaseModel
 
+from gateway.core.rates import Tariff
 from gateway.web import a2a, answers, events, health, models, registry, sessions, sockets, tokens, workspaces
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -35,8 +36,8 @@ class Route:
 
     `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
     besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with an event stream.
-    `text`: answers with plain text, `html`: with a page. `confirm`: takes `?confirm=`, `search`:
-    `?q=`.
+    `text`: answers with plain text, `html`: with a page. `confirm`: takes `?confirm=`, `search`: `?q=`.
+    `tariff`: what a request counts as.
     """
 
     method: str
@@ -54,24 +55,26 @@ class Route:
     html: bool = False
     confirm: bool = False
     search: bool = False
+    tariff: Tariff = Tariff.REQUEST
 
 
 S = Scope
+T = Tariff
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
-        method="GET", path="/healthz", handler=health.alive, scope=S.EVERYBODY,
+        method="GET", path="/healthz", handler=health.alive, tariff=T.FREE, scope=S.EVERYBODY,
         gives=answers.Alive, about="Is the process alive?",
     ),
     Route(
-        method="GET", path="/health", handler=health.alive, scope=S.EVERYBODY,
+        method="GET", path="/health", handler=health.alive, tariff=T.FREE, scope=S.EVERYBODY,
         gives=answers.Alive, about="Is the process alive?",
     ),
     Route(
-        method="GET", path="/readyz", handler=health.ready, scope=S.EVERYBODY, refuses=(503,),
+        method="GET", path="/readyz", handler=health.ready, tariff=T.FREE, scope=S.EVERYBODY, refuses=(503,),
         gives=answers.Ready, about="May calls be sent here?",
     ),
     Route(
-        method="GET", path="/metrics", handler=health.metrics, scope=S.INSPECTOR, text=True,
+        method="GET", path="/metrics", handler=health.metrics, tariff=T.FREE, scope=S.INSPECTOR, text=True,
         about="The readings of this process, for Prometheus.",
     ),
     Route(
@@ -80,11 +83,12 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST", path="/registry/register", handler=registry.register, scope=S.RUNTIME, refuses=(404, 410),
-        body=models.Register, gives=answers.Registered, about="An agent says where it listens and what it can do.",
+        tariff=T.STRICT, body=models.Register, gives=answers.Registered,
+        about="An agent says where it listens and what it can do.",
     ),
     Route(
         method="POST", path="/registry/heartbeat", handler=registry.heartbeat, scope=S.RUNTIME, refuses=(404, 410),
-        body=models.Heartbeat, gives=answers.Alive, about="A sign of life.",
+        tariff=T.BEAT, body=models.Heartbeat, gives=answers.Alive, about="A sign of life.",
     ),
     Route(
         method="POST", path="/registry/update-card", handler=registry.update_card, scope=S.RUNTIME, refuses=(404, 410),
@@ -126,7 +130,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         about="Remove a workspace, its tokens, and with `confirm=true` all below it.",
     ),
     Route(
-        method="POST", path="/workspaces/{workspace_id}/tokens", handler=tokens.mint, scope=S.OWNER,
+        method="POST", path="/workspaces/{workspace_id}/tokens", handler=tokens.mint, tariff=T.STRICT, scope=S.OWNER,
         status=201, gives=answers.Token, refuses=(429,), about="A new token of a workspace, shown once.",
     ),
     Route(
@@ -139,7 +143,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST", path="/org/tokens", handler=tokens.mint_for_organisation, scope=S.OPERATOR, status=201,
-        body=models.MintToken, gives=answers.OrgToken, refuses=(429,),
+        tariff=T.STRICT, body=models.MintToken, gives=answers.OrgToken, refuses=(429,),
         about="A new token of the organisation, shown once.",
     ),
     Route(
@@ -163,7 +167,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         about="The page that the link of `a2a-gateway login` leads to.",
     ),
     Route(
-        method="POST", path="/session", handler=sessions.open_one, scope=S.EVERYBODY, status=201,
+        method="POST", path="/session", handler=sessions.open_one, tariff=T.STRICT, scope=S.EVERYBODY, status=201,
         body=models.Login, gives=answers.Session, refuses=(401, 403, 503),
         about="Open a browser's session with a token or a one-time code.",
     ),
@@ -174,6 +178,14 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="DELETE", path="/session", handler=sessions.end, scope=S.MEMBER, gives=answers.Ended, refuses=(400,),
         about="End the session that asks.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/budget", handler=workspaces.budget_of, scope=S.OWNER,
+        gives=answers.Budget, about="What a workspace may spend in a month, and has spent in this one.",
+    ),
+    Route(
+        method="PATCH", path="/workspaces/{workspace_id}/budget", handler=workspaces.set_budget, scope=S.OPERATOR,
+        body=models.SetBudget, gives=answers.Budget, about="Change what a workspace may spend in a month.",
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/metrics", handler=workspaces.usage, scope=S.OWNER,
@@ -193,12 +205,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         about="The same over a WebSocket.",
     ),
     Route(
-        method="POST", path="/workspaces/{workspace_id}/a2a", handler=a2a.call, scope=S.CALLER, a2a=True,
+        method="POST", path="/workspaces/{workspace_id}/a2a", handler=a2a.call, tariff=T.CALL, scope=S.CALLER, a2a=True,
         refuses=(402, 502, 504), about="An A2A JSON-RPC call, forwarded to the workspace's agent.",
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a/", handler=a2a.call, scope=S.CALLER, a2a=True,
-        refuses=(402, 502, 504), about="The same, for clients that add a slash.",
+        tariff=T.CALL, refuses=(402, 502, 504), about="The same, for clients that add a slash.",
     ),
 )  # fmt: skip
 """The routes, in the order in which people read them."""

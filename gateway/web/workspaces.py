@@ -2,7 +2,8 @@
 
 from aiohttp import web
 
-from gateway.core.workspaces import Status
+from gateway.core import budget
+from gateway.core.workspaces import Status, Workspace
 from gateway.services.workspaces import Created
 from gateway.web import answers, keys, models, parse, render
 
@@ -48,6 +49,28 @@ async def usage(request: web.Request) -> web.Response:
     return render.json(
         answers.Usage(calls=used.calls, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
     )
+
+
+async def budget_of(request: web.Request) -> web.Response:
+    """Show what a workspace may spend in a month, and what it has spent."""
+    return render.json(_budget(await request.app[keys.WORKSPACES].get(parse.workspace_id(request))))
+
+
+async def set_budget(request: web.Request) -> web.Response:
+    """Change what a workspace may spend in a month."""
+    workspace_id = parse.workspace_id(request)
+    wanted = await parse.body(request, models.SetBudget)
+    await request.app[keys.EDITS].edit(workspace_id, {"budget_limit": wanted.budget_limit})
+    return render.json(_budget(await request.app[keys.WORKSPACES].get(workspace_id)))
+
+
+def _budget(workspace: Workspace) -> answers.Budget:
+    limit, spend = workspace.budget_limit, workspace.spend
+    return {
+        "budget_limit": limit,
+        "monthly_spend": spend.cents,
+        "budget_remaining": budget.remaining(limit, spend),
+    }
 
 
 def _created(created: Created, base: str) -> answers.Created:

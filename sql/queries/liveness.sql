@@ -2,11 +2,14 @@
 -- One statement for a batch of beats, one a workspace; ages are seconds before now, so that no replica's clock counts.
 -- What was spent stays as it was when a beat does not say: it bounds a budget.
 insert into liveness as l (workspace_id, last_heartbeat_at, last_sign_at, active_tasks, current_task, error_rate,
-                           sample_error, uptime_seconds, monthly_spend, runtime_state)
+                           sample_error, uptime_seconds, monthly_spend, monthly_spend_of, runtime_state)
 select b.workspace_id, now() - make_interval(secs => b.age_s),
        case when b.sign_age_s is not null then now() - make_interval(secs => b.sign_age_s) end,
        coalesce(b.active_tasks, 0), b.current_task, coalesce(b.error_rate, 0), b.sample_error,
-       coalesce(b.uptime_seconds, 0), coalesce(b.monthly_spend, k.monthly_spend, 0), b.runtime_state
+       coalesce(b.uptime_seconds, 0), coalesce(b.monthly_spend, k.monthly_spend, 0),
+       case when b.monthly_spend is null then k.monthly_spend_of
+            else date_trunc('month', now() at time zone 'utc')::date end,
+       b.runtime_state
   from jsonb_to_recordset(%(beats)s) as b (
            workspace_id uuid, age_s double precision, sign_age_s double precision, active_tasks integer,
            current_task text, error_rate double precision, sample_error text, uptime_seconds bigint,
@@ -17,10 +20,11 @@ select b.workspace_id, now() - make_interval(secs => b.age_s),
 on conflict (workspace_id) do update
    set last_heartbeat_at = greatest(l.last_heartbeat_at, excluded.last_heartbeat_at),
        last_sign_at      = greatest(l.last_sign_at, excluded.last_sign_at),
-       (active_tasks, current_task, error_rate, sample_error, uptime_seconds, monthly_spend, runtime_state) = (
+       (active_tasks, current_task, error_rate, sample_error, uptime_seconds, monthly_spend, monthly_spend_of,
+        runtime_state) = (
            -- a batch of another replica may have brought a newer beat before
            select n.active_tasks, n.current_task, n.error_rate, n.sample_error, n.uptime_seconds, n.monthly_spend,
-                  n.runtime_state
+                  n.monthly_spend_of, n.runtime_state
              from (select excluded.* union all select l.*) n
             order by n.last_heartbeat_at desc nulls last limit 1);
 

@@ -10,14 +10,14 @@ on conflict (id) do nothing;
 
 -- name: find
 select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
-       l.monthly_spend, l.runtime_state
-  from workspaces w left join liveness l on l.workspace_id = w.id
+       l.runtime_state, s.*
+  from workspaces w left join liveness l on l.workspace_id = w.id cross join lateral spend_of(w.id) s
  where w.id = %(id)s;
 
 -- name: list
 select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
-       l.monthly_spend, l.runtime_state
-  from workspaces w left join liveness l on l.workspace_id = w.id
+       l.runtime_state, s.*
+  from workspaces w left join liveness l on l.workspace_id = w.id cross join lateral spend_of(w.id) s
  where w.status <> 'removed'
  order by w.created_at, w.id;
 
@@ -66,8 +66,9 @@ with one as (
     select w.id from workspaces w join one on w.parent_id is null and one.parent_id is null
 )
 select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
-       l.monthly_spend, l.runtime_state
+       l.runtime_state, s.*
   from near join workspaces w using (id) left join liveness l on l.workspace_id = w.id
+       cross join lateral spend_of(w.id) s
  where w.id <> %(id)s and w.status <> 'removed'
    and strpos(lower(concat_ws(chr(10), w.name, w.role)), lower(%(search)s)) > 0
  order by w.created_at, w.id
@@ -107,6 +108,7 @@ update workspaces
        y = case when 'y' = any(%(given)s) then %(y)s else y end,
        url = case when 'url' = any(%(given)s) then %(url)s else url end,
        delivery_mode = case when 'delivery_mode' = any(%(given)s) then %(delivery_mode)s else delivery_mode end,
+       budget_limit = case when 'budget_limit' = any(%(given)s) then %(budget_limit)s else budget_limit end,
        updated_at = now()
  where id = %(id)s and status <> 'removed'
 returning id;

@@ -111,5 +111,7 @@ def test_the_document_of_access_shows_every_route_as_it_is():
     shown = re.search(r"<!-- routes -->\n(.*?)\n<!-- /routes -->", (ROOT / "docs" / "access.md").read_text(), re.DOTALL)
     assert shown is not None
     head, rule, *rows = shown[1].split("\n")
-    assert (head, rule) == ("| route | for, beside the operator |", "|---|---|")
-    assert rows == [f"| `{route.method} {route.path}` | {route.scope.value} |" for route in ROUTES]
+    assert (head, rule) == ("| route | for, beside the operator | counts as |", "|---|---|---|")
+    assert rows == [
+        f"| `{route.method} {route.path}` | {route.scope.value} | {route.tariff.value} |" for route in ROUTES
+    ]

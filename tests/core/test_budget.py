@@ -1,10 +1,24 @@
 """core.budget: whether a workspace may still spend."""
 
-from gateway.core.budget import exhausted
+import pytest
+
+from gateway.core.budget import Spend, exhausted, remaining
+from gateway.core.prices import MILLION
 
 
-def test_a_limit_is_reached_exactly_and_no_limit_never_is() -> None:
-    assert not exhausted(limit=100, spent=99)
-    assert exhausted(limit=100, spent=100)
-    assert exhausted(limit=0, spent=0)
-    assert not exhausted(limit=None, spent=10**12)
+@pytest.mark.parametrize(
+    ("limit", "spend", "over", "left"),
+    [
+        (100, Spend(reported_cents=99), False, 1),
+        (100, Spend(reported_cents=100), True, 0),
+        (100, Spend(priced=100 * MILLION - 1), False, 1),
+        (100, Spend(priced=100 * MILLION), True, 0),
+        (100, Spend(priced=60 * MILLION, reported_cents=60), False, 40),
+        (100, Spend(priced=250 * MILLION), True, 0),
+        (0, Spend(), True, 0),
+        (None, Spend(reported_cents=10**12), False, None),
+    ],
+)
+def test_a_limit_is_reached_exactly_by_the_larger_count_and_no_limit_never_is(limit, spend, over, left) -> None:
+    assert exhausted(limit, spend) is over
+    assert remaining(limit, spend) == left

@@ -66,6 +66,8 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "POST /session": lambda _: {"token": ADMIN_TOKEN},
     "GET /session": None,
     "DELETE /session": None,
+    "GET /workspaces/{workspace_id}/budget": None,
+    "PATCH /workspaces/{workspace_id}/budget": lambda _: {"budget_limit": None},
     "GET /workspaces/{workspace_id}/metrics": None,
     "GET /workspaces/{workspace_id}/events/stream": None,
     "GET /events/stream": None,

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from random import Random
@@ -29,6 +29,7 @@ CARD_CHARS: Final = 50_000
 DOWN_S: Final = (0.0, 2.0)
 ROUND_S: Final = 3.0
 """How long the events published last are awaited before others are."""
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 MANNERS: Final[Mapping[str, Manner]] = {
     "steady": Manner(paces=(Pace.PROMPT,), stays_s=(60.0, 120.0)),
     "restless": Manner(paces=(Pace.PROMPT,), stays_s=(0.1, 2.0)),
@@ -57,11 +58,12 @@ class Chaos:
         self.unanswered = 0
         self.faults: list[Fault] = []
         self.publishing = True
+        self._publishers: list[asyncio.Task[None]] = []
         self.stall_s = (1.0, 6.0)
 
     # -- who takes part
 
-    async def populate(self, workspaces: int, spawn: Callable[..., object]) -> None:
+    async def populate(self, workspaces: int, spawn: Spawn) -> None:
         """Bring workspaces, and readers of each manner: of one workspace, and of all."""
         for _ in range(workspaces):
             self.workspaces.append(await self._world.workspace())
@@ -77,9 +79,8 @@ class Chaos:
             await self.publish(one, self.fleet.choose(self._random))
         await eventually(lambda: all(witness.cursor != START for witness in self.witnesses))
         *busy, quiet = self.workspaces
-        for one in busy:
-            spawn(self._keep_publishing(one, PAUSE_S), "publisher")
-        spawn(self._keep_publishing(quiet, QUIET_PAUSE_S), "quiet publisher")
+        self._publishers = [spawn(self._keep_publishing(one, PAUSE_S), "publisher") for one in busy]
+        self._publishers.append(spawn(self._keep_publishing(quiet, QUIET_PAUSE_S), "quiet publisher"))
 
     def _add(self, name: str, path: str, token: str, manner: Manner, workspaces: frozenset[str]) -> None:
         random = Random(self._random.random())
@@ -174,6 +175,7 @@ class Chaos:
         Returns whether all readers came so far in time.
         """
         self.publishing = False
+        await asyncio.wait(self._publishers)  # what is under way must not overtake what comes last
         await self._buried()
         for witness in self.witnesses:
             witness.heal()

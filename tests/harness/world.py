@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import aiohttp
@@ -17,6 +17,8 @@ from tests.harness.process import GatewayProcess
 from tests.harness.reader import Reader
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
+
+T = TypeVar("T")
 
 
 class Workspace:
@@ -154,6 +156,16 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         tasks.spawn(work, "beside")
         yield
         assert tasks.deaths == 0
+
+
+async def until(ask: Callable[[], Awaitable[T]], good: Callable[[T], object], within_s: float = 10.0) -> T:
+    """Ask until the answer is good, and return it: what was done last may still be on its way."""
+    async with asyncio.timeout(within_s):
+        while True:
+            answer = await ask()
+            if good(answer):
+                return answer
+            await asyncio.sleep(0.005)
 
 
 async def eventually(condition: Callable[[], object], within_s: float = 10.0) -> None:

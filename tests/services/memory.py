@@ -9,8 +9,19 @@ import orjson
 from events.bus import Bus
 from events.event import CHANGED, Event
 from gateway.core.endings import Outcome
+from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Workspace
-from gateway.ports import Change, OpenSession, Outbound, Owner, StoreUnavailable
+from gateway.ports import (
+    Change,
+    Entered,
+    Entry,
+    Left,
+    LiveUnavailable,
+    OpenSession,
+    Outbound,
+    Owner,
+    StoreUnavailable,
+)
 
 
 class Clock:
@@ -47,6 +58,35 @@ class Workspaces(Away):
         self.asked.append(workspace_id)
         await self.turn()
         return self.rows.get(workspace_id)
+
+
+class Gate:
+    """`ports.Gate` that answers what the test wants; `away` says nothing."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.answer = Entered(barred=None, standing=None, depth=1, left_s=None)
+        self.standing = Standing(limit=10, remaining=9, reset_s=1.0)
+        self.entries: list[Entry] = []
+        self.taken: list[tuple[str, Rate]] = []
+        self.left: list[Left] = []
+
+    async def take(self, payer: str, rate: Rate) -> Standing:
+        await asyncio.sleep(0)
+        if self.away:
+            raise LiveUnavailable("away")
+        self.taken.append((payer, rate))
+        return self.standing
+
+    async def enter(self, entry: Entry) -> Entered:
+        await asyncio.sleep(0)
+        if self.away:
+            raise LiveUnavailable("away")
+        self.entries.append(entry)
+        return self.answer
+
+    def leave(self, left: Left) -> None:
+        self.left.append(left)
 
 
 class Tokens(Away):

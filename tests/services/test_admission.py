@@ -1,6 +1,8 @@
 import pytest
 
+from gateway.core.budget import Spend
 from gateway.core.callers import Admin, Anonymous, Holder, Local, Stranger
+from gateway.core.prices import MILLION
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import Status, Workspace
 from gateway.services.admission import Admission, bind
@@ -22,8 +24,8 @@ def store() -> Workspaces:
         workspace(OTHER),
         workspace(COUSIN, OTHER),
         workspace(GONE, status=Status.REMOVED),
-        workspace(BROKE, budget_limit=100, monthly_spend=100),
-        workspace(BROKE_CHILD, PARENT, budget_limit=100, monthly_spend=100),
+        workspace(BROKE, budget_limit=100, spend=Spend(reported_cents=100)),
+        workspace(BROKE_CHILD, PARENT, budget_limit=100, spend=Spend(priced=100 * MILLION)),
     )
 
 

@@ -48,7 +48,7 @@ async def test_what_is_said_is_changed_and_the_rest_stays(service, stores, direc
     after = await directory.get(one)
     assert {name: getattr(after, name) for name in said} == said
     left = [name for name in EDITABLE if name not in said]
-    assert left == ["tier", "runtime", "y"]
+    assert left == ["tier", "runtime", "y", "budget_limit"]
     assert [getattr(after, name) for name in left] == [getattr(before, name) for name in left]
     assert await heard.names() == []
     assert heard.wake_ups == 1

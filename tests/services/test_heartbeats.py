@@ -154,6 +154,6 @@ async def test_on_the_real_store_signs_and_spending_survive_a_wedged_beat_that_s
     heartbeats.note(one, WEDGED)
     await heartbeats.flush()
     workspace = await stores.workspaces.find(one)
-    assert (workspace.monthly_spend, workspace.runtime_state, workspace.error_rate) == (500, "wedged", 0.0)
+    assert (workspace.spend.cents, workspace.runtime_state, workspace.error_rate) == (500, "wedged", 0.0)
     silence = await stores.liveness.silence([one])
     assert silence[one] >= 100

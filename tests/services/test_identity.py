@@ -186,3 +186,25 @@ async def test_tokens_used_are_written_once_a_batch(identity, store):
     await identity.flush()
     await identity.flush()
     assert store.used == [{hash_token(GOOD)}]
+
+
+async def test_who_was_good_here_is_known_until_it_is_good_no_more(identity, store, clock):
+    assert identity.knows(None, None)
+    assert identity.knows(ADMIN, None)
+    assert not identity.knows(GOOD, None)
+    await identity.tell(GOOD)
+    clock.at += 3600
+    identity.forget_token(hash_token(GOOD).hex())
+    assert identity.knows(GOOD, None), "though it has to be asked about again"
+    store.owners.clear()
+    await identity.tell(GOOD)
+    assert not identity.knows(GOOD, None)
+
+
+async def test_those_who_were_good_are_bounded(identity, store, monkeypatch):
+    monkeypatch.setattr("gateway.services.identity.CAPACITY", 2)
+    tokens = [letter * 43 for letter in "bcd"]
+    for token in tokens:
+        store.owners[hash_token(token)] = ID
+        await identity.tell(token)
+    assert [identity.knows(token, None) for token in tokens] == [False, True, True]

@@ -1,6 +1,7 @@
 """A call's steps, with an agent that is only an outcome."""
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 import orjson
@@ -27,19 +28,23 @@ from gateway.core.endings import (
     TooLarge,
     Unheld,
 )
+from gateway.core.prices import Price, Prices
+from gateway.core.rates import Rate, Tariff
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import RuntimeMetadata, Status, Workspace
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
+from gateway.services.entrance import Entrance
 from gateway.services.proxy import Asked, Proxy, Times
 from gateway.services.room import Room
 from gateway.services.tasks import Tasks
+from gateway.services.tolls import Toll, Tolls
 from gateway.services.waiting import Waiting
 from gateway.store.vault import FernetVault, new_key
 from tests.harness.liveness import ScriptedLiveness
 from tests.harness.world import eventually
-from tests.services.memory import Batches, Channel, Dispatcher, Heard, Workspaces
+from tests.services.memory import Batches, Channel, Dispatcher, Gate, Heard, Workspaces
 
 TARGET, CALLER, MUTE, UNSAFE, GONE = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(5))
 VAULT = FernetVault(new_key().encode())
@@ -47,6 +52,8 @@ REPLY = b'{"jsonrpc":"2.0","id":"1","result":{"kind":"message","usage":{"input_t
 DONE = Answered(status=200, headers={"Content-Type": "application/json"}, body=REPLY)
 MESSAGE = {"role": "user", "messageId": "m-1", "parts": [{"kind": "text", "text": "hi"}]}
 BODY = orjson.dumps({"jsonrpc": "2.0", "id": "1", "method": "message/send", "params": {"message": MESSAGE}})
+RATE = Rate(requests=10, period_s=1.0)
+PRICES = Prices(by_model={"*": Price(input=100, output=1000)})
 FAILURES = [
     (Answered(status=500, headers={}, body=b""), Ending.AGENT_ERROR),
     (Answered(status=429, headers={}, body=b""), Ending.AGENT_BUSY),
@@ -82,8 +89,13 @@ class Switchboard:
         self.activity = ActivityLog(self.rows, bus, capacity=100, every_s=1)
         self.dispatcher = Dispatcher(DONE)
         self.tasks = tasks
+        self.gate = Gate()
+        self.tolls = Tolls(self.gate, dict.fromkeys(Tariff, RATE))
         self.proxy = Proxy(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),
+            tolls=self.tolls,
+            entrance=Entrance(self.gate, self.tolls, reserve_cents=1),
+            prices=PRICES,
             dispatcher=self.dispatcher,
             activity=self.activity,
             bus=bus,
@@ -105,6 +117,7 @@ class Switchboard:
             principal=Admin() if caller is None else Holder(workspace_id=caller),
             claimed=None,
             peer="192.0.2.1",
+            toll=Toll(Tariff.CALL, "somebody"),
             headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
             body=body,
         )
@@ -142,6 +155,7 @@ async def test_a_browsers_call_gives_one_row_and_tells_everybody_of_the_answer(b
     )
     assert (row["method"], row["status"], row["summary"]) == ("message/send", "ok", "message/send: completed")
     assert (row["calls"], row["input_tokens"], row["output_tokens"]) == (1, 3, 4)
+    assert row["millionths"] == 3 * 100 + 4 * 1000
     assert (row["request_body"], row["response_body"]) == (orjson.loads(BODY), orjson.loads(REPLY))
     logged, response, ended = await board.heard()
     assert [one.type for one in (logged, response, ended)] == ["ACTIVITY_LOGGED", "A2A_RESPONSE", "CALL_ENDED"]
@@ -251,6 +265,7 @@ async def test_the_capacity_holds_for_those_that_are_admitted_at_the_same_moment
     board.dispatcher.gate.set()
     await asyncio.gather(*callers)
     assert sorted(map(str, outcomes)) == ["200", "200", "overloaded", "overloaded", "overloaded"]
+    assert {left.call_id for left in board.gate.left} == {entry.call_id for entry in board.gate.entries}
 
 
 async def test_draining_lets_calls_end_and_takes_no_new_ones(board, tasks):
@@ -293,12 +308,50 @@ async def test_what_cannot_be_called_is_refused_before_anything_goes_out(board, 
     assert (refused.code, refused.fields) == (code, fields)
     assert board.dispatcher.sent == []
     assert await board.written() == []
+    assert (board.gate.entries, board.gate.taken) == ([], [("call:somebody", RATE)]), "asking has its price"
 
 
 async def test_a_body_that_is_no_call_is_answered_as_json_rpc_and_goes_nowhere(board):
     answer = await board.call(body=b"[")
     assert (answer.status, orjson.loads(answer.body)["error"]["code"]) == (400, -32700)
     assert (board.dispatcher.sent, board.proxy.in_flight) == ([], 0)
+    assert board.gate.taken == [("call:somebody", RATE)]
+
+
+async def test_a_call_enters_once_with_what_goes_out_and_leaves_once_with_what_it_cost(board):
+    above = "00000000-0000-4000-8000-0000000000aa"
+    await board.call(caller=CALLER, X_A2A_Call_ID=above, X_Timeout="20", traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+    await board.ended()
+    [entry], [left], [outbound] = board.gate.entries, board.gate.left, board.dispatcher.sent
+    assert (entry.call_id, entry.target_id) == (outbound.call_id, outbound.workspace_id)
+    assert (entry.caller_id, entry.serves, entry.trace_id, entry.limit_s) == (CALLER, above, "a" * 32, 20)
+    assert (left.call_id, left.trace_id, left.cost) == (entry.call_id, entry.trace_id, 4300)
+    assert board.gate.taken == [], "its rate went with it"
+
+
+@pytest.mark.parametrize("outcome", [*(outcome for outcome, _ in FAILURES), RuntimeError("a bug")])
+async def test_a_call_that_fails_leaves_too_and_has_cost_nothing(board, outcome):
+    board.dispatcher.outcome = outcome
+    await board.call()
+    await board.ended()
+    assert [left.cost for left in board.gate.left] == [0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "left_s", "limit_s", "by_deadline"),
+    [
+        (None, 7.5, 7.5, True),
+        ("5", 7.5, 5, True),
+        ("20", 7.5, 7.5, True),
+        ("20", 0.0, 0.0, True),
+        (None, None, 1800, False),
+    ],
+)
+async def test_a_call_made_while_serving_another_ends_no_later(board, asked, left_s, limit_s, by_deadline):
+    board.gate.answer = replace(board.gate.answer, left_s=left_s, depth=2)
+    await board.call(caller=CALLER, **({} if asked is None else {"X_Timeout": asked}))
+    [outbound] = board.dispatcher.sent
+    assert (outbound.limit_s, outbound.by_deadline) == (limit_s, by_deadline)
 
 
 async def test_the_agent_gets_the_bytes_that_were_sent_and_only_the_headers_it_may_see(board):

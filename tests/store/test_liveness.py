@@ -80,9 +80,9 @@ async def test_what_a_beat_does_not_say_is_nothing_except_what_was_spent(store, 
     await store.record([beat(one, active_tasks=3, current_task="t", error_rate=0.5, monthly_spend=500)])
     await store.record([beat(one)])
     found = await workspaces.find(one)
-    assert (found.active_tasks, found.current_task, found.error_rate, found.monthly_spend) == (0, None, 0.0, 500)
+    assert (found.active_tasks, found.current_task, found.error_rate, found.spend.cents) == (0, None, 0.0, 500)
     await store.record([beat(one, monthly_spend=0)])
-    assert (await workspaces.find(one)).monthly_spend == 0, "a new month"
+    assert (await workspaces.find(one)).spend.cents == 0, "a new month"
 
 
 async def test_a_batch_holds_many_and_passes_over_those_that_are_gone(store, workspaces, migrated):

@@ -37,7 +37,7 @@ async def test_a_workspace_is_found_as_it_was_written(store):
         expected.pop(name)
     assert {name: getattr(found, name) for name in expected} == expected
     assert (found.external, found.removed, found.metadata) == (True, False, RuntimeMetadata())
-    assert (found.active_tasks, found.error_rate, found.monthly_spend, found.last_heartbeat_at) == (0, 0.0, 0, None)
+    assert (found.active_tasks, found.error_rate, found.spend.cents, found.last_heartbeat_at) == (0, 0.0, 0, None)
 
 
 async def test_nobody_is_found_under_an_unknown_id(store):
@@ -148,5 +148,5 @@ async def test_a_workspace_shows_its_last_heartbeat(store, migrated):
     await LivenessStore(migrated).record([beat])
     [found] = await store.list_all()
     assert (found.active_tasks, found.current_task, found.error_rate, found.sample_error) == (2, "t", 0.5, "e")
-    assert (found.uptime_seconds, found.monthly_spend, found.runtime_state) == (9, 7, "wedged")
+    assert (found.uptime_seconds, found.spend.cents, found.runtime_state) == (9, 7, "wedged")
     assert timedelta(seconds=29) < datetime.now(UTC) - found.last_heartbeat_at < timedelta(minutes=2)

@@ -64,6 +64,8 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "POST /workspaces/{workspace_id}/tokens": OWNER,
     "GET /workspaces/{workspace_id}/tokens": OWNER,
     "DELETE /workspaces/{workspace_id}/tokens/{token_id}": OWNER,
+    "GET /workspaces/{workspace_id}/budget": OWNER,
+    "PATCH /workspaces/{workspace_id}/budget": OPERATOR,
     "GET /workspaces/{workspace_id}/metrics": OWNER,
     "GET /workspaces/{workspace_id}/events/stream": OWNER,
     "GET /admin/workspaces/{workspace_id}/test-token": TESTER,
@@ -154,6 +156,7 @@ def body_of(route: Route, target: Workspace, agent: ScriptedAgent) -> bytes | No
         "POST /registry/check-access": {"caller_id": target.id, "target_id": target.id},
         "POST /workspaces": {"name": "one more"},
         "PATCH /workspaces/{workspace_id}": {"collapsed": True},
+        "PATCH /workspaces/{workspace_id}/budget": {"budget_limit": None},
         "POST /org/tokens": {},
         "POST /session": {"token": ADMIN_TOKEN},
     }

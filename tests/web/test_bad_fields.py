@@ -58,6 +58,7 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "url": (*NOT_A_LINE, *UNSAFE, *NOT_REACHED),
         "delivery_mode": (*NOT_TEXT, "", "poll", "PUSH", "push\n"),
     },
+    models.SetBudget: {"budget_limit": (2**53 + 1, *(value for value in NOT_A_COUNT if value is not None))},
     models.MintToken: {"name": ("", " ", *NOT_A_LINE)},
     models.Login: {"token": (None, "", *NOT_A_LINE), "code": ("", "one beside a token", *NOT_A_LINE)},
     models.UpdateCard: {"workspace_id": (None, *NOT_A_UUID), "agent_card": NOT_A_CARD},

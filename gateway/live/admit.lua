@@ -1,0 +1,98 @@
+-- Whether a request may go on, decided in one turn for all replicas: its rate, and if it is a call the depth of its
+-- chain, the deadline it inherits and the budget of its target; and if it may, the record that it is under way.
+--
+-- KEYS: 1 bucket, 2 the call, 3 the call that it says it serves, 4 and the one that its trace says; 5 what its target
+-- serves in this trace, 6 spend of the month, 7 what is reserved, by replica. "" where there is none.
+-- ARGV: 1 requests (0: as many as it likes) in 2 milliseconds; and for a call: 3 replica, 4 caller, 5 target,
+-- 6 its own limit in ms (-1: none), 7 how long to keep its record without one, 8 the deepest chain;
+-- and with a budget, in millionths of a cent: 9 limit, 10 spent by our prices as the database knows, 11 as the workspace
+-- reports, 12 the least to reserve; 13 what a replica's lease is called, 14 how long to keep the month (ms).
+-- Answers {verdict, remaining, ms until full, ms until the next, depth, ms that the call served has left (-1: none),
+-- reserved}.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+
+-- The rate: a bucket kept as the one moment at which it will be full again.
+local requests, period = tonumber(ARGV[1]), tonumber(ARGV[2])
+local remaining, full_in = 0, 0
+if requests > 0 then
+    local each = period / requests
+    local full_at = math.max(now, tonumber(redis.call('GET', KEYS[1]) or 0)) + each
+    full_in = full_at - now
+    if full_in > period then
+        return {'rate', 0, math.ceil(full_in - each), math.ceil(full_in - period), 0, -1, 0}
+    end
+    redis.call('SET', KEYS[1], string.format('%.3f', full_at), 'PX', math.ceil(full_in))
+    remaining = math.floor((period - full_in) / each + 1e-6)
+end
+if KEYS[2] == '' then
+    return {'yes', remaining, math.ceil(full_in), 0, 0, -1, 0}
+end
+
+-- The chain: only a call to the caller itself can be the one that it serves.
+local depth, left = 1, -1
+local caller = ARGV[4]
+if caller ~= '' then
+    local above, ends
+    if KEYS[3] ~= '' then
+        local served = redis.call('HMGET', KEYS[3], 'target', 'depth', 'ends', 'ended')
+        if served[1] == caller and served[2] then
+            above, ends = served[2], served[4] and -1 or served[3]
+        end
+    end
+    if not above and KEYS[4] ~= '' then
+        local served = redis.call('GET', KEYS[4])
+        if served then
+            above, ends = string.match(served, '^%S+ (%d+) (%S+)$')
+        end
+    end
+    if above then
+        depth = above + 1
+        if tonumber(ends) >= 0 then
+            left = math.max(0, ends - now)
+        end
+    end
+    if depth > tonumber(ARGV[8]) then
+        return {'deep', remaining, math.ceil(full_in), 0, depth, -1, 0}
+    end
+end
+
+-- The budget: what is spent, and what calls under way may still spend; a call that is alone may always be made.
+local reserved = 0
+if ARGV[9] then
+    local limit = tonumber(ARGV[9])
+    local known = redis.call('HMGET', KEYS[6], 'spent', 'typical')
+    local priced = math.max(tonumber(known[1] or 0), tonumber(ARGV[10]))
+    local spent = math.max(priced, tonumber(ARGV[11]))
+    reserved = math.max(tonumber(known[2] or 0), tonumber(ARGV[12]))
+    local others = 0
+    local by_replica = redis.call('HGETALL', KEYS[7])
+    for at = 1, #by_replica, 2 do
+        if by_replica[at] == ARGV[3] or redis.call('EXISTS', ARGV[13] .. by_replica[at]) == 1 then
+            others = others + by_replica[at + 1]
+        else
+            redis.call('HDEL', KEYS[7], by_replica[at])
+        end
+    end
+    if spent >= limit or (others > 0 and spent + others + reserved > limit) then
+        return {'spent', remaining, math.ceil(full_in), 0, depth, -1, 0}
+    end
+    redis.call('HSET', KEYS[6], 'spent', string.format('%.0f', priced))
+    redis.call('PEXPIRE', KEYS[6], ARGV[14])
+    redis.call('HINCRBY', KEYS[7], ARGV[3], string.format('%.0f', reserved))
+    redis.call('PEXPIRE', KEYS[7], ARGV[14])
+end
+
+local limit = tonumber(ARGV[6])
+if left >= 0 and (limit < 0 or left < limit) then
+    limit = left
+end
+local ends, keep = '-1', ARGV[7]
+if limit >= 0 then
+    ends, keep = string.format('%.0f', now + limit), math.ceil(limit) + 60000
+end
+redis.call('HSET', KEYS[2], 'target', ARGV[5], 'caller', caller, 'replica', ARGV[3], 'depth', depth, 'ends', ends,
+           'reserved', string.format('%.0f', reserved))
+redis.call('PEXPIRE', KEYS[2], keep)
+redis.call('SET', KEYS[5], string.format('%s %d %s', KEYS[2], depth, ends), 'PX', keep)
+return {'yes', remaining, math.ceil(full_in), 0, depth, math.floor(left), reserved}

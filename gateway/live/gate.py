@@ -1,0 +1,158 @@
+"""What all replicas decide together, in one round trip: rates, the depth of chains, deadlines, and budgets."""
+
+import asyncio
+import math
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, Final
+
+import structlog
+
+from events.redis import Servers
+from gateway.core.rates import Rate, Standing
+from gateway.live.pipe import Pipe
+from gateway.ports import Barred, Entered, Entry, Left, LiveUnavailable
+
+log = structlog.get_logger("gateway.live")
+
+_SCRIPTS: Final = {name: files("gateway.live").joinpath(f"{name}.lua").read_text() for name in ("admit", "leave")}
+LEASE_S: Final = 15.0
+"""A replica that has not renewed its lease for so long holds no budget any more ..."""
+RENEW_S: Final = 5.0
+"""... and how often it does."""
+ENDLESS_S: Final = 86_400.0
+"""How long the record of a call without a limit is kept."""
+AFTER_S: Final = 60.0
+"""How long a call that has ended is known as the one above those that it has started."""
+MONTH_S: Final = 40 * 86_400.0
+"""How long what was spent in a month is kept."""
+LATER: Final = 10_000
+"""Endings kept for a Redis that is away; the oldest are let go, and their records run out by themselves."""
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+class Gate:
+    """`ports.Gate` over one Redis. max_depth: the most calls in a chain."""
+
+    def __init__(self, servers: Servers, *, prefix: str, max_depth: int, answer_s: float) -> None:
+        self._prefix = prefix
+        self._max_depth = max_depth
+        self._replica = secrets.token_hex(8)
+        self._lease = f"{prefix}:replica:"
+        self._later: deque[Left] = deque(maxlen=LATER)
+        self._pipe = Pipe(servers, _SCRIPTS, answer_s=answer_s, on_up=self._begin)
+
+    def __repr__(self) -> str:
+        return f"<Gate {self._pipe!r} later={len(self._later)}>"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether Redis answers, as far as is known."""
+        return self._pipe.is_up
+
+    async def take(self, payer: str, rate: Rate) -> Standing:
+        """Take one request out of a bucket. Raises LiveUnavailable."""
+        keys = (self._bucket(payer), "")
+        _, remaining, full_ms, retry_ms, *_ = await self._pipe.script("admit", keys, rate.requests, _ms(rate.period_s))
+        return _standing(rate, remaining, full_ms, retry_ms)
+
+    async def enter(self, entry: Entry) -> Entered:
+        """Let a call begin, or not. Raises LiveUnavailable."""
+        rate, budget = entry.rate, entry.budget
+        serving = f"{self._prefix}:serving:{entry.trace_id}:"
+        keys = (
+            self._bucket(entry.payer),
+            self._call(entry.call_id),
+            self._call(entry.serves) if entry.serves is not None else "",
+            f"{serving}{entry.caller_id}" if entry.caller_id is not None else "",
+            f"{serving}{entry.target_id}",
+            *(self._spend(entry.target_id, budget.month) if budget is not None else ("", "")),
+        )
+        arguments: list[str | int] = [
+            rate.requests if rate is not None else 0,
+            _ms(rate.period_s) if rate is not None else 0,
+            self._replica,
+            entry.caller_id or "",
+            entry.target_id,
+            -1 if entry.limit_s is None else _ms(entry.limit_s),
+            _ms(ENDLESS_S),
+            self._max_depth,
+        ]
+        if budget is not None:
+            arguments += [budget.limit, budget.priced, budget.reported, budget.reserve, self._lease, _ms(MONTH_S)]
+        verdict, remaining, full_ms, retry_ms, depth, left_ms, _ = await self._pipe.script("admit", keys, *arguments)
+        return Entered(
+            barred=None if verdict == b"yes" else Barred(verdict.decode()),
+            standing=None if rate is None else _standing(rate, remaining, full_ms, retry_ms),
+            depth=depth,
+            left_s=None if left_ms < 0 else left_ms / 1000,
+        )
+
+    def leave(self, left: Left) -> None:
+        """Say that a call has ended, now or once Redis is back."""
+        self._leave(left, left.cost)
+
+    def _leave(self, left: Left, cost: int) -> None:
+        keys = (
+            self._call(left.call_id),
+            f"{self._prefix}:serving:{left.trace_id}:{left.target_id}",
+            *(self._spend(left.target_id, left.month) if left.month else ("", "")),
+        )
+        try:
+            said = self._pipe.script("leave", keys, self._replica, cost, _ms(AFTER_S), _ms(MONTH_S))
+        except LiveUnavailable:
+            self._later.append(left)
+            return
+        said.add_done_callback(lambda one: self._later.append(left) if one.exception() is not None else None)
+
+    def _begin(self) -> None:
+        """Renew the lease, and say what has ended meanwhile: what that cost has been in the database for a while."""
+        self._renew()
+        later, self._later = self._later, deque(maxlen=LATER)
+        for left in later:
+            self._leave(left, 0)
+
+    def _renew(self) -> None:
+        self._pipe.ask("SET", f"{self._lease}{self._replica}", 1, "PX", _ms(LEASE_S))
+
+    async def renew(self) -> None:
+        """Keep the lease, for ever."""
+        while True:
+            if self._pipe.is_up:
+                self._renew()
+            await asyncio.sleep(RENEW_S)
+
+    async def run(self) -> None:
+        """Be connected, for ever."""
+        await self._pipe.run()
+
+    def _bucket(self, payer: str) -> str:
+        return f"{self._prefix}:rate:{payer}"
+
+    def _call(self, call_id: str) -> str:
+        return f"{self._prefix}:call:{call_id}"
+
+    def _spend(self, target_id: str, month: str) -> tuple[str, str]:
+        return f"{self._prefix}:spend:{target_id}:{month}", f"{self._prefix}:reserved:{target_id}:{month}"
+
+
+def _standing(rate: Rate, remaining: int, full_ms: int, retry_ms: int) -> Standing:
+    return Standing(limit=rate.requests, remaining=remaining, reset_s=full_ms / 1000, retry_s=retry_ms / 1000)
+
+
+def _ms(seconds: float) -> int:
+    return math.ceil(seconds * 1000)
+
+
+@asynccontextmanager
+async def opened(url: str, *, prefix: str, max_depth: int, answer_s: float) -> AsyncIterator[Gate]:
+    """Prepare the way to this URL. Redis need not answer yet; a malformed URL raises ValueError."""
+    servers = Servers(url)
+    try:
+        yield Gate(servers, prefix=prefix, max_depth=max_depth, answer_s=answer_s)
+    finally:
+        await servers.close()

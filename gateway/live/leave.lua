@@ -1,0 +1,30 @@
+-- A call is over: its record stays for a while, so that what it has started is known to be below it; what was reserved
+-- for it is free again, and what it cost is spent. Safe to repeat.
+--
+-- KEYS: 1 the call, 2 what its target serves in this trace, 3 spend of the month, 4 what is reserved ("" without budget).
+-- ARGV: 1 replica, 2 cost (millionths of a cent), 3 how long to keep the record and 4 the month (ms).
+local was = redis.call('HMGET', KEYS[1], 'ended', 'reserved', 'depth')
+if was[1] then
+    return 0
+end
+redis.call('HSET', KEYS[1], 'ended', 1)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+local serving = redis.call('GET', KEYS[2])
+if serving and string.match(serving, '^%S+') == KEYS[1] then
+    redis.call('SET', KEYS[2], string.format('%s %d -1', KEYS[1], was[3] or 1), 'PX', ARGV[3])
+end
+if KEYS[3] ~= '' then
+    local cost = tonumber(ARGV[2])
+    if cost > 0 then
+        local typical = tonumber(redis.call('HGET', KEYS[3], 'typical') or 0)
+        local spent = tonumber(redis.call('HGET', KEYS[3], 'spent') or 0)
+        redis.call('HSET', KEYS[3], 'spent', string.format('%.0f', math.min(spent + cost, 9e15)),
+                   'typical', string.format('%.0f', math.max(cost, typical * 0.9)))
+        redis.call('PEXPIRE', KEYS[3], ARGV[4])
+    end
+    local reserved = tonumber(was[2] or 0)
+    if reserved > 0 and redis.call('HINCRBY', KEYS[4], ARGV[1], string.format('%.0f', -reserved)) <= 0 then
+        redis.call('HDEL', KEYS[4], ARGV[1])
+    end
+end
+return 1

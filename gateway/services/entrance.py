@@ -1,0 +1,134 @@
+"""Whether a call may begin now: its rate, the depth of its chain, its target's budget; and that it has ended."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+import structlog
+
+from gateway import ports
+from gateway.core import budget
+from gateway.core.ids import find_uuid
+from gateway.core.prices import MILLION
+from gateway.core.refusals import Code, Refusal
+from gateway.core.workspaces import Workspace
+from gateway.services.tolls import Toll, Tolls
+
+log = structlog.get_logger("gateway.entrance")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is."""
+
+    call_id: str
+    caller_id: str | None
+    target: Workspace
+    trace_id: str
+    serves: str | None
+    limit_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ticket:
+    """A call that has begun; `left_s` is what is left to the call that it serves, None if that may take for ever."""
+
+    call_id: str
+    target_id: str
+    trace_id: str
+    month: str
+    depth: int = 1
+    left_s: float | None = None
+
+
+class Entrance:
+    """Lets calls begin. reserve_cents: the least that is held of a budget for a call under way."""
+
+    def __init__(self, gate: ports.Gate, tolls: Tolls, *, reserve_cents: int) -> None:
+        self._gate = gate
+        self._tolls = tolls
+        self._reserve = reserve_cents * MILLION
+        self.entered = 0
+        """Calls that all replicas together have let begin."""
+
+    async def enter(self, toll: Toll, wish: Wish) -> Ticket:
+        """Let a call begin; refuses with rate_limited, too_deep or budget_exceeded.
+
+        While Redis is away none of them is checked but what the database knows to be spent: that is counted.
+        """
+        self._tolls.check(toll)
+        target = wish.target
+        month = target.spend.month if target.budget_limit is not None else ""
+        ticket = Ticket(call_id=wish.call_id, target_id=target.id, trace_id=wish.trace_id, month=month)
+        try:
+            entered = await self._gate.enter(self._entry(toll, wish))
+        except ports.LiveUnavailable as error:
+            self._tolls.missed(error)
+            return ticket
+        if entered.standing is not None:
+            self._tolls.settle(toll, entered.standing)
+        match entered.barred:
+            case None:
+                self.entered += 1
+                return Ticket(
+                    call_id=ticket.call_id,
+                    target_id=ticket.target_id,
+                    trace_id=ticket.trace_id,
+                    month=month,
+                    depth=entered.depth,
+                    left_s=entered.left_s,
+                )
+            case ports.Barred.DEEP:
+                log.warning("call_too_deep", target_id=target.id, caller_id=wish.caller_id, depth=entered.depth)
+                raise Refusal(Code.TOO_DEEP, "too many calls wait for one another")
+            case ports.Barred.SPENT:
+                raise over_budget()
+            case ports.Barred.RATE:
+                raise AssertionError("settling refuses it")
+            case never:
+                assert_never(never)
+
+    def _entry(self, toll: Toll, wish: Wish) -> ports.Entry:
+        target = wish.target
+        spend = target.spend
+        return ports.Entry(
+            payer=toll.payer,
+            rate=self._tolls.rate(toll),
+            call_id=wish.call_id,
+            caller_id=wish.caller_id,
+            target_id=target.id,
+            trace_id=wish.trace_id,
+            serves=find_uuid(wish.serves) if wish.serves is not None else None,
+            limit_s=wish.limit_s,
+            budget=None
+            if target.budget_limit is None
+            else ports.Budget(
+                month=spend.month,
+                limit=target.budget_limit * MILLION,
+                priced=spend.priced,
+                reported=spend.reported_cents * MILLION,
+                reserve=self._reserve,
+            ),
+        )
+
+    def leave(self, ticket: Ticket, cost: int) -> None:
+        """Say that a call has ended, and what it cost (millionths of a cent); nothing here waits."""
+        self._gate.leave(
+            ports.Left(
+                call_id=ticket.call_id,
+                target_id=ticket.target_id,
+                trace_id=ticket.trace_id,
+                month=ticket.month,
+                cost=cost,
+            )
+        )
+
+
+def check_budget(target: Workspace) -> None:
+    """Refuse a call to a workspace that is known to have spent what it may."""
+    if budget.exhausted(target.budget_limit, target.spend):
+        raise over_budget()
+
+
+def over_budget() -> Refusal:
+    """Refuse because a workspace has spent what it may."""
+    return Refusal(Code.BUDGET_EXCEEDED, "workspace budget limit exceeded")
