@@ -1,22 +1,26 @@
-"""What a gateway writes to its log and its output while much is said to it: no token, no password, no body."""
+"""What a gateway writes to its log, its output and Redis while much is said to it: no token and no password there."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import orjson
 import pytest
 
+from gateway.services.tasks import Tasks
 from gateway.store import vault
 from tests.harness import process
 from tests.harness import valkey as valkeys
 from tests.harness.process import GatewayProcess
 from tests.harness.stage import DATABASE_WORD, PLANTED, REDIS_WORD, Stage, an_unheard_of_row, angry, no_database
-from tests.harness.world import ADMIN_TOKEN, Workspace, World
+from tests.harness.valkey import Valkey
+from tests.harness.world import ADMIN_TOKEN, Workspace, World, eventually
 
 AGENT_AUTH: Final = "Bearer secret-of-the-agent-itself"
 NOBODYS: Final = "a-token-that-is-nobodys-but-might-be"
@@ -149,3 +153,27 @@ async def test_dev_writes_no_secret_down(folder: str) -> None:
         await go_through(world, secrets, target)
         said = await all_of(gateway)
     assert secrets.found_in(said) == []
+
+
+async def listen(broker: Valkey, said: bytearray) -> None:
+    """Keep all that is said to a Redis."""
+    reader, writer = await asyncio.open_unix_connection(unquote(urlsplit(broker.url).path))
+    try:
+        writer.write(b"MONITOR\r\n")
+        while chunk := await reader.read(65536):
+            said += chunk
+    finally:
+        writer.transport.abort()
+
+
+async def test_no_credential_is_ever_written_to_redis(world: World, folder: str) -> None:
+    secrets, said = Secrets(), bytearray()
+    async with staged(world, folder, secrets) as stage, Tasks() as tasks:
+        tasks.spawn(listen(stage.broker, said), "monitor")
+        await eventually(lambda: b"OK" in said)
+        await go_through(world, secrets, stage.target)
+        await stage.ask_every_route()
+        await world.call(stage.target, "a text that agents and browsers may read")
+        await eventually(lambda: b"a text that agents" in said)
+        await eventually(lambda: TASK.encode() in said)
+    assert secrets.found_in(said.decode("utf-8", "replace")) == [TASK], "what an agent does is no secret"
