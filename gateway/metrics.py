@@ -48,6 +48,7 @@ class Readings:
     )
     activity_waiting_rows: int = _metric("Activity rows that wait for PostgreSQL.")
     activity_dropped_rows: int = _metric("Activity rows that did not fit while PostgreSQL was away.", counts=True)
+    activity_bodiless_rows: int = _metric("Activity rows whose bodies did not fit meanwhile.", counts=True)
     tasks_died: int = _metric("Tasks and loops that died of an exception.", counts=True)
 
 

@@ -46,6 +46,7 @@ QUIET: Final = Readings(
     requests_unchecked=0,
     activity_waiting_rows=0,
     activity_dropped_rows=0,
+    activity_bodiless_rows=0,
     tasks_died=0,
 )
 

@@ -303,6 +303,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 requests_unchecked=tolls.unchecked,
                 activity_waiting_rows=len(activity),
                 activity_dropped_rows=activity.dropped,
+                activity_bodiless_rows=activity.bodiless,
                 tasks_died=tasks.deaths + loops.deaths,
             )
 
