@@ -172,6 +172,25 @@ async def test_bodies_of_requests_are_bounded_in_sum_and_give_their_room_back(wo
     answers(gateway)
 
 
+async def test_a_caller_that_goes_away_leaves_nothing_held_once_its_call_has_ended(world: World):
+    gateway = await world.start()
+    may_answer = asyncio.Event()
+
+    async def behave(_: web.Request) -> web.StreamResponse:
+        await may_answer.wait()
+        return web.Response(body=b"x" * MB)
+
+    agent = await world.agent(behave)
+    target = await world.workspace(agent.url)
+    async with connected(gateway.url) as caller:
+        await caller.send(call(target, b'{"method":"tasks/get","params":"%b"}' % (b"x" * 500_000)))
+        await eventually(lambda: len(agent.bodies) == 1)
+    assert await held_bytes(world, gateway) >= 500_000  # the call goes on, and with it what it says
+    may_answer.set()
+    await holds(world, gateway, lambda count: count == 0)
+    answers(gateway)
+
+
 # -- what goes out
 
 
@@ -281,10 +300,11 @@ def frame(payload: bytes, *, opcode: int = 1, last: bool = True, announced: int 
     return bytes(((0x80 if last else 0) | opcode,)) + size + bytes(4) + payload
 
 
+GOOD: Final = b'{"subscribe": []}'
 FRAMES: Final = {
     "a frame that announces more than it may": frame(b"", announced=2**40),
-    "a frame as large as a message may not be": frame(b"x" * 65_537),
-    "fragments that come to more": frame(b"x" * 40_000, last=False) + frame(b"x" * 40_000, opcode=0),
+    "a frame as large as a message may not be": frame(GOOD.ljust(65_537)),
+    "fragments that come to more": frame(GOOD.ljust(40_000), last=False) + frame(b" " * 40_000, opcode=0),
     "fragments without end": frame(b"x", last=False) + frame(b"x", opcode=0, last=False) * 70_000,
     "a ping too long": frame(b"x" * 200, opcode=9),
     "a fragment of a ping": frame(b"x", opcode=9, last=False),
