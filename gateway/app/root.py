@@ -61,6 +61,7 @@ from gateway.store.workspaces import WorkspaceStore
 from gateway.web import cors, keys
 from gateway.web import events as web_events
 from gateway.web import sockets as web_sockets
+from gateway.web.places import Places
 
 log = structlog.get_logger("gateway.app")
 
@@ -223,12 +224,13 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)
         subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=bus_start.retry_s)
         bodies = Bodies(link.whole, loops.spawn, max_bytes=settings.ring_bytes)
+        places = Places(settings.max_readers)
         streams = web_events.EventStreams(
             hub,
             bodies,
             visibility,
             loops.spawn,
-            capacity=settings.max_readers,
+            places=places,
             keepalive_s=settings.keepalive_s,
             drain_s=settings.reader_drain_s,
         )
@@ -239,7 +241,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             visibility,
             cross_origin,
             loops.spawn,
-            capacity=settings.max_readers,
+            places=places,
             drain_s=settings.reader_drain_s,
         )
         readiness = Readiness(changes, lambda: subscriber.state.value)

@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 import pytest
 
+from events.event import CATALOGUE
 from tests.harness import valkey as valkeys
 from tests.harness.process import GatewayProcess
 from tests.harness.world import ADMIN_TOKEN, Workspace, World
@@ -285,6 +286,32 @@ async def test_a_reader_hears_what_it_names_and_nothing_else(world: World):
         ("TASK_UPDATED", first.id),
         ("TASK_UPDATED", second.id),
     ]
+
+
+async def test_a_reader_of_one_workspace_hears_the_types_that_it_names_and_nothing_else(world: World):
+    await world.start()
+    mine = await world.workspace()
+    url = f"{world.url}/workspaces/{mine.id}/events/stream"
+    named = "?type=TASK_UPDATED&type=AGENT_CARD_UPDATED"
+    async with world.session.get(url + named, headers=mine.bearer) as response:
+        browser = Browser(response)
+        assert [await browser.block() for _ in range(2)][1] == {"": "ok"}
+        await work(world, mine, "1", "2")  # each is a heartbeat, too
+        told = [orjson.loads((await browser.block())["data"]) for _ in range(2)]
+    assert [(one["type"], one["data"]["current_task"]) for one in told] == [
+        ("TASK_UPDATED", "1"),
+        ("TASK_UPDATED", "2"),
+    ]
+
+
+async def test_who_names_no_event_is_told_which_there_are(world: World):
+    await world.start()
+    mine = await world.workspace()
+    for path in ("/events/stream", f"/workspaces/{mine.id}/events/stream", "/ws"):
+        async with world.session.get(f"{world.url}{path}?type=CALL_END", headers=OPERATOR) as response:
+            said = await response.json()
+            assert (response.status, said["field"]) == (400, "type")
+            assert all(type_ in said["error"] for type_ in CATALOGUE)
 
 
 async def test_a_stream_ends_when_what_its_reader_may_see_changes_and_the_next_one_resumes(world: World):

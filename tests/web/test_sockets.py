@@ -91,7 +91,7 @@ async def test_a_client_that_comes_back_gets_what_it_missed_once_each_on_any_rep
         await work(world, mine, "4")
         assert [await client.task() for _ in range(3)] == ["2", "3", "4"]
     async with connected(world, mine, gateway=second) as client:
-        await client.socket.send_json({"resume": last, "something": "else"})
+        await client.socket.send_json({"resume": last})
         assert [await client.task() for _ in range(3)] == ["2", "3", "4"]
 
 
@@ -131,6 +131,12 @@ async def test_a_client_hears_what_it_subscribes_to_from_then_on(world: World):
         "nonsense",
         "[]",
         '"resume"',
+        "{}",
+        '{"foo": 1}',
+        '{"resume": "1-1", "type": ["CALL_ENDED"]}',
+        '{"subscribe": [], "types": ["CALL_ENDED"]}',
+        '{"resume": null}',
+        '{"subscribe": null}',
         '{"resume": 1}',
         '{"subscribe": "all"}',
         '{"subscribe": [1]}',
