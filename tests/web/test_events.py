@@ -314,6 +314,45 @@ async def test_who_names_no_event_is_told_which_there_are(world: World):
             assert all(type_ in said["error"] for type_ in CATALOGUE)
 
 
+async def remove(world: World, one: Workspace) -> None:
+    status, _, _ = await world.request("DELETE", f"/workspaces/{one.id}", headers=OPERATOR)
+    assert status == 200
+
+
+async def test_a_stream_of_a_removed_workspace_ends_once_its_reader_has_been_told(world: World):
+    for gateway in [await world.start(), await world.start()]:
+        mine = await world.workspace()
+        url = f"{gateway.url}/workspaces/{mine.id}/events/stream"
+        async with world.session.get(url, headers=OPERATOR) as response:
+            browser = Browser(response)
+            assert [await browser.block() for _ in range(2)][1] == {"": "ok"}
+            await remove(world, mine)
+            last, told = await browser.event("WORKSPACE_REMOVED")
+            assert told["workspace_id"] == mine.id
+            await browser.to_the_end()
+        async with world.session.get(url, headers={**OPERATOR, "Last-Event-ID": last}) as response:
+            assert response.status == 410
+
+
+async def test_who_reads_two_and_comes_back_after_one_was_removed_hears_of_it_and_of_the_other(world: World):
+    await world.start()
+    stays, goes = await world.workspace(), await world.workspace()
+    query = f"?workspace={stays.id}&workspace={goes.id}"
+    for headers in (OPERATOR, stays.bearer):
+        async with reading_all(world, headers, query) as browser:
+            await work(world, stays, f"1 {len(headers['Authorization'])}")
+            last, _ = await browser.task()
+            if headers is OPERATOR:
+                await remove(world, goes)
+                since = last
+        async with reading_all(world, headers, f"{query}&last_event_id={since}") as browser:
+            _, told = await browser.event("WORKSPACE_REMOVED")
+            assert told["workspace_id"] == goes.id
+            await work(world, stays, f"2 {len(headers['Authorization'])}")
+            while not (await browser.task())[1].startswith("2 "):
+                pass
+
+
 async def test_a_stream_ends_when_what_its_reader_may_see_changes_and_the_next_one_resumes(world: World):
     first, second = await world.start(), await world.start()
     mine = await world.workspace()
