@@ -1,6 +1,5 @@
 """The composition root: settings in, a running gateway out, its resources opened in reading order."""
 
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -269,9 +268,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         await bus_start.check_eviction(link)
 
         async def read_metrics() -> bytes:
-            with contextlib.suppress(redis.JournalUnavailable):
-                return exposition(readings(await link.length()))
-            return exposition(readings(None))
+            return exposition(readings(await bus_start.journal_entries(link)))
 
         def readings(journal_entries: int | None) -> Readings:
             return Readings(
