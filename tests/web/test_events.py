@@ -319,6 +319,30 @@ async def remove(world: World, one: Workspace) -> None:
     assert status == 200
 
 
+async def test_events_hold_what_the_catalogue_says(world: World):
+    await world.start()
+    never = {type_ for type_, kind in CATALOGUE.items() if not kind.data}
+    held: dict[str, set[str]] = {type_: set() for type_ in CATALOGUE.keys() - never}
+    agent = await world.agent()
+    async with reading_all(world, OPERATOR) as browser:
+        for options in ({"external": False}, {"external": True}):
+            status, _, _ = await world.request("POST", "/workspaces", headers=OPERATOR, json={"name": "n", **options})
+            assert status == 201
+        one = await world.workspace(agent.url)
+        body = {"id": one.id, "url": agent.url, "agent_card": {"name": "x"}}
+        for path, said in (("register", body), ("update-card", {"workspace_id": one.id, "agent_card": {"name": "y"}})):
+            status, _, _ = await world.request("POST", f"/registry/{path}", headers=one.bearer, json=said)
+            assert status == 200
+        for rate in (0.9, 0.0):
+            assert await world.beat(one, error_rate=rate, current_task=f"at {rate}") == 200
+        await world.call(one)
+        await remove(world, one)
+        while not (held["WORKSPACE_REMOVED"] and held["CALL_ENDED"]):
+            told = orjson.loads((await browser.block())["data"])
+            held[told["type"]] |= told["data"].keys()
+    assert held == {type_: set(CATALOGUE[type_].data) for type_ in held}
+
+
 async def test_a_stream_of_a_removed_workspace_ends_once_its_reader_has_been_told(world: World):
     for gateway in [await world.start(), await world.start()]:
         mine = await world.workspace()
