@@ -230,6 +230,19 @@ async def test_one_socket_too_many_is_refused_and_may_come_back():
             assert len(house.sockets) == 1
 
 
+async def test_a_socket_of_a_removed_workspace_closes_once_its_client_has_been_told(world: World):
+    await world.start()
+    mine = await world.workspace()
+    url = f"{world.url}/ws?workspace={mine.id}"
+    async with world.session.ws_connect(url, headers=OPERATOR) as socket:
+        status, _, _ = await world.request("DELETE", f"/workspaces/{mine.id}", headers=OPERATOR)
+        assert status == 200
+        client = Client(socket)
+        assert (await client.event("WORKSPACE_REMOVED"))["workspace_id"] == mine.id
+        assert await client.closed() == 1001
+    assert await refused(world, OPERATOR, f"?workspace={mine.id}") == 410
+
+
 async def test_a_socket_ends_when_what_its_client_may_see_changes(world: World):
     await world.start()
     mine = await world.workspace()
