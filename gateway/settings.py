@@ -259,9 +259,9 @@ class Settings:
     max_readers: int = _setting(
         "GATEWAY_MAX_READERS",
         _count,
-        "Event streams open in this process; past it browsers are asked to come back.",
+        "Event streams and sockets open in this process, together; past it readers are asked to come back.",
         default=20000,
-        unit="streams",
+        unit="readers",
     )
     max_depth: int = _setting(
         "A2A_MAX_DEPTH",

@@ -131,7 +131,7 @@ async def test_the_readings_move_with_what_happens(world: World):
         world.env["GATEWAY_REDIS_URL"] = valkey.url
         await world.start(GATEWAY_PROBE_SECONDS="0.2")
         target = await world.workspace((await world.agent(silent_for(30))).url)
-        before = await read(world)
+        before = await until(world, "gateway_ring_frames", 1)  # it has been made
         assert before["gateway_bus_state up"] == 1
         assert 0 < before["gateway_bus_probe_latency_seconds"] < 10
         assert before["gateway_readers"] == before["gateway_calls_in_flight"] == 0

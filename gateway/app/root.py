@@ -1,6 +1,5 @@
 """The composition root: settings in, a running gateway out, its resources opened in reading order."""
 
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -63,6 +62,7 @@ from gateway.web import cors, keys, parse
 from gateway.web import events as web_events
 from gateway.web import sockets as web_sockets
 from gateway.web.doorway import Doorway
+from gateway.web.places import Places
 
 log = structlog.get_logger("gateway.app")
 
@@ -225,12 +225,13 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)
         subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=bus_start.retry_s)
         bodies = Bodies(link.whole, loops.spawn, max_bytes=settings.ring_bytes)
+        places = Places(settings.max_readers)
         streams = web_events.EventStreams(
             hub,
             bodies,
             visibility,
             loops.spawn,
-            capacity=settings.max_readers,
+            places=places,
             keepalive_s=settings.keepalive_s,
             drain_s=settings.reader_drain_s,
         )
@@ -241,7 +242,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             visibility,
             cross_origin,
             loops.spawn,
-            capacity=settings.max_readers,
+            places=places,
             drain_s=settings.reader_drain_s,
         )
         room = Room(settings.buffer_bytes)
@@ -271,9 +272,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         await bus_start.check_eviction(link)
 
         async def read_metrics() -> bytes:
-            with contextlib.suppress(redis.JournalUnavailable):
-                return exposition(readings(await link.length()))
-            return exposition(readings(None))
+            return exposition(readings(await bus_start.journal_entries(link)))
 
         def readings(journal_entries: int | None) -> Readings:
             return Readings(

@@ -143,7 +143,7 @@ def event_types(request: web.Request) -> frozenset[str] | None:
     """Return the types of events that the query names (`?type=` repeated), None if it names none."""
     named = frozenset(request.query.getall("type", []))
     if not named <= CATALOGUE.keys():
-        raise bad_field("type", "must be the type of an event")
+        raise bad_field("type", f"must be one of {', '.join(sorted(CATALOGUE))}")
     return named or None
 
 

@@ -54,6 +54,15 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def types_table() -> str:
+    """The table of events as the document has to have it."""
+    rows = ["| `type` | when | `data` |", "|---|---|---|"]
+    for type_, kind in CATALOGUE.items():
+        data = ", ".join(f"`{name}`" for name in kind.data) or "nothing sends it yet"
+        rows.append(f"| `{type_}` | {kind.about}{'' if kind.journal else ' (not kept)'} | {data} |")
+    return "\n".join(rows)
+
+
 def published() -> Iterator[str]:
     """The names in services and in the table of moves that look like an event's."""
     for module in (*below("gateway/services"), *below("gateway/core")):
@@ -101,6 +110,12 @@ def test_the_readme_shows_every_setting_as_it_is():
     shown = re.search(r"<!-- settings -->\n(.*?)\n?<!-- /settings -->", README, re.DOTALL)
     assert shown is not None
     assert shown[1] == settings_table(), f"the README's table of settings should be:\n{settings_table()}"
+
+
+def test_the_document_of_events_shows_the_catalogue_as_it_is():
+    shown = re.search(r"<!-- types -->\n(.*?)\n<!-- /types -->", (ROOT / "docs" / "events.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert shown[1] == types_table(), f"the table of events should be:\n{types_table()}"
 
 
 def test_every_event_that_is_published_is_in_the_catalogue_and_the_other_way_round():
