@@ -6,8 +6,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from gateway.core.calls import Call, Kind, State
-from gateway.core.endings import Ending, Outcome
+from gateway.core.calls import INBOX_KINDS, Call, Kind, State
+from gateway.core.endings import Answer, Ending, Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
 
@@ -191,8 +191,60 @@ class Message:
     body: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outgoing:
+    """How a call goes out that has waited. Headers: those of the call itself, without the agent's credential.
+
+    limit_s: its total time in seconds, None for no end; `by_deadline`: it is over when it may not wait any more.
+    """
+
+    headers: Mapping[str, str] = field(repr=False)
+    limit_s: float | None
+    by_deadline: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewQueued:
+    """A call as it is written because its agent is busy. Seconds: until it may be sent, and how long it may wait."""
+
+    id: str
+    workspace_id: str
+    caller_id: str | None
+    lane: str
+    priority: int
+    method: str
+    body: bytes = field(repr=False)
+    outgoing: Outgoing
+    delay_s: float
+    lives_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed:
+    """A queued call that one process has alone, by its `claim`; `left_s` is for how long it might still have waited."""
+
+    call: Call
+    claim: str
+    body: bytes = field(repr=False)
+    outgoing: Outgoing
+    left_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueuedEnd:
+    """How a claimed call ends, and what its caller gets; `counts`: as an attempt."""
+
+    to: State
+    ending: Ending
+    error: str | None
+    answer: Answer
+    counts: bool
+
+
 History = Callable[[Call], tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
 """Makes of a call that has ended what becomes of its row of history, and the rows that are new."""
+Ended = Callable[[Call], Mapping[str, Any]]
+"""The same where no row is new in one transaction with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -284,13 +336,17 @@ class Entered:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Left:
-    """A call that has ended. `cost` is in millionths of a cent; `month` that of its budget, "" without one."""
+    """A call that has ended, or waits. `cost` is in millionths of a cent; `month` that of its budget, "" without one.
+
+    keep_s: how long it is known how deep in its chain it was, None for as long as of any call that has ended.
+    """
 
     call_id: str
     target_id: str
     trace_id: str
     month: str
     cost: int
+    keep_s: float | None = None
 
 
 EDITABLE: Final = (
@@ -459,8 +515,9 @@ class Calls(Protocol):
         ending: Ending,
         answer: bytes | None,
         history: History,
+        kinds: Collection[Kind] = INBOX_KINDS,
     ) -> Call | None:
-        """End a call that is in one of these states, and write what `history` makes of it; None for any other."""
+        """End a call of these kinds in one of these states, and write what `history` makes of it; None for others."""
 
     async def end_overdue(
         self, state: State, *, to: State, ending: Ending, limit: int, history: Callable[[Call], Mapping[str, Any]]
@@ -469,6 +526,48 @@ class Calls(Protocol):
 
     async def find(self, workspace_id: str, call_id: str) -> Call | None:
         """Return a call to this workspace."""
+
+
+class Queue(Protocol):
+    """`store/queue.py`. Every method may raise StoreError."""
+
+    async def hold(self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int) -> int | None:
+        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already."""
+
+    async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
+        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy."""
+
+    async def mark_sent(self, call_id: str, claim: str) -> bool:
+        """Write that a call is about to go out; False if it is not this one's any more."""
+
+    async def renew(self, claims: Mapping[str, str], *, lease_s: float) -> None:
+        """Let the leases on these begin anew: the claims by the calls' ids."""
+
+    async def put_back(
+        self, call_id: str, claim: str, *, delay_s: float, error: str | None, busy: bool, counts: bool
+    ) -> bool:
+        """Let a call take its old place again; False if it is not this one's any more."""
+
+    async def end(self, call_id: str, claim: str, end: QueuedEnd, history: History) -> Call | None:
+        """End a call, and write what `history` makes of it; None if it is not this one's any more."""
+
+    async def end_overdue(self, *, limit: int, history: Ended) -> Sequence[Call]:
+        """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
+
+    async def end_stale(self, older_s: float, *, limit: int, history: Ended) -> Sequence[Call]:
+        """End those that came longer ago than this, likewise."""
+
+    async def end_lost(self, *, limit: int, history: Ended) -> Sequence[Call]:
+        """End those that were sent by a process whose lease has run out, likewise."""
+
+    async def free_lost(self, *, limit: int) -> Sequence[str]:
+        """Put back those that such a process had and did not send; return their workspaces."""
+
+    async def list_waiting(self) -> Mapping[str, bool]:
+        """Return the workspaces for which calls wait, and whether the first of each may be sent now."""
+
+    async def position(self, workspace_id: str, call_id: str) -> int | None:
+        """Return at which place a call waits, 1 for the next; None if it does not wait."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -287,8 +287,50 @@ class Settings:
     prefer_wait_s: float = _setting(
         "GATEWAY_PREFER_WAIT_SECONDS",
         _seconds,
-        "The longest a caller may stay for the answer of an agent that polls, whatever its `Prefer: wait`.",
+        "The longest a caller may stay for the answer to a call that waits, whatever its `Prefer: wait`.",
         default=300.0,
+        unit="s",
+    )
+    queue_ttl_s: float = _setting(
+        "GATEWAY_QUEUE_TTL_SECONDS",
+        _seconds,
+        "The longest a call waits for a busy agent, whatever its `expires_in_seconds`.",
+        default=86400.0,
+        unit="s",
+    )
+    queue_calls: int = _setting(
+        "GATEWAY_QUEUE_CALLS",
+        _count,
+        "Calls that wait for one busy agent; past it callers get 503 `agent_busy`.",
+        default=10000,
+        unit="calls",
+    )
+    queue_retry_s: float = _setting(
+        "GATEWAY_QUEUE_RETRY_SECONDS",
+        _seconds,
+        "When a busy agent is tried again that says nothing meanwhile, roughly; then ever later, up to 32 times that.",
+        default=1.0,
+        unit="s",
+    )
+    queue_every_s: float = _setting(
+        "GATEWAY_QUEUE_EVERY_SECONDS",
+        _seconds,
+        "How often it is looked which calls of the queue are due.",
+        default=1.0,
+        unit="s",
+    )
+    queue_lease_s: float = _setting(
+        "GATEWAY_QUEUE_LEASE_SECONDS",
+        _seconds,
+        "How long after a process's death the calls it had out of the queue are taken up, or end as `interrupted`.",
+        default=30.0,
+        unit="s",
+    )
+    queue_stale_s: float | None = _setting(
+        "GATEWAY_QUEUE_STALE_SECONDS",
+        _seconds,
+        "Calls that have waited for so long are dropped as `expired`, whatever they were promised. Unset: none.",
+        default=None,
         unit="s",
     )
     expiry_every_s: float = _setting(

@@ -19,7 +19,7 @@ from events.subscriber import State, Subscriber
 from gateway.app import bus as bus_start
 from gateway.app.running import Gateway, write_down
 from gateway.app.site import site
-from gateway.app.taps import call_waker, inbox_waker, task_noter
+from gateway.app.taps import call_waker, inbox_waker, queue_stirrer, task_noter
 from gateway.core.address import Reach
 from gateway.core.callers import Proof
 from gateway.core.rates import Tariff
@@ -31,6 +31,7 @@ from gateway.services.admission import Admission
 from gateway.services.calls import Calls
 from gateway.services.changes import ChangeReader
 from gateway.services.directory import Directory
+from gateway.services.drain import Drain
 from gateway.services.edits import Edits
 from gateway.services.entrance import Entrance
 from gateway.services.expiry import Expiry
@@ -42,6 +43,8 @@ from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
+from gateway.services.queue import Queue
+from gateway.services.queue import Times as QueueTimes
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
 from gateway.services.requests import Requests, Times
@@ -63,6 +66,7 @@ from gateway.store.calls import CallStore
 from gateway.store.changes import ChangeStore
 from gateway.store.instances import InstanceStore
 from gateway.store.liveness import LivenessStore
+from gateway.store.queue import QueueStore
 from gateway.store.sessions import SessionStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
@@ -123,7 +127,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         workspaces, tokens, changes = WorkspaceStore(database), TokenStore(database), ChangeStore(database)
         sessions = SessionStore(database)
         liveness, history = LivenessStore(database), ActivityStore(database)
-        instances, ledger = InstanceStore(database), CallStore(database)
+        instances, ledger, line = InstanceStore(database), CallStore(database), QueueStore(database)
         bus = Bus(link, capacity=BUS_CAPACITY, capacity_bytes=BUS_BYTES)
 
         # what is known here, and how it is forgotten
@@ -217,7 +221,24 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             times=ParkingTimes(lives_s=settings.inbox_ttl_s, wait_s=settings.prefer_wait_s),
             room=settings.inbox_messages,
         )
-        expiry = Expiry(calls=ledger, activity=activity, bus=bus, every_s=settings.expiry_every_s)
+        queue = Queue(
+            calls=ledger,
+            queue=line,
+            activity=activity,
+            callers=callers,
+            times=QueueTimes(
+                lives_s=settings.queue_ttl_s, retry_s=settings.queue_retry_s, wait_s=settings.prefer_wait_s
+            ),
+            room=settings.queue_calls,
+        )
+        expiry = Expiry(
+            calls=ledger,
+            queue=line,
+            activity=activity,
+            bus=bus,
+            every_s=settings.expiry_every_s,
+            stale_s=settings.queue_stale_s,
+        )
         requests = Requests(
             admission=admission,
             parking=parking,
@@ -226,6 +247,24 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             times=Times(idle_s=settings.idle_timeout_s, ceiling_s=settings.ceiling_s, max_s=settings.max_timeout_s),
         )
         loops = await stack.enter_async_context(Tasks())
+        room = Room(settings.buffer_bytes)
+        drain = Drain(
+            queue=line,
+            directory=directory,
+            admission=admission,
+            requests=requests,
+            entrance=entrance,
+            dispatcher=dispatcher,
+            prices=settings.prices,
+            activity=activity,
+            bus=bus,
+            room=room,
+            capacity=settings.max_calls,
+            lease_s=settings.queue_lease_s,
+            retry_s=settings.queue_retry_s,
+            every_s=settings.queue_every_s,
+            spawn=loops.spawn,
+        )
         proxy = Proxy(
             requests=requests,
             tolls=tolls,
@@ -236,6 +275,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             bus=bus,
             waiting=waiting,
             parking=parking,
+            queue=queue,
+            freed=drain.freed,
             capacity=settings.max_calls,
             spawn=loops.spawn,
         )
@@ -247,6 +288,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             "TASK_UPDATED": task_noter(registry),
             "ACTIVITY_LOGGED": inbox_waker(agents),
             "CALL_ENDED": call_waker(callers),
+            "WORKSPACE_HEARTBEAT": queue_stirrer(drain),
             PROBE: prober.note,
         }
         hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)
@@ -272,7 +314,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             places=places,
             drain_s=settings.reader_drain_s,
         )
-        room = Room(settings.buffer_bytes)
         doorway = Doorway(limit=settings.max_connections, elsewhere=lambda: len(streams))
         readiness = Readiness(changes, lambda: subscriber.state.value)
         leases = Instances(instances, bus, every_s=settings.probe_s)
@@ -291,6 +332,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(waiting.run, "waiting:write")
         loops.loop(activity.run, "activity:write")
         loops.loop(expiry.run, "calls:expire")
+        loops.loop(drain.run, "queue:drain")
+        loops.loop(drain.renew, "queue:renew")
         loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
@@ -325,6 +368,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 body_bytes=room.held,
                 bodies_refused=room.refused,
                 calls_in_flight=proxy.in_flight,
+                calls_held=queue.held,
+                calls_out=drain.out,
                 callers_waiting=len(callers),
                 agents_waiting=len(agents),
                 delivery_mode_unsure=parking.unsure,
@@ -340,7 +385,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application = site(settings, cross_origin)
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
-        application[keys.CALLS] = Calls(ledger)
+        application[keys.CALLS] = Calls(calls=ledger, queue=line, activity=activity, bus=bus)
         application[keys.INBOX] = Inbox(
             calls=ledger,
             activity=activity,
@@ -371,6 +416,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         yield Gateway(
             application=application,
             proxy=proxy,
+            queue=drain,
             doorway=doorway,
             streams=streams,
             sockets=sockets,

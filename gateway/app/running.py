@@ -11,6 +11,7 @@ from aiohttp import web
 from events.bus import Bus, Spawn
 from gateway.ports import StoreError
 from gateway.services.activity import ActivityLog
+from gateway.services.drain import Drain
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.instances import Instances
 from gateway.services.proxy import Proxy
@@ -33,6 +34,7 @@ class Gateway:
 
     application: web.Application
     proxy: Proxy
+    queue: Drain
     doorway: Doorway
     streams: events.EventStreams
     sockets: sockets.EventSockets
@@ -50,6 +52,7 @@ class Gateway:
             one.close()
         spread_s = min(self.reader_spread_s, self.drain_s)
         leaving = [self.spawn(one.close(spread_s), "readers:end") for one in (self.streams, self.sockets)]
+        leaving.append(self.spawn(self.queue.close(self.drain_s), "queue:end"))
         await self.proxy.drain(self.drain_s)
         await asyncio.wait(leaving)
 

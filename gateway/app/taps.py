@@ -6,6 +6,7 @@ import orjson
 
 from events.frame import Frame
 from gateway.core.calls import State
+from gateway.services.drain import Drain
 from gateway.services.registry import Registry
 from gateway.services.wakes import Wakes
 
@@ -30,6 +31,16 @@ def inbox_waker(agents: Wakes) -> Tap:
             agents.wake(workspace_id)
 
     return wake
+
+
+def queue_stirrer(drain: Drain) -> Tap:
+    """Return what sends the calls that wait for an agent which says that it has time."""
+
+    def stir(heard: Frame) -> None:
+        if heard.event.sign and drain.waits(heard.event.workspace_id):
+            drain.beat(heard.event.workspace_id, orjson.loads(heard.event.payload)["active_tasks"])
+
+    return stir
 
 
 def call_waker(callers: Wakes) -> Tap:

@@ -64,12 +64,16 @@ END_STATES: Final[Mapping[Ending, State]] = {
     Ending.AGENT_RESET: S.FAILED,
     Ending.TRUNCATED: S.FAILED,
     Ending.RESPONSE_TOO_LARGE: S.FAILED,
+    Ending.OVERLOADED: S.FAILED,
     Ending.DEADLINE: S.FAILED,
     Ending.CEILING: S.FAILED,
     Ending.BUS_LOST: S.FAILED,
     Ending.INTERNAL: S.FAILED,
     Ending.GATEWAY_SHUTDOWN: S.INTERRUPTED,
     Ending.EXPIRED: S.EXPIRED,
+    Ending.CANCELLED: S.CANCELLED,
+    Ending.REJECTED: S.FAILED,
+    Ending.INTERRUPTED: S.INTERRUPTED,
 }
 """The final state of each ending."""
 
@@ -81,8 +85,10 @@ INBOX_KINDS: Final = frozenset({Kind.PARKED})
 class Call:
     """A call as the ledger has it. `workspace_id` is the target; times are PostgreSQL's.
 
-    `caller_id`: the calling workspace, None for a person. `attempts`: how often it was handed out or sent. `answer`:
-    the agent's own bytes, None before there are some.
+    `caller_id`: the calling workspace, None for a person. `attempts`: how often it was handed out, or sent or tried.
+    `answer`: what its caller gets, None before there is something: the agent's own bytes where it has answered. Of
+    calls that wait for a busy agent: `busy` is how often it was, `last_error` the code of what went wrong last;
+    `answer_status` and `answer_headers` go with the answer.
     """
 
     id: str
@@ -99,6 +105,11 @@ class Call:
     dispatched_at: datetime | None = None
     ended_at: datetime | None = None
     answer: bytes | None = field(default=None, repr=False)
+    answer_status: int | None = None
+    answer_headers: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 50
+    busy: int = 0
+    last_error: str | None = None
 
     @property
     def ended(self) -> bool:

@@ -35,6 +35,9 @@ class Ending(StrEnum):
     GATEWAY_SHUTDOWN = "gateway_shutdown"
     DELIVERED_TO_INBOX = "delivered_to_inbox"
     EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    INTERRUPTED = "interrupted"
     INTERNAL = "internal"
 
 
@@ -110,7 +113,24 @@ class Parked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lapsed:
-    """It was never fetched, and its time in the inbox is over."""
+    """Its agent never took it, and its time is over."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cancelled:
+    """It was called off while it waited."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejected:
+    """It has waited, and may not be sent any more; `reason` is the code of the refusal."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interrupted:
+    """The process that had sent it is gone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +138,22 @@ class Broke:
     """The gateway itself failed: a bug, logged with its trace."""
 
 
-Outcome = Answered | NotConnected | Reset | Cut | TooLarge | Unheld | Expired | Stopped | Parked | Lapsed | Broke
+Outcome = (
+    Answered
+    | NotConnected
+    | Reset
+    | Cut
+    | TooLarge
+    | Unheld
+    | Expired
+    | Stopped
+    | Parked
+    | Lapsed
+    | Cancelled
+    | Rejected
+    | Interrupted
+    | Broke
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,8 +269,24 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
             answer = Answer(status=HTTPStatus.OK, body=orjson.dumps(shown), headers={"Content-Type": JSON})
             return Ended(ending=Ending.DELIVERED_TO_INBOX, answer=answer, delivered=True)
         case Lapsed():
-            answer = _refused(HTTPStatus.GONE, "the call's time was over before its agent fetched it", Ending.EXPIRED)
+            answer = _refused(HTTPStatus.GONE, "the call's time was over before its agent took it", Ending.EXPIRED)
             return Ended(ending=Ending.EXPIRED, answer=answer, delivered=False)
+        case Cancelled():
+            answer = _refused(HTTPStatus.CONFLICT, "the call was cancelled", Ending.CANCELLED)
+            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=False)
+        case Rejected(reason=reason):
+            sentence = "the call has waited, and may not be sent any more"
+            answer = _refused(HTTPStatus.FORBIDDEN, sentence, Ending.REJECTED, reason=reason)
+            return Ended(ending=Ending.REJECTED, answer=answer, delivered=False)
+        case Interrupted():
+            answer = _refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the gateway's process that had sent the call is gone",
+                Ending.INTERRUPTED,
+                retry_after_s=5,
+                outcome="unknown",
+            )
+            return Ended(ending=Ending.INTERRUPTED, answer=answer, delivered=None)
         case Broke():
             answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", Ending.INTERNAL, outcome="unknown")
             return Ended(ending=Ending.INTERNAL, answer=answer, delivered=None)

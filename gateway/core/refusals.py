@@ -23,6 +23,7 @@ class Code(StrEnum):
     EXPIRED = "expired"
     CURSOR_GONE = "cursor_gone"
     CALL_ENDED = "call_ended"
+    CALL_UNDER_WAY = "call_under_way"
     TOO_LARGE = "too_large"
     TOO_MANY_TOKENS = "too_many_tokens"
     RATE_LIMITED = "rate_limited"

@@ -33,7 +33,10 @@ end
 -- The chain: only a call to the caller itself can be the one that it serves.
 local depth, left = 1, -1
 local caller = ARGV[4]
-if caller ~= '' then
+local before = redis.call('HGET', KEYS[2], 'depth')
+if before then
+    depth = tonumber(before) -- it has waited, and is as deep as it was: those above it may be forgotten by now
+elseif caller ~= '' then
     local above, ends
     if KEYS[3] ~= '' then
         local served = redis.call('HMGET', KEYS[3], 'target', 'depth', 'ends', 'ended')
@@ -94,6 +97,7 @@ local ends, keep = '-1', ARGV[7]
 if limit >= 0 then
     ends, keep = string.format('%.0f', now + limit), math.ceil(limit) + 60000
 end
+redis.call('HDEL', KEYS[2], 'ended')
 redis.call('HSET', KEYS[2], 'target', ARGV[5], 'caller', caller, 'replica', ARGV[3], 'depth', depth, 'ends', ends,
            'reserved', string.format('%.0f', reserved))
 redis.call('PEXPIRE', KEYS[2], keep)

@@ -103,8 +103,9 @@ class Gate:
             f"{self._prefix}:serving:{left.trace_id}:{left.target_id}",
             *(self._spend(left.target_id, left.month) if left.month else ("", "")),
         )
+        keep_ms = _ms(AFTER_S + (left.keep_s or 0.0))
         try:
-            said = self._pipe.script("leave", keys, self._replica, cost, _ms(AFTER_S), _ms(MONTH_S))
+            said = self._pipe.script("leave", keys, self._replica, cost, keep_ms, _ms(MONTH_S))
         except LiveUnavailable:
             self._later.append(left)
             return

@@ -47,6 +47,14 @@ class Admission:
         check_budget(target)
         return Admitted(target=target, caller_id=caller_id)
 
+    async def readmit(self, caller_id: str | None, target_id: str) -> Workspace:
+        """Return the target of a call that has waited, or refuse: what was true when it came may not be true now."""
+        target = await self._directory.get(target_id)
+        if caller_id is not None:
+            await self._check_reach(caller_id, target_id)
+        check_budget(target)
+        return target
+
     async def may_talk(self, caller_id: str, target_id: str) -> bool:
         """Return whether the hierarchy lets these two talk."""
         if caller_id == target_id:

@@ -116,8 +116,11 @@ class Entrance:
             ),
         )
 
-    def leave(self, ticket: Ticket, cost: int) -> None:
-        """Say that a call has ended, and what it cost (millionths of a cent); nothing here waits."""
+    def leave(self, ticket: Ticket, cost: int, *, waits_s: float | None = None) -> None:
+        """Say that a call has ended, and what it cost (millionths of a cent); nothing here waits.
+
+        waits_s: it has not ended, but is not under way for so long, and begins again as deep in its chain as it was.
+        """
         self._gate.leave(
             ports.Left(
                 call_id=ticket.call_id,
@@ -125,6 +128,7 @@ class Entrance:
                 trace_id=ticket.trace_id,
                 month=ticket.month,
                 cost=cost,
+                keep_s=waits_s,
             )
         )
 

@@ -1,11 +1,13 @@
-"""The end of calls whose time in an inbox is over, each brought about by one replica."""
+"""The end of calls that nobody else ends any more: their time is over, or their process is gone."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from events.bus import Bus
 from gateway import ports
-from gateway.core.calls import END_STATES, State
+from gateway.core.calls import END_STATES, Call, State
 from gateway.core.endings import Ending
 from gateway.services.activity import ActivityLog
 from gateway.services.history import ended_row, publish_end, sent_line
@@ -14,14 +16,26 @@ from gateway.services.outage import Outage
 BATCH: Final = 200
 """Calls that end in one transaction."""
 OVERDUE: Final = ((State.PARKED, Ending.EXPIRED), (State.DISPATCHED, Ending.DELIVERED_TO_INBOX))
-"""How a call ends whose time is over: nobody fetched it, or its agent has it and never answered."""
+"""How a call of an inbox ends whose time is over: nobody fetched it, or its agent has it and never answered."""
 
 
 class Expiry:
-    """Looks every `every_s` seconds for calls whose time is over."""
+    """Looks every `every_s` seconds for such calls. stale_s: how long calls wait for a busy agent, whatever they were
+    promised when they came; None: as long as that was."""
 
-    def __init__(self, *, calls: ports.Calls, activity: ActivityLog, bus: Bus, every_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        calls: ports.Calls,
+        queue: ports.Queue,
+        activity: ActivityLog,
+        bus: Bus,
+        every_s: float,
+        stale_s: float | None,
+    ) -> None:
         self._calls = calls
+        self._queue = queue
+        self._stale_s = stale_s
         self._activity = activity
         self._bus = bus
         self._every_s = every_s
@@ -38,15 +52,22 @@ class Expiry:
                 self._outage.failed(error)
 
     async def tick(self) -> None:
-        """End all whose time is over; raises StoreError."""
-        for state, ending in OVERDUE:
+        """End all of them; raises StoreError."""
+        for end in self._ends():
             more = True
             while more:
-                calls = await self._calls.end_overdue(
-                    state, to=END_STATES[ending], ending=ending, limit=BATCH, history=ended_row
-                )
+                calls = await end(limit=BATCH, history=ended_row)
                 for call in calls:
                     for line in sent_line(call):
                         self._activity.log(line)
                     publish_end(self._bus, call)
                 more = len(calls) == BATCH
+
+    def _ends(self) -> Iterator[Callable[..., Awaitable[Sequence[Call]]]]:
+        """What ends some of them."""
+        for state, ending in OVERDUE:
+            yield partial(self._calls.end_overdue, state, to=END_STATES[ending], ending=ending)
+        yield self._queue.end_overdue
+        yield self._queue.end_lost
+        if self._stale_s is not None:
+            yield partial(self._queue.end_stale, self._stale_s)

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import delivery, endings, envelope, inbox, views
+from gateway.core import delivery, endings, envelope, inbox, queue, views
 from gateway.core.calls import Kind, State
 from gateway.core.endings import Answer
 from gateway.core.refusals import Code, Refusal, platform_unavailable
@@ -144,9 +144,7 @@ class Parking:
             return None
         if found is None or not found.ended:
             return None
-        if found.state is State.EXPIRED:
-            return endings.classify(endings.Lapsed()).answer
         if found.answer is None:
-            return None
+            return queue.find_answer(found)
         body = inbox.under(found.answer, call.message.id_json)
         return Answer(status=200, body=body, headers={"Content-Type": endings.JSON})

@@ -19,6 +19,7 @@ from gateway.core.refusals import Code, Refusal
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.entrance import Entrance, Ticket, Wish
 from gateway.services.parking import Parked, Parking
+from gateway.services.queue import Busy, Held, Queue
 from gateway.services.requests import Asked, Requests, Wanted
 from gateway.services.tolls import Tolls
 from gateway.services.waiting import Waiting
@@ -40,7 +41,10 @@ class _Call:
 
 
 class Proxy:
-    """Makes calls. `capacity` bounds those in flight; past it callers are asked to come back."""
+    """Makes calls. `capacity` bounds those in flight; past it callers are asked to come back.
+
+    `freed` is told whose agent has ended a call.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,8 @@ class Proxy:
         bus: Bus,
         waiting: Waiting,
         parking: Parking,
+        queue: Queue,
+        freed: Callable[[str], None],
         capacity: int,
         spawn: Spawn,
     ) -> None:
@@ -66,6 +72,8 @@ class Proxy:
         self._bus = bus
         self._waiting = waiting
         self._parking = parking
+        self._queue = queue
+        self._freed = freed
         self._capacity = capacity
         self._spawn = spawn
         self._in_flight: dict[str, asyncio.Task[None]] = {}
@@ -139,11 +147,12 @@ class Proxy:
         if ticket.left_s is not None and (outbound.limit_s is None or ticket.left_s < outbound.limit_s):
             outbound = replace(outbound, limit_s=ticket.left_s, by_deadline=True)
         call = _Call(wanted=wanted, outbound=outbound, ticket=ticket)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer | Held] = asyncio.get_running_loop().create_future()
         task = self._spawn(self._run(call, answer), f"call:{wanted.asked.call_id}")
         self._in_flight[wanted.asked.call_id] = task
         task.add_done_callback(lambda _: self._in_flight.pop(wanted.asked.call_id, None))
-        return await answer  # a waiter that is cancelled cancels this future, and not the task
+        got = await answer  # a waiter that is cancelled cancels this future, and not the task
+        return got if isinstance(got, Answer) else await self._queue.stay(got, wanted.wait_s, wanted.asked.gone)
 
     def _check_room(self) -> None:
         if self._draining:
@@ -151,9 +160,10 @@ class Proxy:
         if len(self._in_flight) >= self._capacity:
             raise Refusal(Code.OVERLOADED, "too many calls in flight", retry_after_s=2)
 
-    async def _run(self, call: _Call, answer: "asyncio.Future[Answer]") -> None:
-        """Make the call; whatever becomes of it, it ends here, once."""
+    async def _run(self, call: _Call, answer: "asyncio.Future[Answer | Held]") -> None:
+        """Make the call; whatever becomes of it, it ends here, once, or waits because its agent is busy."""
         outcome: endings.Outcome
+        native_session = "session" in call.wanted.target.metadata.capabilities
         try:
             with self._waiting.call(call.wanted.caller_id, call.wanted.target.id):
                 outcome = await self._dispatcher.send(call.outbound)
@@ -162,10 +172,33 @@ class Proxy:
         except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
             log.exception("call_broke", call_id=call.wanted.asked.call_id)
             outcome = endings.Broke()
-        ended = endings.classify(outcome, native_session="session" in call.wanted.target.metadata.capabilities)
+        ended = endings.classify(outcome, native_session=native_session)
+        held = None
+        if ended.ending is Ending.AGENT_BUSY and not native_session:
+            held = await self._hold(call)
         if not answer.done():
-            answer.set_result(ended.answer)
-        self._tell(call, ended)
+            answer.set_result(held or ended.answer)
+        if held is None:
+            self._tell(call, ended)
+            self._freed(call.wanted.target.id)
+        else:
+            self._entrance.leave(call.ticket, 0, waits_s=held.lives_s)
+
+    async def _hold(self, call: _Call) -> Held | None:
+        """Let a call wait for its agent, if it can."""
+        wanted = call.wanted
+        busy = Busy(
+            caller_id=wanted.caller_id,
+            lane=wanted.lane,
+            priority=wanted.priority,
+            message=wanted.message,
+            outbound=call.outbound,
+            took_s=monotonic() - call.started,
+        )
+        try:
+            return await self._queue.hold(busy)
+        except asyncio.CancelledError:
+            return None  # whether it was written or not, its caller hears that the agent is busy
 
     def _tell(self, call: _Call, ended: Ended) -> None:
         """Tell the world and write it down; nothing here waits."""

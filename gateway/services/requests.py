@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import address, endings, envelope
+from gateway.core import address, endings, envelope, queue
 from gateway.core.callers import Principal
 from gateway.core.ids import new_id
 from gateway.core.limits import decide_limit, read_timeout, read_wait
@@ -61,7 +61,8 @@ class Times:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
     """A call that may be made. `caller_id`: the calling workspace, None for a person. `outbound`: how it goes out, None
-    if its agent polls; then its caller would stay `wait_s` seconds for the answer."""
+    if its agent polls. If it has to wait, its caller would stay `wait_s` seconds for the answer; among those that do
+    it has this priority, and goes by turns with those of other lanes."""
 
     asked: Asked
     target: Workspace
@@ -69,6 +70,8 @@ class Wanted:
     message: envelope.Envelope
     trace_id: str
     wait_s: float
+    priority: int
+    lane: str
     outbound: ports.Outbound | None
 
 
@@ -88,12 +91,13 @@ class Requests:
         """Look at a request; refuses what may not or cannot be called, and tells of a bad body."""
         admitted = await self._admission.admit(asked.principal, asked.claimed, asked.target_id, peer=asked.peer)
         wanted_s = read_timeout(asked.headers.get("X-Timeout"))
+        priority = queue.read_priority(asked.headers.get("X-A2A-Priority"), asked.principal)
         message = await self._read(asked)
         if isinstance(message, envelope.BadEnvelope):
             return message
         trace = continued(asked.headers.get("traceparent"), asked.headers.get("tracestate"))
         polls = self._parking.takes(admitted.target)
-        wait_s = read_wait(asked.headers.get("Prefer")) if polls else 0.0
+        wait_s = read_wait(asked.headers.get("Prefer"))
         return Wanted(
             asked=asked,
             target=admitted.target,
@@ -101,6 +105,8 @@ class Requests:
             message=message,
             trace_id=trace_id(trace["traceparent"]),
             wait_s=min(wait_s, wanted_s) if wanted_s else wait_s,
+            priority=priority,
+            lane=queue.lane(asked.principal, admitted.caller_id),
             outbound=None if polls else self._outbound(asked, admitted, message, trace, wanted_s),
         )
 
@@ -147,11 +153,29 @@ class Requests:
         headers["X-A2A-Call-ID"] = asked.call_id
         if admitted.caller_id is not None:
             headers["X-Workspace-ID"] = admitted.caller_id
-        target = admitted.target
-        if target.agent_auth is not None and self._vault is not None:
-            secret = self._vault.unseal(target.agent_auth)
-            if secret is None:
-                log.error("agent_auth_unreadable", workspace_id=target.id)
-            else:
-                headers["Authorization"] = secret
-        return headers
+        return headers | self._credential(admitted.target)
+
+    def _credential(self, target: Workspace) -> dict[str, str]:
+        """What the agent itself asks for."""
+        if target.agent_auth is None or self._vault is None:
+            return {}
+        secret = self._vault.unseal(target.agent_auth)
+        if secret is None:
+            log.error("agent_auth_unreadable", workspace_id=target.id)
+            return {}
+        return {"Authorization": secret}
+
+    def again(self, target: Workspace, held: ports.Claimed, hold: ports.Hold) -> ports.Outbound:
+        """Return how a call goes out that has waited; refuses if it cannot."""
+        way = held.outgoing
+        return ports.Outbound(
+            call_id=held.call.id,
+            workspace_id=target.id,
+            url=get_url(target, self._reach),
+            body=held.body,
+            headers={**way.headers, **self._credential(target)},
+            idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
+            limit_s=max(0.0, held.left_s) if way.by_deadline else way.limit_s,
+            by_deadline=way.by_deadline,
+            hold=hold,
+        )

@@ -31,6 +31,11 @@ def from_row(row: Row) -> Call:
         dispatched_at=row["dispatched_at"],
         ended_at=row["ended_at"],
         answer=row["answer"],
+        answer_status=row["answer_status"],
+        answer_headers=row["answer_headers"] or {},
+        priority=row["priority"],
+        busy=row["busy"],
+        last_error=row["last_error"],
     )
 
 
@@ -108,8 +113,9 @@ class CallStore:
         ending: Ending,
         answer: bytes | None,
         history: History,
+        kinds: Collection[Kind] = INBOX_KINDS,
     ) -> Call | None:
-        """End a call that is in one of these states, and write what `history` makes of it; None for any other."""
+        """End a call of these kinds in one of these states, and write what `history` makes of it; None for others."""
         async with self._database.transaction() as transaction:
             row = await transaction.fetch_one(
                 _SQL["end"],
@@ -118,7 +124,7 @@ class CallStore:
                 to=to.value,
                 ending=ending.value,
                 answer=answer,
-                kinds=_KINDS,
+                kinds=sorted(kinds),
                 sources=allowed(to, sources),
             )
             if row is None:

@@ -271,6 +271,36 @@ class Call(TypedDict):
 
 
 @with_config(EXACT)
+class Queued(TypedDict):
+    """A call that waits or waited for a busy agent: `position` 1 is the next, null once it does not wait any more."""
+
+    queue_id: str
+    status: State
+    ending: Ending | None
+    workspace_id: str
+    caller_id: str | None
+    method: str
+    priority: int
+    position: int | None
+    attempts: int
+    busy: int
+    last_error: str | None
+    created_at: datetime
+    dispatched_at: datetime | None
+    expires_at: datetime
+    ended_at: datetime | None
+    response_body: NotRequired[Any]
+
+
+@with_config(EXACT)
+class Cancelled(TypedDict):
+    """`POST .../cancel`."""
+
+    status: Literal["cancelled"]
+    state: State
+
+
+@with_config(EXACT)
 class Seen(TypedDict):
     """What people want to see of a row at once."""
 

@@ -176,7 +176,8 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
     if row.a2a:
         parameters.append(_header("X-Workspace-ID", "The calling workspace; it must agree with the token.", _UUID))
         parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling.", _SECONDS))
-        parameters.append(_header("Prefer", "`wait=N`: stay N seconds for the answer of an agent that polls.", _TEXT))
+        parameters.append(_header("Prefer", "`wait=N`: stay N seconds for the answer if the call has to wait.", _TEXT))
+        parameters.append(_header("X-A2A-Priority", "If it has to wait: 50, for the operator also 100 or 10.", _TEXT))
         parameters.append(_header("A2A-Version", "The protocol version of the message.", _TEXT))
     if row.scope is Scope.VIEWER:
         parameters.append(_query("workspace", {"type": "array", "items": _UUID}))

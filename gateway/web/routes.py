@@ -264,5 +264,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="GET", path="/workspaces/{workspace_id}/a2a/calls/{call_id}", handler=calls.show, scope=S.PARTY,
         gives=answers.Call, about="How a stored call stands, and its answer once there is one.",
     ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/a2a/calls/{call_id}/cancel", handler=calls.cancel,
+        scope=S.PARTY, gives=answers.Cancelled, refuses=(409,),
+        about="Call off a call that waits: in an inbox, or for a busy agent.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/a2a/queue/{call_id}", handler=calls.show_queued, scope=S.PARTY,
+        gives=answers.Queued, about="How a call stands whose agent was busy, and its answer once there is one.",
+    ),
 )  # fmt: skip
 """The routes, in the order in which people read them."""

@@ -36,6 +36,9 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.GATEWAY_SHUTDOWN: endings.Stopped(),
     Ending.DELIVERED_TO_INBOX: endings.Parked(call_id="c-1", method="message/send"),
     Ending.EXPIRED: endings.Lapsed(),
+    Ending.CANCELLED: endings.Cancelled(),
+    Ending.REJECTED: endings.Rejected(reason="removed"),
+    Ending.INTERRUPTED: endings.Interrupted(),
     Ending.INTERNAL: endings.Broke(),
 }
 """What brings each ending about."""

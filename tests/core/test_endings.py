@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 from gateway.core.endings import (
     Answered,
     Broke,
+    Cancelled,
     Clock,
     Cut,
     Ending,
     Expired,
+    Interrupted,
     Lapsed,
     NotConnected,
     Outcome,
     Parked,
+    Rejected,
     Reset,
     Stopped,
     TooLarge,
@@ -57,6 +60,9 @@ def answered(status: int, body: bytes = b"{}", **headers: str) -> Answered:
         (Expired(clock=Clock.DEADLINE), Ending.DEADLINE, 504, None),
         (Expired(clock=Clock.CEILING), Ending.CEILING, 504, None),
         (Stopped(), Ending.GATEWAY_SHUTDOWN, 503, None),
+        (Cancelled(), Ending.CANCELLED, 409, False),
+        (Rejected(reason="removed"), Ending.REJECTED, 403, False),
+        (Interrupted(), Ending.INTERRUPTED, 503, None),
         (Broke(), Ending.INTERNAL, 500, None),
     ],
 )
@@ -68,6 +74,7 @@ def test_the_table_of_endings(outcome: Outcome, ending: Ending, status: int, del
 def test_every_ending_can_happen() -> None:
     outcomes: list[Outcome] = [answered(200), answered(500), answered(429), NotConnected(), Reset(), Cut(status=200)]
     outcomes += [TooLarge(), Unheld(status=200), Stopped(), Broke(), Lapsed(), Parked(call_id="c", method="m")]
+    outcomes += [Cancelled(), Rejected(reason="removed"), Interrupted()]
     outcomes += [*(Expired(clock=clock) for clock in Clock)]
     assert {classify(outcome).ending for outcome in outcomes} == set(Ending)
 

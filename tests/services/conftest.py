@@ -17,6 +17,7 @@ from gateway.store.activity import ActivityStore
 from gateway.store.calls import CallStore
 from gateway.store.changes import ChangeStore
 from gateway.store.liveness import LivenessStore
+from gateway.store.queue import QueueStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
 from tests.services.memory import Channel, Heard
@@ -57,6 +58,7 @@ class Stores:
         self.liveness = LivenessStore(database)
         self.activity = ActivityStore(database)
         self.calls = CallStore(database)
+        self.queue = QueueStore(database)
         self.changes = ChangeStore(database)
 
     async def make(self, status: Status = Status.ONLINE, token: bytes | None = None, **fields: Any) -> str:

@@ -18,6 +18,7 @@ from gateway.ports import (
     Left,
     LiveUnavailable,
     NewCall,
+    NewQueued,
     OpenSession,
     Outbound,
     Owner,
@@ -164,6 +165,21 @@ class Inbox(Away):
             return False
         self.calls.append(call)
         return True
+
+
+class Queue(Away):
+    """Takes calls that have to wait, as many as there is room for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[NewQueued] = []
+
+    async def hold(self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int) -> int | None:
+        await self.turn()
+        if len(self.calls) >= room:
+            return None
+        self.calls.append(call)
+        return len(self.calls)
 
 
 class Changes(Away):

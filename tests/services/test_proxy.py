@@ -40,6 +40,8 @@ from gateway.services.entrance import Entrance
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.proxy import Proxy
+from gateway.services.queue import Queue as BusyQueue
+from gateway.services.queue import Times as QueueTimes
 from gateway.services.requests import Asked, Requests, Times
 from gateway.services.room import Room
 from gateway.services.tasks import Tasks
@@ -49,7 +51,7 @@ from gateway.services.wakes import Wakes
 from gateway.store.vault import FernetVault, new_key
 from tests.harness.liveness import ScriptedLiveness
 from tests.harness.world import eventually
-from tests.services.memory import Batches, Channel, Dispatcher, Gate, Heard, Inbox, Workspaces
+from tests.services.memory import Batches, Channel, Dispatcher, Gate, Heard, Inbox, Queue, Workspaces
 
 TARGET, CALLER, MUTE, UNSAFE, GONE = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(5))
 VAULT = FernetVault(new_key().encode())
@@ -113,6 +115,9 @@ class Switchboard:
             times=ParkingTimes(lives_s=60, wait_s=60),
             room=10,
         )
+        self.queue = Queue()
+        self.queue.away = True
+        self.freed: list[str] = []
         requests = Requests(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),
             parking=self.parking,
@@ -130,6 +135,15 @@ class Switchboard:
             bus=bus,
             waiting=Waiting(ScriptedLiveness(), every_s=1),
             parking=self.parking,
+            queue=BusyQueue(
+                calls=self.inbox,
+                queue=self.queue,
+                activity=self.activity,
+                callers=Wakes(capacity=10),
+                times=QueueTimes(lives_s=60, retry_s=1, wait_s=60),
+                room=3,
+            ),
+            freed=self.freed.append,
             capacity=capacity,
             spawn=tasks.spawn,
         )
@@ -237,9 +251,10 @@ async def test_a_call_that_fails_is_told_and_written_and_no_sign_of_its_agent(bo
     assert not any(one.sign for one in heard), "the gateway's own writing keeps no call alive"
 
 
-def test_every_ending_but_the_good_one_and_those_of_inboxes_has_been_tried():
+def test_every_ending_but_the_good_one_and_those_of_calls_that_wait_has_been_tried():
     assert {ending for _, ending in FAILURES} == set(Ending) - {
-        Ending.COMPLETED, Ending.DELIVERED_TO_INBOX, Ending.EXPIRED
+        Ending.COMPLETED, Ending.DELIVERED_TO_INBOX, Ending.EXPIRED, Ending.CANCELLED, Ending.REJECTED,
+        Ending.INTERRUPTED,
     }  # fmt: skip
 
 
@@ -500,3 +515,57 @@ async def test_a_call_that_does_not_get_into_an_inbox_has_left(board: Switchboar
     board.inbox.away = True
     assert (await board.refusal()).code is Code.PLATFORM_UNAVAILABLE
     assert [left.call_id for left in board.gate.left] == [entry.call_id for entry in board.gate.entries]
+
+
+async def test_a_call_whose_agent_is_busy_waits_and_has_not_ended(board: Switchboard):
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    answer = await board.call(caller=CALLER, X_A2A_Priority="50")
+    await board.ended()
+    [call] = board.queue.calls
+    assert (answer.status, orjson.loads(answer.body)["queue_id"]) == (202, call.id)
+    assert (call.body, call.lane, call.caller_id, call.priority, call.lives_s) == (BODY, CALLER, CALLER, 50, 60)
+    assert (call.outgoing.limit_s, call.outgoing.by_deadline) == (1800, False)
+    assert call.outgoing.headers == board.dispatcher.sent[0].headers
+    [left] = board.gate.left
+    assert (left.call_id, left.cost, left.keep_s) == (call.id, 0, 60)
+    assert board.freed == []
+    assert await board.written() == []
+    assert await board.heard.names() == ["ACTIVITY_LOGGED"]
+
+
+async def test_an_agents_credential_does_not_wait_with_a_call(board: Switchboard):
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    board.workspaces.rows[TARGET] = workspace(TARGET, agent_auth=VAULT.seal("Bearer of the agent"))
+    await board.call()
+    assert "Authorization" in board.dispatcher.sent[0].headers
+    assert "Authorization" not in board.queue.calls[0].outgoing.headers
+
+
+async def test_a_call_waits_no_longer_than_its_deadline(board: Switchboard):
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    await board.call(X_Timeout="20")
+    [call] = board.queue.calls
+    assert 15 < call.lives_s <= 20
+    assert (call.outgoing.limit_s, call.outgoing.by_deadline) == (20, True)
+
+
+async def test_a_call_to_an_agent_with_sessions_of_its_own_or_a_full_queue_does_not_wait(board: Switchboard):
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    sessions = RuntimeMetadata(capabilities=frozenset({"session"}))
+    board.workspaces.rows[MUTE] = workspace(MUTE, metadata=sessions)
+    answer = await board.call(to=MUTE)
+    assert (answer.status, orjson.loads(answer.body)["native_session"]) == (503, True)
+    answers = [await board.call() for _ in range(4)]
+    assert [one.status for one in answers] == [202, 202, 202, 503]
+    await board.ended()
+    assert board.freed == [MUTE, TARGET]
+
+
+async def test_only_the_operator_asks_for_another_priority(board: Switchboard):
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    await board.call(X_A2A_Priority="100")
+    assert board.queue.calls[0].priority == 100
+    with pytest.raises(Refusal) as refused:
+        await board.call(caller=CALLER, X_A2A_Priority="100")
+    assert refused.value.code is Code.NOT_ALLOWED
+    assert (await board.refusal(X_A2A_Priority="1")).code is Code.INVALID_REQUEST

@@ -1,0 +1,177 @@
+"""How calls are kept that wait for a busy agent: each move one checked UPDATE by whoever has claimed the call."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from gateway.core.calls import Call, Kind, State, allowed
+from gateway.core.endings import Ending
+from gateway.ports import Claimed, Ended, History, NewQueued, Outgoing, QueuedEnd
+from gateway.store.calls import from_row
+from gateway.store.db import Database, Json, Row
+from sql import load
+
+_SQL: Final = load("queue")
+_ACTIVITY: Final = load("activity")
+
+
+def claimed(row: Row) -> Claimed:
+    """Return the claimed call in a row."""
+    outgoing = row["outgoing"]
+    return Claimed(
+        call=from_row(row),
+        claim=row["claim"],
+        body=row["body"],
+        outgoing=Outgoing(
+            headers=outgoing["headers"], limit_s=outgoing["limit_s"], by_deadline=outgoing["by_deadline"]
+        ),
+        left_s=row["left_s"],
+    )
+
+
+class QueueStore:
+    """`ports.Queue` over PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def hold(self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int) -> int | None:
+        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already."""
+        way = call.outgoing
+        async with self._database.transaction() as transaction:
+            kept = await transaction.fetch_one(
+                _SQL["hold"],
+                id=call.id,
+                kind=Kind.QUEUED.value,
+                state=State.QUEUED.value,
+                workspace_id=call.workspace_id,
+                caller_id=call.caller_id,
+                lane=call.lane,
+                priority=call.priority,
+                method=call.method,
+                body=call.body,
+                outgoing=Json({"headers": dict(way.headers), "limit_s": way.limit_s, "by_deadline": way.by_deadline}),
+                error=error,
+                delay_s=call.delay_s,
+                lives_s=call.lives_s,
+                room=room,
+            )
+            if kept is None:
+                return None
+            await transaction.execute(_ACTIVITY["record"], rows=Json([row]))
+        depth: int = kept["depth"]
+        return depth
+
+    async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
+        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy."""
+        async with self._database.transaction() as transaction:
+            await transaction.execute(_SQL["lock"], workspace_id=workspace_id)
+            rows = await transaction.fetch(
+                _SQL["claim"],
+                workspace_id=workspace_id,
+                eager=eager,
+                agent_busy=Ending.AGENT_BUSY.value,
+                limit=limit,
+                lease_s=lease_s,
+                to=State.DISPATCHED.value,
+                sources=allowed(State.DISPATCHED, {State.QUEUED}),
+            )
+        return [claimed(row) for row in sorted(rows, key=lambda row: (-row["priority"], row["turn"], row["seq"]))]
+
+    async def mark_sent(self, call_id: str, claim: str) -> bool:
+        """Write that a call is about to go out; False if it is not this one's any more."""
+        row = await self._database.fetch_one(_SQL["mark_sent"], idempotent=True, id=call_id, claim=claim)
+        return row is not None
+
+    async def renew(self, claims: Mapping[str, str], *, lease_s: float) -> None:
+        """Let the leases on these begin anew: the claims by the calls' ids."""
+        await self._database.execute(
+            _SQL["renew"], idempotent=True, ids=list(claims), claims=list(claims.values()), lease_s=lease_s
+        )
+
+    async def put_back(
+        self, call_id: str, claim: str, *, delay_s: float, error: str | None, busy: bool, counts: bool
+    ) -> bool:
+        """Let a call take its old place again; False if it is not this one's any more."""
+        row = await self._database.fetch_one(
+            _SQL["put_back"],
+            id=call_id,
+            claim=claim,
+            to=State.QUEUED.value,
+            sources=allowed(State.QUEUED, {State.DISPATCHED}),
+            delay_s=delay_s,
+            error=error,
+            busy=int(busy),
+            attempts=int(counts),
+        )
+        return row is not None
+
+    async def end(self, call_id: str, claim: str, end: QueuedEnd, history: History) -> Call | None:
+        """End a call, and write what `history` makes of it; None if it is not this one's any more."""
+        async with self._database.transaction() as transaction:
+            row = await transaction.fetch_one(
+                _SQL["end"],
+                id=call_id,
+                claim=claim,
+                to=end.to.value,
+                sources=allowed(end.to, {State.DISPATCHED}),
+                ending=end.ending.value,
+                error=end.error,
+                answer=end.answer.body,
+                status=end.answer.status,
+                headers=Json(dict(end.answer.headers)),
+                attempts=int(end.counts),
+            )
+            if row is None:
+                return None
+            call = from_row(row)
+            ended, new = history(call)
+            await transaction.execute(_ACTIVITY["end"], rows=Json([ended]))
+            if new:
+                await transaction.execute(_ACTIVITY["record"], rows=Json(list(new)))
+        return call
+
+    async def end_overdue(self, *, limit: int, history: Ended) -> Sequence[Call]:
+        """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
+        return await self._end_some(
+            _SQL["end_overdue"], State.QUEUED, State.EXPIRED, Ending.EXPIRED, history, limit=limit
+        )
+
+    async def end_stale(self, older_s: float, *, limit: int, history: Ended) -> Sequence[Call]:
+        """End those that came longer ago than this, likewise."""
+        return await self._end_some(
+            _SQL["end_stale"], State.QUEUED, State.EXPIRED, Ending.EXPIRED, history, limit=limit, older_s=older_s
+        )
+
+    async def end_lost(self, *, limit: int, history: Ended) -> Sequence[Call]:
+        """End those that were sent by a process whose lease has run out, likewise."""
+        return await self._end_some(
+            _SQL["end_lost"], State.DISPATCHED, State.INTERRUPTED, Ending.INTERRUPTED, history, limit=limit
+        )
+
+    async def _end_some(
+        self, query: str, source: State, to: State, ending: Ending, history: Ended, **params: object
+    ) -> Sequence[Call]:
+        async with self._database.transaction() as transaction:
+            rows = await transaction.fetch(
+                query, to=to.value, ending=ending.value, sources=allowed(to, {source}), **params
+            )
+            calls = [from_row(row) for row in rows]
+            if calls:
+                await transaction.execute(_ACTIVITY["end"], rows=Json([history(call) for call in calls]))
+        return calls
+
+    async def free_lost(self, *, limit: int) -> Sequence[str]:
+        """Put back those that such a process had and did not send; return their workspaces."""
+        sources = allowed(State.QUEUED, {State.DISPATCHED})
+        rows = await self._database.fetch(_SQL["free_lost"], to=State.QUEUED.value, sources=sources, limit=limit)
+        return [row["workspace_id"] for row in rows]
+
+    async def list_waiting(self) -> Mapping[str, bool]:
+        """Return the workspaces for which calls wait, and whether the first of each may be sent now."""
+        rows = await self._database.fetch(_SQL["list_waiting"], idempotent=True)
+        return {row["workspace_id"]: row["due"] for row in rows}
+
+    async def position(self, workspace_id: str, call_id: str) -> int | None:
+        """Return at which place a call waits, 1 for the next; None if it does not wait."""
+        row = await self._database.fetch_one(_SQL["position"], idempotent=True, id=call_id, workspace_id=workspace_id)
+        return None if row is None else row["position"]

@@ -1,0 +1,317 @@
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+from uuid import uuid4
+
+import psycopg2
+import pytest
+
+from gateway.core.calls import MOVES, Call, State
+from gateway.core.endings import Answer, Ending
+from gateway.core.workspaces import Status
+from gateway.ports import Claimed, NewQueued, NewWorkspace, Outgoing, QueuedEnd, StoreConflict
+from gateway.store.calls import CallStore
+from gateway.store.queue import QueueStore
+from gateway.store.workspaces import WorkspaceStore
+from sql import load
+from tests.store.test_calls import ended
+
+SOMEBODY = "00000000-0000-4000-8000-000000000007"
+WAY = Outgoing(headers={"Content-Type": "application/json"}, limit_s=12.5, by_deadline=False)
+DONE = QueuedEnd(
+    to=State.COMPLETED,
+    ending=Ending.COMPLETED,
+    error=None,
+    answer=Answer(status=201, body=b"{}", headers={"A2A-Version": "1.0"}),
+    counts=True,
+)
+
+
+@pytest.fixture
+def store(migrated) -> QueueStore:
+    return QueueStore(migrated)
+
+
+@pytest.fixture
+async def one(migrated) -> str:
+    return await make(migrated)
+
+
+async def make(migrated: Any, **fields: Any) -> str:
+    new = NewWorkspace(id=str(uuid4()), name="one", status=Status.ONLINE, runtime="", **fields)
+    await WorkspaceStore(migrated).create(new, None)
+    return new.id
+
+
+async def hold(store: QueueStore, workspace_id: str, lane: str = "a", *, room: int = 1000, **fields: Any) -> str:
+    call = NewQueued(
+        **{
+            "id": str(uuid4()), "workspace_id": workspace_id, "caller_id": None, "lane": lane, "priority": 50,
+            "method": "message/send", "body": b'{"n": 1.50}\n', "outgoing": WAY, "delay_s": 0.0, "lives_s": 60.0,
+            **fields,
+        }
+    )  # fmt: skip
+    assert await store.hold(call, row(call.id, workspace_id), error="agent_busy", room=room) is not None
+    return call.id
+
+
+def row(id_: str, workspace_id: str, **fields: object) -> dict[str, Any]:
+    nothing = dict.fromkeys((
+        "source_id", "target_id", "method", "summary", "status", "duration_ms", "error_detail", "request_body",
+        "response_body", "metadata",
+    ))  # fmt: skip
+    counts = {"calls": 1, "input_tokens": 0, "output_tokens": 0, "millionths": 0, "age_s": 0.0}
+    own = {"id": id_, "call_id": id_, "workspace_id": workspace_id, "activity_type": "a2a_receive"}
+    return {**nothing, **counts, **own, **fields}
+
+
+async def claim(store: QueueStore, workspace_id: str, *, eager: bool = False, limit: int = 100) -> list[Claimed]:
+    return list(await store.claim(workspace_id, eager=eager, limit=limit, lease_s=60.0))
+
+
+def ids(claimed: Sequence[Claimed]) -> list[str]:
+    return [one.call.id for one in claimed]
+
+
+async def finish(store: QueueStore, one: Claimed, end: QueuedEnd = DONE) -> Call | None:
+    return await store.end(one.call.id, one.claim, end, ended)
+
+
+async def back(store: QueueStore, one: Claimed, *, delay_s: float = 0.0, **fields: Any) -> bool:
+    how = {"error": "agent_busy", "busy": True, "counts": False, **fields}
+    return await store.put_back(one.call.id, one.claim, delay_s=delay_s, **how)
+
+
+async def let_time_pass(migrated: Any, column: str) -> None:
+    await migrated.execute(f"update calls set {column} = now() - interval '10 seconds' where {column} is not null")
+
+
+async def drained(store: QueueStore, workspace_id: str) -> list[str]:
+    """All that wait, in the order in which they are sent, one at a time."""
+    order = []
+    while some := await claim(store, workspace_id, eager=True, limit=1):
+        order += ids(some)
+        assert await finish(store, some[0]) is not None
+    return order
+
+
+async def test_a_call_waits_byte_for_byte_and_comes_out_with_how_it_goes(store, one, migrated):
+    id_ = await hold(store, one, caller_id=SOMEBODY)
+    [got] = await claim(store, one)
+    assert (got.call.id, got.body, got.outgoing, got.call.caller_id) == (id_, b'{"n": 1.50}\n', WAY, SOMEBODY)
+    assert (got.call.state, got.call.attempts, got.call.busy) == (State.DISPATCHED, 0, 1)
+    assert 50 < got.left_s <= 60
+    assert await migrated.fetch("select id, call_id from activity") == [{"id": id_, "call_id": id_}]
+
+
+async def test_neither_a_call_nor_its_row_is_there_without_the_other(store, one, migrated):
+    call = NewQueued(
+        id=SOMEBODY, workspace_id=one, caller_id=None, lane="", priority=50, method="m", body=b"", outgoing=WAY,
+        delay_s=0.0, lives_s=1.0,
+    )  # fmt: skip
+    with pytest.raises(StoreConflict):
+        await store.hold(call, row(SOMEBODY, one, activity_type="made up"), error="agent_busy", room=9)
+    assert await migrated.fetch("select id from calls") == []
+
+
+async def test_a_full_queue_takes_no_more_and_says_before_how_many_wait(store, one):
+    new = [
+        NewQueued(
+            id=str(uuid4()), workspace_id=one, caller_id=None, lane="", priority=50, method="m", body=b"",
+            outgoing=WAY, delay_s=0.0, lives_s=9.0,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    depths = [await store.hold(call, row(call.id, one), error="agent_busy", room=2) for call in new]
+    assert depths == [1, 2, None]
+
+
+async def test_no_call_waits_for_a_workspace_that_is_gone(store, one, migrated):
+    await migrated.execute("update workspaces set status = 'removed', removed_at = now()")
+    with pytest.raises(AssertionError):
+        await hold(store, one)
+
+
+async def test_callers_take_turns_and_each_ones_calls_go_as_they_came(store, one):
+    first = [await hold(store, one, "a") for _ in range(5)]
+    second = [await hold(store, one, "b") for _ in range(2)]
+    third = [await hold(store, one, "c")]
+    expected = [first[0], second[0], third[0], first[1], second[1], first[2], first[3], first[4]]
+    assert await drained(store, one) == expected
+
+
+async def test_who_comes_later_does_not_have_to_wait_for_all_that_came_before(store, one):
+    first = [await hold(store, one, "a") for _ in range(10)]
+    for _ in range(5):
+        [some] = await claim(store, one, limit=1)
+        await finish(store, some)
+    late = await hold(store, one, "b")
+    assert (await drained(store, one))[:3] == [first[5], late, first[6]]
+
+
+async def test_priority_goes_before_turns(store, one):
+    normal, low = await hold(store, one, "a"), await hold(store, one, "b", priority=10)
+    high = [await hold(store, one, "c", priority=100) for _ in range(2)]
+    assert [await store.position(one, id_) for id_ in (*high, normal, low)] == [1, 2, 3, 4]
+    assert await drained(store, one) == [*high, normal, low]
+
+
+async def test_no_more_are_out_than_the_workspace_may_work_on(store, migrated):
+    one = await make(migrated, max_concurrent_tasks=3)
+    waiting = [await hold(store, one) for _ in range(5)]
+    out = await claim(store, one)
+    assert ids(out) == waiting[:3]
+    assert await claim(store, one) == []
+    await finish(store, out[1])
+    assert ids(await claim(store, one)) == waiting[3:4]
+
+
+async def test_of_many_that_claim_at_the_same_moment_each_call_goes_to_one_and_no_more_than_may(store, migrated):
+    one = await make(migrated, max_concurrent_tasks=4)
+    for _ in range(20):
+        await hold(store, one)
+    found = [some for got in await asyncio.gather(*(claim(store, one, limit=2) for _ in range(6))) for some in got]
+    assert len(found) == len(set(ids(found))) == 4
+
+
+async def test_a_call_that_is_put_back_has_its_old_place_and_lets_nobody_pass_while_it_backs_off(store, one):
+    first, second = await hold(store, one), await hold(store, one, "b")
+    [got] = await claim(store, one)
+    assert await back(store, got, delay_s=60.0)
+    assert await claim(store, one) == []
+    assert await store.list_waiting() == {one: False}
+    [again] = await claim(store, one, eager=True)
+    assert (again.call.id, again.call.busy, again.call.attempts) == (first, 2, 0)
+    await back(store, again, delay_s=60.0, error="agent_unreachable", busy=False, counts=True)
+    assert await claim(store, one, eager=True) == [], "who cannot be reached is not free"
+    assert [await store.position(one, id_) for id_ in (first, second)] == [1, 2]
+
+
+async def test_what_was_claimed_anew_is_not_the_former_ones_any_more(store, one, migrated):
+    await hold(store, one)
+    [lost] = await claim(store, one)
+    await let_time_pass(migrated, "lease_until")
+    assert list(await store.free_lost(limit=10)) == [one]
+    [mine] = await claim(store, one)
+    assert not await store.mark_sent(lost.call.id, lost.claim)
+    assert not await back(store, lost)
+    assert await finish(store, lost) is None
+    await store.renew({lost.call.id: lost.claim}, lease_s=0.0)
+    assert await store.mark_sent(mine.call.id, mine.claim)
+    done = await finish(store, mine)
+    assert (done.state, done.answer, done.answer_status, done.answer_headers) == (
+        State.COMPLETED, b"{}", 201, {"A2A-Version": "1.0"},
+    )  # fmt: skip
+    assert await finish(store, mine) is None
+
+
+async def test_a_lease_that_is_renewed_is_not_lost_and_one_that_is_not_is_free_or_interrupted(store, migrated):
+    one = await make(migrated, max_concurrent_tasks=3)
+    for _ in range(3):
+        await hold(store, one)
+    renewed, unsent, sent = await claim(store, one)
+    await store.mark_sent(renewed.call.id, renewed.claim)
+    await store.mark_sent(sent.call.id, sent.claim)
+    await let_time_pass(migrated, "lease_until")
+    await store.renew({renewed.call.id: renewed.claim}, lease_s=60.0)
+    gone = await store.end_lost(limit=10, history=lambda call: ended(call)[0])
+    assert [(call.id, call.state, call.ending) for call in gone] == [
+        (sent.call.id, State.INTERRUPTED, Ending.INTERRUPTED)
+    ]
+    assert list(await store.free_lost(limit=10)) == [one]
+    assert await store.position(one, unsent.call.id) == 1
+    assert await finish(store, renewed) is not None
+
+
+@pytest.mark.parametrize("column", ["expires_at", "created_at"])
+async def test_what_has_waited_too_long_ends_once_whoever_looks(store, one, migrated, column):
+    old = [await hold(store, one) for _ in range(9)]
+    [out, *old] = old
+    await claim(store, one)
+    await let_time_pass(migrated, column)
+    young = await hold(store, one)
+
+    async def look() -> list[str]:
+        def history(call: Call) -> Mapping[str, Any]:
+            return ended(call)[0]
+
+        if column == "expires_at":
+            return [call.id for call in await store.end_overdue(limit=3, history=history)]
+        return [call.id for call in await store.end_stale(5.0, limit=3, history=history)]
+
+    found = [id_ for some in await asyncio.gather(*(look() for _ in range(4))) for id_ in some]
+    assert sorted(found) == sorted(old), "not what is out, and not what is young"
+    assert await store.position(one, young) == 1
+    assert (await CallStore(store._database).find(one, out)).state is State.DISPATCHED
+
+
+async def test_a_call_that_waits_is_cancelled_once_and_one_that_is_out_is_not(store, one, migrated):
+    out, waits = await hold(store, one), await hold(store, one)
+    await claim(store, one)
+    calls = CallStore(migrated)
+
+    async def cancel(id_: str) -> Call | None:
+        return await calls.end(
+            one, id_, {State.QUEUED, State.PARKED}, to=State.CANCELLED, ending=Ending.CANCELLED, answer=None,
+            history=ended, kinds=("queued",),
+        )  # fmt: skip
+
+    assert (await cancel(waits)).state is State.CANCELLED
+    assert await cancel(waits) is await cancel(out) is None
+
+
+async def test_the_workspaces_for_which_calls_wait_are_found(store, one, migrated):
+    other = await make(migrated)
+    await make(migrated)
+    for _ in range(3):
+        await hold(store, one)
+    await hold(store, other, delay_s=60.0)
+    assert await store.list_waiting() == {one: True, other: False}
+
+
+PLAN: Mapping[str, Any] = {
+    "id": SOMEBODY, "kind": "queued", "state": "queued", "workspace_id": SOMEBODY, "caller_id": None, "method": "m",
+    "body": b"{}", "lane": "a", "priority": 50, "outgoing": "{}", "error": "agent_busy", "agent_busy": "agent_busy",
+    "busy": 1, "delay_s": 1.0, "lives_s": 60.0, "room": 100, "limit": 10, "lease_s": 60.0, "older_s": 1.0,
+    "eager": True, "to": "expired", "ending": "expired", "sources": ["queued"], "answer": None, "status": 200,
+    "headers": "{}", "claim": SOMEBODY, "claims": [SOMEBODY], "ids": [SOMEBODY], "attempts": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def planner(migrated_database_url: str) -> Any:
+    """Shows how a query would be run where there are many calls of many workspaces, a few of which wait or are out."""
+    with closing(psycopg2.connect(migrated_database_url)) as session, session.cursor() as cursor:
+        cursor.execute(
+            """insert into workspaces (id, name, status, runtime)
+               select gen_random_uuid(), 'one', 'online', '' from generate_series(1, 200);
+               insert into calls (id, kind, state, ending, ended_at, workspace_id, method, body, expires_at, lane,
+                                  lease_until, dispatched_at)
+               select gen_random_uuid(), 'queued',
+                      case n % 20 when 0 then 'queued' when 1 then 'dispatched' else 'completed' end,
+                      case when n % 20 < 2 then null else 'completed' end,
+                      case when n % 20 < 2 then null else now() end,
+                      w.id, 'message/send', repeat('x', 200)::bytea, now() + make_interval(secs => n - 10), n % 3,
+                      now() + make_interval(secs => n - 10), case n % 2 when 0 then now() end
+                 from workspaces w, generate_series(1, 100) n"""
+        )
+        cursor.execute("analyze")
+
+        def plan(query: str) -> str:
+            cursor.execute("explain " + query, PLAN)
+            return "\n".join(line for (line,) in cursor.fetchall())
+
+        yield plan
+
+
+def test_no_query_reads_all_calls(planner: Any):
+    for name, query in load("queue").items():
+        plan = planner(query)
+        assert "Seq Scan on calls" not in plan, f"{name}\n{plan}"
+        assert name == "lock" or "on calls" in plan, name
+
+
+def test_every_move_is_in_the_table():
+    assert State.QUEUED in MOVES[State.DISPATCHED]
+    assert State.DISPATCHED in MOVES[State.QUEUED]
