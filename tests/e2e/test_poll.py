@@ -3,14 +3,13 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import psycopg2
 import pytest
 
 from tests.harness import valkey as valkeys
+from tests.harness.locks import locked
 from tests.harness.process import GatewayProcess
 from tests.harness.world import ADMIN_TOKEN, Workspace, World
 
@@ -310,14 +309,6 @@ async def test_a_push_agent_is_called_and_has_no_use_for_its_inbox(world: World)
     assert (await world.call(target, headers=waits(5)))[1]["result"]
     assert await take(world, target) == []
     assert await world.sql("select * from calls") == []
-
-
-@contextmanager
-def locked(world: World, table: str) -> Iterator[None]:
-    """Nobody reads or writes this table while the block lasts."""
-    with closing(psycopg2.connect(world.env["GATEWAY_DATABASE_URL"])) as session, session.cursor() as cursor:
-        cursor.execute(f"lock table {table} in access exclusive mode")
-        yield
 
 
 async def test_a_call_that_cannot_be_written_in_time_is_not_acknowledged(world: World):

@@ -1,75 +1,13 @@
 """The queue of a busy agent, through the front door: every call that was promised to wait comes to one end."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
-import orjson
+import pytest
 from aiohttp import web
 
-from tests.harness.agent import result
+from tests.harness.busy import QUICK, SLOW, BusyAgent, busy, ended, queued, status
+from tests.harness.locks import locked
 from tests.harness.world import Workspace, World, eventually, until
-
-QUICK = {
-    "GATEWAY_QUEUE_RETRY_SECONDS": "0.05",
-    "GATEWAY_QUEUE_EVERY_SECONDS": "0.1",
-    "GATEWAY_EXPIRY_EVERY_SECONDS": "0.1",
-    "GATEWAY_QUEUE_LEASE_SECONDS": "1.5",
-    "GATEWAY_CACHE_TTL_SECONDS": "1",
-}
-SLOW = {**QUICK, "GATEWAY_QUEUE_RETRY_SECONDS": "1000"}
-"""Here only what an agent says of itself sends what waits."""
-Answer = tuple[int, Any, Mapping[str, str]]
-
-
-class BusyAgent:
-    """Works on so many calls at once, or on none while it is `shut`; says 429 to all others, and knows what it took."""
-
-    def __init__(self, *, places: int = 1, work_s: float = 0.0) -> None:
-        self.places = places
-        self.work_s = work_s
-        self.shut = False
-        self.taken: list[str] = []
-        self.refused = 0
-        self.at_work = 0
-        self.most = 0
-
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        if self.shut or self.at_work >= self.places:
-            self.refused += 1
-            return web.json_response({"error": "busy"}, status=429)
-        self.at_work += 1
-        self.most = max(self.most, self.at_work)
-        self.taken.append(orjson.loads(body)["params"]["message"]["parts"][0]["text"])
-        try:
-            await asyncio.sleep(self.work_s)
-        finally:
-            self.at_work -= 1
-        return web.json_response(result(body, text=self.taken[-1]))
-
-
-async def busy(world: World, **fields: Any) -> tuple[Workspace, BusyAgent]:
-    """A workspace whose agent does not take calls yet."""
-    behave = BusyAgent()
-    behave.shut = True
-    agent = await world.agent(behave)
-    return await world.workspace(agent.url, **fields), behave
-
-
-async def status(world: World, of: Workspace, id_: str, **options: Any) -> Answer:
-    return await world.request("GET", f"/workspaces/{of.id}/a2a/queue/{id_}", **options)
-
-
-async def ended(world: World, of: Workspace, id_: str, within_s: float = 20.0) -> Any:
-    """The call's status once it has come to its end."""
-    final = {"completed", "failed", "cancelled", "interrupted", "expired"}
-
-    async def ask() -> Any:
-        code, said, _ = await status(world, of, id_)
-        return {"status": "expired", **said} if code == 410 else said
-
-    return await until(ask, lambda said: said["status"] in final, within_s)
 
 
 async def test_a_call_to_a_busy_agent_waits_and_is_answered_later_on_any_replica(world: World):
@@ -99,3 +37,217 @@ async def test_a_call_to_a_busy_agent_waits_and_is_answered_later_on_any_replica
     rows = await world.sql("select activity_type, status, workspace_id from activity where call_id = %s", id_)
     assert sorted(rows) == sorted([("a2a_receive", "ok", target.id), ("a2a_send", "ok", caller.id)])
     assert await world.sql("select sum(calls) from usage") == [(1,)]
+
+
+async def test_a_caller_that_stays_gets_its_agents_answer_wherever_the_call_is_sent(world: World):
+    await world.start(**SLOW)
+    other = await world.start(**SLOW)
+    target, agent = await busy(world)
+    async with asyncio.TaskGroup() as group:
+        staying = group.create_task(world.call(target, "stay", headers={"Prefer": "wait=30"}))
+        await until(lambda: world.sql("select id from calls where state = 'queued'"), len)
+        assert not staying.done()
+        agent.shut = False
+        async with world.beating(target, 0.1, gateway=other):
+            code, said, headers = await staying
+    assert (code, said["id"], said["result"]["parts"][0]["text"]) == (200, "1", "stay")
+    assert headers["Content-Type"].startswith("application/json")
+    agent.shut = True
+    assert (await world.call(target, headers={"Prefer": "wait=1"}))[0] == 202, "it did not come in time"
+
+
+async def test_a_call_goes_out_with_all_that_it_came_with(world: World):
+    await world.start(**QUICK)
+    target, agent = await busy(world)
+    caller = await world.workspace()
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    headers = {**caller.bearer, "traceparent": trace, "tracestate": "k=v", "A2A-Version": "0.3", "X-Request-ID": "r-1"}
+    id_ = await queued(world, target, headers=headers)
+    agent.shut = False
+    await ended(world, target, id_)
+    server = agent.server
+    assert server.bodies[0] == server.bodies[-1]
+    first, last = (
+        {name.lower(): value for name, value in one.items()} for one in (server.headers[0], server.headers[-1])
+    )
+    assert first == last
+    assert (last["x-a2a-call-id"], last["x-workspace-id"], last["x-request-id"]) == (id_, caller.id, "r-1")
+    assert (last["traceparent"][3:35], last["tracestate"], last["a2a-version"]) == ("a" * 32, "k=v", "0.3")
+
+
+async def test_an_agent_that_keeps_sessions_itself_has_no_queue(world: World):
+    await world.start(**QUICK)
+    target, _ = await busy(world)
+    metadata = {"capabilities": {"session": True}}
+    assert await world.beat(target, runtime_metadata=metadata) == 200
+    code, said, headers = await world.call(target)
+    assert (code, said["code"], said["native_session"], headers["Retry-After"]) == (503, "agent_busy", True, "30")
+    assert await world.sql("select id from calls") == []
+
+
+async def test_a_full_queue_takes_no_more(world: World):
+    await world.start(**SLOW, GATEWAY_QUEUE_CALLS="2")
+    target, _ = await busy(world)
+    calls = [await world.call(target) for _ in range(3)]
+    assert [code for code, _, _ in calls] == [202, 202, 503]
+    assert [said.get("queue_depth") for _, said, _ in calls] == [1, 2, None]
+    assert (calls[2][1]["code"], calls[2][2]["Retry-After"]) == ("agent_busy", "30")
+
+
+async def test_a_call_that_cannot_be_written_is_not_promised_to_wait(world: World):
+    await world.start(**SLOW, GATEWAY_STATEMENT_TIMEOUT_SECONDS="0.5")
+    target, _ = await busy(world)
+    assert (await world.call(target))[0] == 202
+    with locked(world, "calls"):
+        code, said, _ = await world.call(target)
+    assert (code, said["code"]) == (503, "agent_busy")
+    assert len(await world.sql("select id from calls")) == 1
+
+
+async def test_a_call_that_is_called_off_is_never_sent_and_ends_once(world: World):
+    await world.start(**SLOW)
+    other = await world.start(**SLOW)
+    target, agent = await busy(world)
+    caller, stranger = await world.workspace(), await world.workspace(parent_id=target.id)
+    async with world.reading(target) as reader, asyncio.TaskGroup() as group:
+        staying = group.create_task(world.call(target, headers={**caller.bearer, "Prefer": "wait=30"}))
+        [(id_,)] = await until(lambda: world.sql("select id from calls where state = 'queued'"), len)
+        path = f"/workspaces/{target.id}/a2a/calls/{id_}/cancel"
+        assert (await world.request("POST", path, gateway=other, headers=stranger.bearer))[0] == 404
+        for gateway in (other, world.gateways[0]):
+            code, said, _ = await world.request("POST", path, gateway=gateway, headers=caller.bearer)
+            assert (code, said) == (200, {"status": "cancelled", "state": "cancelled"})
+        code, said, _ = await staying
+        assert (code, said["code"]) == (409, "cancelled")
+        await eventually(lambda: reader.of("CALL_ENDED"))
+    agent.shut = False
+    done = await queued_and_done(world, target, agent)
+    assert [one["ending"] for one in reader.of("CALL_ENDED") if one["call_id"] == id_] == ["cancelled"]
+    assert (await ended(world, target, id_))["ending"] == "cancelled"
+    assert len(agent.taken) == 1
+    code, said, _ = await world.request("POST", f"/workspaces/{target.id}/a2a/calls/{done}/cancel")
+    assert (code, said["code"], said["state"]) == (409, "call_ended", "completed")
+
+
+async def queued_and_done(world: World, target: Workspace, agent: BusyAgent) -> str:
+    """One more call to an agent that is busy first and then not; return its id."""
+    agent.shut = True
+    id_ = await queued(world, target)
+    agent.shut = False
+    async with world.beating(target, 0.1):
+        assert (await ended(world, target, id_))["status"] == "completed"
+    return id_
+
+
+async def test_a_call_whose_time_is_over_is_never_sent_and_ends_once(world: World):
+    await world.start(**SLOW)
+    await world.start(**SLOW)
+    target, agent = await busy(world)
+    message = {"role": "user", "messageId": "m", "parts": [{"kind": "text", "text": "late"}]}
+    params = {"message": message, "expires_in_seconds": 0.5}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": params}
+    async with world.reading(target) as reader:
+        code, said, _ = await world.request(
+            "POST", f"/workspaces/{target.id}/a2a", json=body, headers={"Prefer": "wait=20"}
+        )
+        assert code in (410, 202), "202 if it was looked a moment before the end"
+        await eventually(lambda: reader.of("CALL_ENDED"))
+        [end] = reader.of("CALL_ENDED")
+    assert (end["ending"], end["status"]) == ("expired", 410)
+    code, said, _ = await status(world, target, end["call_id"])
+    assert (code, said["code"], said["state"]) == (410, "expired", "expired")
+    agent.shut = False
+    await queued_and_done(world, target, agent)
+    assert agent.taken == ["hi"]
+
+
+async def test_calls_that_have_waited_too_long_are_dropped_by_setting(world: World):
+    await world.start(**SLOW, GATEWAY_QUEUE_STALE_SECONDS="0.3")
+    target, agent = await busy(world)
+    ids = [await queued(world, target) for _ in range(3)]
+    assert [(await ended(world, target, id_))["status"] for id_ in ids] == ["expired"] * 3
+    assert agent.taken == []
+
+
+async def test_a_call_with_a_deadline_waits_no_longer_than_that(world: World):
+    await world.start(**SLOW)
+    target, _ = await busy(world)
+    id_ = await queued(world, target, headers={"X-Timeout": "1"})
+    assert (await ended(world, target, id_))["status"] == "expired"
+
+
+async def test_the_operators_urgent_calls_go_first_and_its_idle_ones_last(world: World):
+    await world.start(**SLOW)
+    target, agent = await busy(world)
+    caller = await world.workspace()
+    await queued(world, target, "idle", headers={"X-A2A-Priority": "10"})
+    for number in range(2):
+        await queued(world, target, f"normal {number}", headers=caller.bearer)
+    last = await queued(world, target, "urgent", headers={"X-A2A-Priority": "100"})
+    code, said, _ = await world.call(target, headers={**caller.bearer, "X-A2A-Priority": "100"})
+    assert (code, said["code"]) == (403, "not_allowed")
+    agent.shut = False
+    async with world.beating(target, 0.1):
+        assert (await ended(world, target, last))["priority"] == 100
+        await eventually(lambda: len(agent.taken) == 4)
+    assert agent.taken == ["urgent", "normal 0", "normal 1", "idle"]
+
+
+@pytest.mark.parametrize("reason", ["budget_exceeded", "removed", "cannot_communicate"])
+async def test_what_may_not_be_sent_any_more_when_its_turn_comes_is_rejected(world: World, reason: str):
+    await world.start(**SLOW)
+    await world.start(**SLOW)
+    target, agent = await busy(world)
+    caller = await world.workspace()
+    id_ = await queued(world, target, headers=caller.bearer)
+    match reason:
+        case "budget_exceeded":
+            await world.request("PATCH", f"/workspaces/{target.id}/budget", json={"budget_limit": 0})
+        case "removed":
+            assert (await world.request("DELETE", f"/workspaces/{target.id}"))[0] == 200
+        case "cannot_communicate":
+            aside = await world.workspace()
+            moved = await world.request("PATCH", f"/workspaces/{caller.id}", json={"parent_id": aside.id})
+            assert moved[0] == 200
+    agent.shut = False
+    await world.sql("update calls set not_before = now()")
+    query = "select state, ending, last_error, answer_status from calls where id = %s"
+    rows = await until(lambda: world.sql(query, id_), lambda rows: rows[0][0] != "queued" and rows[0][1])
+    assert rows == [("failed", "rejected", reason, 403)]
+    assert agent.taken == []
+    assert await world.sql("select status from activity where call_id = %s group by status", id_) == [("error",)]
+
+
+async def test_an_agent_that_cannot_be_reached_is_tried_five_times(world: World):
+    await world.start(**QUICK)
+    target, _ = await busy(world)
+    id_ = await queued(world, target)
+    await world.sql("update workspaces set url = 'http://127.0.0.1:1025/' where id = %s", target.id)
+    done = await ended(world, target, id_)
+    assert (done["status"], done["ending"], done["attempts"]) == ("failed", "agent_unreachable", 5)
+    assert done["last_error"] == "agent_unreachable"
+
+
+async def test_an_agents_error_is_the_end_and_what_its_caller_gets(world: World):
+    await world.start(**QUICK)
+    replies = iter([429, 500])
+
+    async def behave(_: web.Request) -> web.Response:
+        return web.json_response({"error": "no"}, status=next(replies))
+
+    target = await world.workspace((await world.agent(behave)).url)
+    code, said, _ = await world.call(target, headers={"Prefer": "wait=20"})
+    assert (code, said) == (500, {"error": "no", "code": "agent_error"})
+    [(id_,)] = await world.sql("select id from calls")
+    assert (await ended(world, target, id_))["ending"] == "agent_error"
+
+
+async def test_who_has_no_part_in_a_call_does_not_learn_that_it_waits(world: World):
+    await world.start(**SLOW)
+    target, _ = await busy(world)
+    caller, stranger = await world.workspace(), await world.workspace()
+    id_ = await queued(world, target, headers=caller.bearer)
+    answers = [(await status(world, target, id_, headers=one.bearer))[0] for one in (caller, target, stranger)]
+    assert answers == [200, 200, 404]
+    assert (await status(world, stranger, id_))[0] == 404
+    assert (await status(world, target, id_, headers={"Authorization": None}))[0] == 401
