@@ -208,7 +208,7 @@ class Drain:
                 self._entrance.leave(ticket, 0)
                 log.warning("queued_call_lost", call_id=call.id)  # our lease ran out: it is another one's by now
                 return False
-        except (Refusal, ports.StoreError, ports.NoRoom, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError) as error:
             if ticket is not None:
                 self._entrance.leave(ticket, 0, waits_s=max(0.0, one.left_s))
             await self._settle(one, self._stopped_short(call, error, chances), None, None)
@@ -244,10 +244,13 @@ class Drain:
                 return queue.decide_refused(code, call, **chances)
             case ports.NoRoom():
                 return queue.wait(Code.OVERLOADED, **chances)
+            case ports.StoreError():
+                return queue.wait(Code.PLATFORM_UNAVAILABLE, **chances)
             case asyncio.CancelledError():
                 return Back(delay_s=0.0, error=Code.DRAINING.value)
-            case _:
-                return queue.wait(Code.PLATFORM_UNAVAILABLE, **chances)
+            case _:  # a bug of ours must not leave a call without an end; it is logged and told
+                log.error("call_broke", call_id=call.id, exc_info=error)
+                return endings.classify(endings.Broke())
 
     async def _send(self, one: ports.Claimed, target: Workspace, outbound: ports.Outbound) -> Ended:
         outcome: endings.Outcome

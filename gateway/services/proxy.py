@@ -152,7 +152,10 @@ class Proxy:
         self._in_flight[wanted.asked.call_id] = task
         task.add_done_callback(lambda _: self._in_flight.pop(wanted.asked.call_id, None))
         got = await answer  # a waiter that is cancelled cancels this future, and not the task
-        return got if isinstance(got, Answer) else await self._queue.stay(got, wanted.wait_s, wanted.asked.gone)
+        if isinstance(got, Answer):
+            return got
+        with self._waiting.call(wanted.caller_id if wanted.wait_s else None, wanted.target.id):
+            return await self._queue.stay(got, wanted.wait_s, wanted.asked.gone)
 
     def _check_room(self) -> None:
         if self._draining:
