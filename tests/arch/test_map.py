@@ -20,7 +20,6 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "gateway/app/taps.py": "tests/e2e/test_poll.py",
     "gateway/services/calls.py": "tests/e2e/test_poll.py",
     "gateway/services/history.py": "tests/services/test_inbox.py",
-    "gateway/services/queue.py": "tests/e2e/test_queue.py",
     "gateway/web/activity.py": "tests/e2e/test_history.py",
     "gateway/web/calls.py": "tests/e2e/test_poll.py",
     "gateway/web/inbox.py": "tests/e2e/test_poll.py",
