@@ -263,3 +263,32 @@ async def asked(gate: gates.Gate) -> bool:
     with contextlib.suppress(LiveUnavailable):
         return (await gate.take("a", Rate(requests=1000, period_s=1.0))).allowed
     return False
+
+
+# -- calls that wait for a busy agent
+
+
+async def test_a_call_that_has_waited_begins_again_as_deep_as_it_was_though_those_above_it_are_forgotten(one, other):
+    first = call(None, A)
+    second = call(A, B, serves=first.call_id)
+    await one.enter(first)
+    assert (await one.enter(second)).depth == 2
+    one.leave(ended(first))
+    one.leave(replace(ended(second), keep_s=1000.0))
+    again = replace(second, serves=None, trace_id="another")
+    assert (await until(lambda: other.enter(again), lambda entered: entered.depth == 2)).left_s is None
+    assert (await other.enter(call(B, C, serves=second.call_id))).depth == 3
+
+
+async def test_a_call_that_waits_holds_nothing_of_a_budget_and_one_that_has_begun_again_does(one, other):
+    waits = call(None, A, budget=budget(CENT))
+    await one.enter(waits)
+    assert (await other.enter(call(None, A, budget=budget(CENT)))).barred is Barred.SPENT
+    one.leave(replace(ended(waits), keep_s=1000.0))
+    between = call(None, A, budget=budget(CENT))
+    await eventually_enters(other, between)
+    other.leave(ended(between))
+    await eventually_enters(other, waits)
+    assert (await one.enter(call(None, A, budget=budget(CENT)))).barred is Barred.SPENT
+    other.leave(ended(waits))
+    await eventually_enters(one, call(None, A, budget=budget(CENT)))
