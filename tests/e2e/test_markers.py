@@ -172,7 +172,7 @@ CASES: Final = (
     Case(what="the agent fails with an object", status=502, act=answered(said(502, b'{"error":{"a":"%b"}}' % WORD))),
     Case(what="the agent fails with a list", status=500, act=answered(said(500, b'["%b"]' % WORD, JSON))),
     Case(what="the agent redirects", status=302, act=answered(said(302, WORD))),
-    Case(what="the agent is busy", status=503, act=answered(said(429, WORD))),
+    Case(what="the agent is busy", status=202, act=answered(said(429, WORD))),
     Case(what="the agent breaks off", status=502, act=answered(said(200, WORD + b"." * 99)[:-9])),
     Case(what="the agent says how long, wrongly", status=503, act=answered(OK % b"Transfer-Encoding: chunked" + WORD)),
     Case(what="the agent claims to compress", status=502, act=answered(OK % ZIPPED + WORD)),

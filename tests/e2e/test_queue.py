@@ -7,7 +7,7 @@ from aiohttp import web
 
 from tests.harness.busy import QUICK, SLOW, BusyAgent, busy, ended, queued, status
 from tests.harness.locks import locked
-from tests.harness.world import Workspace, World, eventually, until
+from tests.harness.world import ADMIN_TOKEN, Workspace, World, eventually, until
 
 
 async def test_a_call_to_a_busy_agent_waits_and_is_answered_later_on_any_replica(world: World):
@@ -251,3 +251,51 @@ async def test_who_has_no_part_in_a_call_does_not_learn_that_it_waits(world: Wor
     assert answers == [200, 200, 404]
     assert (await status(world, stranger, id_))[0] == 404
     assert (await status(world, target, id_, headers={"Authorization": None}))[0] == 401
+
+
+async def test_a_call_in_an_inbox_is_called_off_too_and_its_agent_cannot_answer_it(world: World):
+    await world.start(**SLOW)
+    target = await world.workspace(delivery_mode="poll")
+    async with asyncio.TaskGroup() as group:
+        staying = group.create_task(world.call(target, headers={"Prefer": "wait=30"}))
+        [(id_,)] = await until(lambda: world.sql("select id from calls where state = 'parked'"), len)
+        code, said, _ = await world.request("POST", f"/workspaces/{target.id}/a2a/calls/{id_}/cancel")
+        assert (code, said["state"]) == (200, "cancelled")
+        code, said, _ = await staying
+    assert (code, said["code"]) == (409, "cancelled")
+    code, said, _ = await world.request("POST", f"/workspaces/{target.id}/inbox/{id_}/ack", headers=target.bearer)
+    assert (code, said["code"], said["state"]) == (409, "call_ended", "cancelled")
+    assert (await status(world, target, id_))[0] == 404, "it was never in a queue"
+
+
+async def test_a_call_that_is_out_is_not_called_off(world: World):
+    await world.start(**QUICK)
+    target, agent = await busy(world, BusyAgent(work_s=60.0))
+    id_ = await queued(world, target)
+    agent.shut = False
+    await eventually(lambda: agent.taken)
+    code, said, _ = await world.request("POST", f"/workspaces/{target.id}/a2a/calls/{id_}/cancel")
+    assert (code, said["code"], said["state"]) == (409, "call_under_way", "dispatched")
+
+
+@pytest.mark.parametrize("answer", [b"data: {}\n\n", b"\xff\x00", b'{"n": 1.50,\n"s": "\\ud800"}', b"x" * 200_000])
+async def test_whatever_an_agent_answers_is_kept_and_shown(world: World, answer: bytes):
+    await world.start(**QUICK)
+    statuses = iter([503, 201])
+
+    async def behave(_: web.Request) -> web.Response:
+        headers = {"Content-Type": "text/event-stream", "Retry-After": "1"}
+        return web.Response(status=next(statuses), body=answer, headers=headers)
+
+    target = await world.workspace((await world.agent(behave)).url)
+    async with world.session.post(
+        f"{world.url}/workspaces/{target.id}/a2a",
+        json={"jsonrpc": "2.0", "id": 1, "method": "anything/else"},
+        headers={"Prefer": "wait=20", "Authorization": f"Bearer {ADMIN_TOKEN}"},
+    ) as response:
+        assert (response.status, await response.read()) == (201, answer)
+        assert response.content_type == "text/event-stream"
+        id_ = response.headers["X-A2A-Call-ID"]
+    code, said, _ = await status(world, target, id_)
+    assert (code, said["status"], "response_body" in said) == (200, "completed", True)
+    assert (await world.request("GET", f"/workspaces/{target.id}/a2a/calls/{id_}"))[0] == 200

@@ -86,6 +86,8 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "POST /workspaces/{workspace_id}/a2a": CALLER,
     "POST /workspaces/{workspace_id}/a2a/": CALLER,
     "GET /workspaces/{workspace_id}/a2a/calls/{call_id}": PARTY,  # the sibling has made the call
+    "POST /workspaces/{workspace_id}/a2a/calls/{call_id}/cancel": PARTY,
+    "GET /workspaces/{workspace_id}/a2a/queue/{call_id}": PARTY,
 }
 """200 stands for whatever the route answers to whom it lets in. A new route needs its row."""
 
@@ -204,6 +206,8 @@ async def test_a_route_lets_in_whom_the_contract_names_and_nobody_else(court: Co
         if token_id is None and "{token_id}" in route.path:
             token_id = (await court.token(target.id))[0]
         call_id = await court.parked(target, credentials["sibling"]) if "{call_id}" in route.path else None
+        if "/queue/" in route.path:  # it waits for another reason, which is all the same to whoever asks
+            await world.sql("update calls set kind = 'queued', state = 'queued' where id = %s", call_id)
         path = route.path.format(workspace_id=target.id, token_id=token_id, call_id=call_id)
         headers = credentials[who]
         if route.path == "/ws":
