@@ -16,6 +16,7 @@ from gateway.services.directory import Directory
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.requests import Asked, Requests, Times, Wanted
+from gateway.services.room import Room
 from gateway.services.tolls import Toll
 from gateway.services.wakes import Wakes
 from tests.services.memory import Batches, Inbox, Workspaces
@@ -59,6 +60,7 @@ def asked(to: str, body: bytes = BODY, *, caller: str | None = None, **headers: 
         gone=lambda: False,
         headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
         body=body,
+        hold=Room(2**20).hold(),
     )
 
 
