@@ -1,6 +1,6 @@
 // Reads an event stream with a bearer, which EventSource cannot send, and resumes where it was.
 // urls: the stream's address, or one for each replica. onEvent gets each event once, in order. onGap: something is
-// missing, read again at its `resync`. onState: "ok" or "degraded". Ends when `signal` is aborted, or with an error
+// missing, read again at its `resync`. onState: {"state": "ok"} or "degraded". Ends when `signal` is aborted, or with an error
 // when the gateway says that coming back is of no use.
 const FINAL = [400, 401, 403, 404, 410], SILENCE_MS = 40_000;
 

@@ -19,36 +19,76 @@ _DEEPEST: Final = 200
 """Levels of nesting that a payload keeps; the writer of JSON knows 254."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
     """A row of the catalogue. `sign`: may be a sign of life. `journal`: kept for readers who come back.
 
-    `whole`: readers get all of a payload that is too large for the journal.
+    `whole`: readers get all of a payload that is too large for the journal. `about`: when it is told, for people.
+    `data`: what the payload may hold, each name not always; none while nothing publishes it.
     """
 
     sign: bool
-    journal: bool
+    journal: bool = True
     whole: bool = False
+    about: str
+    data: tuple[str, ...] = ()
 
 
+_MADE: Final = ("name", "runtime")
+_JUDGED: Final = ("name", "error_rate", "sample_error", "runtime_state")
 CATALOGUE: Final[Mapping[str, Kind]] = {
-    "WORKSPACE_HEARTBEAT": Kind(sign=True, journal=False),
-    "TASK_UPDATED": Kind(sign=True, journal=True),
-    "ACTIVITY_LOGGED": Kind(sign=True, journal=True),
-    "AGENT_MESSAGE": Kind(sign=True, journal=True, whole=True),
-    "A2A_RESPONSE": Kind(sign=True, journal=True, whole=True),
-    "CALL_ENDED": Kind(sign=False, journal=True),
-    "AGENT_CARD_UPDATED": Kind(sign=True, journal=True),
-    "WORKSPACE_PROVISIONING": Kind(sign=False, journal=True),
-    "WORKSPACE_ONLINE": Kind(sign=True, journal=True),
-    "WORKSPACE_OFFLINE": Kind(sign=False, journal=True),
-    "WORKSPACE_DEGRADED": Kind(sign=False, journal=True),
-    "WORKSPACE_AWAITING_AGENT": Kind(sign=False, journal=True),
-    "WORKSPACE_PAUSED": Kind(sign=False, journal=True),
-    "WORKSPACE_HIBERNATING": Kind(sign=False, journal=True),
-    "WORKSPACE_HIBERNATED": Kind(sign=False, journal=True),
-    "WORKSPACE_REMOVED": Kind(sign=False, journal=True),
-    "WORKSPACE_PROVISION_FAILED": Kind(sign=False, journal=True),
+    "WORKSPACE_HEARTBEAT": Kind(
+        sign=True, journal=False, about="every heartbeat", data=("active_tasks", "uptime_seconds")
+    ),
+    "TASK_UPDATED": Kind(
+        sign=True, about="what it works on has changed; empty: nothing", data=("current_task", "active_tasks")
+    ),
+    "ACTIVITY_LOGGED": Kind(
+        sign=True,
+        about="a line of its history; of a body over 64 KiB the first 2 KiB, as text",
+        data=(
+            *("activity_type", "method", "summary", "status", "source_id", "target_id", "duration_ms"),
+            *("request_body", "response_body"),
+        ),
+    ),
+    "AGENT_MESSAGE": Kind(
+        sign=True,
+        whole=True,
+        about="its agent tells people something, unasked",
+        data=("message", "workspace_id", "name", "attachments"),
+    ),
+    "A2A_RESPONSE": Kind(
+        sign=True,
+        whole=True,
+        about="it has answered a call that no workspace made; `response_body` is the answer",
+        data=("response_body", "method", "duration_ms"),
+    ),
+    "CALL_ENDED": Kind(
+        sign=False,
+        about="any call to it has ended; `ending` is `completed` or a `code` of the README's table",
+        data=("call_id", "ending", "status", "duration_ms"),
+    ),
+    "AGENT_CARD_UPDATED": Kind(sign=True, about="its agent has a new card", data=("agent_card",)),
+    "WORKSPACE_PROVISIONING": Kind(sign=False, about="it has been made, and is to be started", data=_MADE),
+    "WORKSPACE_ONLINE": Kind(
+        sign=True,
+        about="it has been made, has registered or has recovered",
+        data=(*_MADE, "url", "agent_card", *_JUDGED[1:]),
+    ),
+    "WORKSPACE_OFFLINE": Kind(sign=False, about="it has been silent for too long"),
+    "WORKSPACE_DEGRADED": Kind(
+        sign=False, about="its heartbeats tell of many errors, or that it is stuck", data=_JUDGED
+    ),
+    "WORKSPACE_AWAITING_AGENT": Kind(sign=False, about="it has been made, and no agent is there yet", data=_MADE),
+    "WORKSPACE_PAUSED": Kind(sign=False, about="it has been paused"),
+    "WORKSPACE_HIBERNATING": Kind(sign=False, about="it is being put to sleep"),
+    "WORKSPACE_HIBERNATED": Kind(sign=False, about="it sleeps"),
+    "WORKSPACE_REMOVED": Kind(
+        sign=False,
+        about="it has been removed, `cascade_deleted` others with it",
+        data=("name", "cascade_deleted"),
+    ),
+    "WORKSPACE_PROVISION_FAILED": Kind(sign=False, about="it could not be started"),
 }
 """Every event that readers may see. Whether one of a kind that may be a sign is one, its publisher says."""
 

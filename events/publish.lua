@@ -1,16 +1,23 @@
 -- Publishes a batch of events in order: into the journal those that are kept, and all to every process that listens.
 -- What this publisher has published before is passed over, so that a batch whose answer was lost can be sent again.
+-- A batch that was tried, and whose publisher is forgotten here, may have been heard before what it left was lost: it is
+-- part of that loss, which is told in its place; nobody gets it twice.
 -- It is done in whole or not at all: only the first write of a script can be refused. Answers the journal's last id.
 -- KEYS: journal, the publisher's last sequence, the server that the journal knows.
 -- ARGV: channel, length of the journal, this server's run id, the gap to write where the server is another one, the gap
---       to write where entries are gone, the last id that this publisher knows of, sequence of the first event;
---       then for each event: keep (1 or 0), frame.
-local head = 7
+--       to write where entries are gone, the last id that this publisher knows of, sequence of the first event, that of
+--       the last one which was tried before (0: none); then for each event: keep (1 or 0), frame.
+local head = 8
 local day_s = 86400
 local leap_ms = 10000
 local first = tonumber(ARGV[7])
 local last = first + (#ARGV - head) / 2 - 1
-local seen = tonumber(redis.call('GET', KEYS[2]) or 0)
+local stored = redis.call('GET', KEYS[2])
+local seen = tonumber(stored or 0)
+local from = math.max(first, seen + 1)
+if not stored or seen < first - 1 then
+    from = math.max(from, tonumber(ARGV[8]) + 1)
+end
 -- Refused for want of memory, this write is: before anything has been published that would be published again.
 redis.call('SET', KEYS[2], seen, 'EX', day_s)
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
@@ -69,7 +76,7 @@ end
 if is_before(prev, ARGV[6]) then
     publish(true, ARGV[5], later())
 end
-for sequence = math.max(first, seen + 1), last do
+for sequence = from, last do
     local at = head + 2 * (sequence - first) + 1
     publish(ARGV[at] == '1', ARGV[at + 1])
 end

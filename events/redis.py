@@ -33,6 +33,8 @@ AWAY: Final = (RedisError, OSError, TimeoutError)
 """What a connection says when Redis is not there, or not as it should be."""
 ANSWER_S: Final = 2.0
 """How long Redis may take to connect, or to answer a batch or a page."""
+STORED_S: Final = 86_400
+"""How long Redis remembers the last sequence of a publisher that is silent."""
 KEEP_TRIES: Final = 3
 """How often it is tried to keep the whole of a payload, which a slow way to Redis may be too slow for."""
 PAGE: Final = 500
@@ -162,6 +164,8 @@ class RedisBus:
         self._keys = (self._journal, f"{self._publishers}:{self.publisher}", f"{prefix}:server")
         self._journal_length = journal_length
         self._known = ORIGIN
+        self._tried_last = 0
+        self._is_stored = False
         self._publishing: Any = None
         self._run_id = b""
         self._sha = b""
@@ -175,7 +179,10 @@ class RedisBus:
     # -- out
 
     async def send(self, events: Sequence[Event], first_sequence: int) -> None:
-        """Publish these in order, in one round trip; safe to repeat with the same numbers. Raises LinkDown."""
+        """Publish these in order, in one round trip; safe to repeat with the same numbers. Raises LinkDown.
+
+        What may have been heard of a batch before Redis lost all that it knew of it is not published again.
+        """
         try:
             async with asyncio.timeout(ANSWER_S):
                 if self._publishing is None:
@@ -193,21 +200,28 @@ class RedisBus:
             raise
 
     async def _connect(self) -> None:
-        """Connect, learn which server this is, and teach it the script."""
+        """Connect, learn which server this is, and teach it the script; at first, leave word who publishes."""
         self._publishing = await self._servers.connect()
         self._run_id = _run_id(await ask(self._publishing, "INFO", "server"))
         self._sha = await ask(self._publishing, "SCRIPT", "LOAD", _SCRIPT)
+        if not self._is_stored:  # later it is not there only if it was lost
+            await ask(self._publishing, "SET", self._keys[1], 0, "EX", STORED_S)
+            self._is_stored = True
 
     async def _publish(self, events: Sequence[Event], first_sequence: int) -> None:
         gaps = (frame.body(gap("server_changed")), frame.body(gap("taken_back")))
         arguments: list[str | int | bytes] = [self._channel, self._journal_length, self._run_id, *gaps]
-        arguments += (frame.show(self._known), first_sequence + 1)
+        arguments += (frame.show(self._known), first_sequence + 1, self._tried_last)
+        if _is_over(self._publishing):
+            raise ConnectionError("Redis has hung up")
+        self._tried_last = first_sequence + len(events)
         for event in events:
             arguments += (1 if event.journalled else 0, frame.body(event))
         try:
             last = await ask(self._publishing, "EVALSHA", self._sha, len(self._keys), *self._keys, *arguments)
         except NoScriptError:
             last = await ask(self._publishing, "EVAL", _SCRIPT, len(self._keys), *self._keys, *arguments)
+        self._tried_last = 0
         self.know(frame.find_position(last.decode()) or ORIGIN)
 
     async def _keep(self, reference: str, whole: bytes) -> None:
@@ -334,6 +348,12 @@ class RedisBus:
         """Close what is open."""
         await self._let_go()
         await self._stop_reading()
+
+
+def _is_over(connection: Any) -> bool:
+    """Whether the other end is known to have hung up: what is sent now reaches nobody."""
+    reader: asyncio.StreamReader | None = connection._reader
+    return reader is None or reader.at_eof() or reader.exception() is not None
 
 
 async def ask(connection: Any, *command: str | int | bytes) -> Any:

@@ -72,6 +72,10 @@ class Subscriber:
                             self._become(State.UP)
             except (LinkDown, JournalUnavailable) as error:
                 log.warning("bus_down", error=type(error.__cause__ or error).__name__)
+            except asyncio.CancelledError:  # ended on purpose: it hears nothing any more, and that is no news
+                self.up.clear()
+                self.state = State.BLIND
+                raise
             finally:
                 self._ear = None
                 self._become(State.BLIND)

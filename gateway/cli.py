@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import ipaddress
-import logging
 import os
 import signal
 import subprocess
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import click
-import structlog
 import uvloop
 
-from gateway import app, process
+from gateway import app, logs, process
 from gateway.embedded import servers
 from gateway.ports import StoreError
 from gateway.settings import ADMIN_TOKEN_CHARS, BadSetting, Settings, describe
@@ -52,29 +50,13 @@ def _fail(sentence: str) -> NoReturn:
 
 def _load(**overrides: object) -> Settings:
     """Read the environment and set logging up; a bad value ends the command."""
-    _configure_logs("text")
+    logs.configure("text")
     try:
         settings = dataclasses.replace(Settings.from_env(os.environ), **overrides)  # type: ignore[arg-type]
     except BadSetting as error:
         _fail(str(error))
-    _configure_logs(settings.log_format)
+    logs.configure(settings.log_format, secrets=[settings.admin_token, settings.database_url, settings.redis_url])
     return settings
-
-
-def _configure_logs(log_format: str) -> None:
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if log_format != "json":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def _is_loopback(host: str) -> bool:
@@ -178,7 +160,7 @@ def migrate(rollback: int | None) -> None:
 )
 def embedded(data_dir: Path | None) -> None:
     """Run only the bundled PostgreSQL and Valkey, until SIGTERM, SIGINT or the end of standard input's owner."""
-    _configure_logs("text")
+    logs.configure("text")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -36,6 +36,10 @@ class Readings:
     readers: int = _metric("Event streams and sockets open.")
     readers_lagging: int = _metric("Those of them that do not keep up.")
     readers_fallen_behind: int = _metric("How often a reader stopped keeping up.", counts=True)
+    connections: int = _metric("Clients that are connected.")
+    connections_turned_away: int = _metric("Clients that came when all places were taken.", counts=True)
+    body_bytes: int = _metric("What the bodies of requests and answers take, roughly.")
+    bodies_refused: int = _metric("Bodies, or pieces of one, for which there was no room.", counts=True)
     calls_in_flight: int = _metric("Calls that have not ended.")
     callers_waiting: int = _metric("Callers that stay for the answer of an agent that polls.")
     agents_waiting: int = _metric("Agents that wait for a message.")
@@ -47,6 +51,7 @@ class Readings:
     )
     activity_waiting_rows: int = _metric("Activity rows that wait for PostgreSQL.")
     activity_dropped_rows: int = _metric("Activity rows that did not fit while PostgreSQL was away.", counts=True)
+    activity_bodiless_rows: int = _metric("Activity rows whose bodies did not fit meanwhile.", counts=True)
     tasks_died: int = _metric("Tasks and loops that died of an exception.", counts=True)
 
 

@@ -131,9 +131,23 @@ class Wait:
     age_s: float
 
 
+class NoRoom(Exception):
+    """This process holds as many bytes of bodies as it may."""
+
+
+class Hold(Protocol):
+    """Counts the bytes that one request and its answer take here."""
+
+    def grow(self, count: int) -> None:
+        """Hold so many more bytes; raises NoRoom."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outbound:
-    """A call as it goes out. Times are seconds; `limit_s` is the caller's deadline if `by_deadline`, else a ceiling."""
+    """A call as it goes out. Times are seconds; `limit_s` is the caller's deadline if `by_deadline`, else a ceiling.
+
+    hold: what counts the bytes of the answer.
+    """
 
     call_id: str
     workspace_id: str
@@ -143,6 +157,7 @@ class Outbound:
     idle_s: float
     limit_s: float | None
     by_deadline: bool
+    hold: Hold = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

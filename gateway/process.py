@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -20,6 +21,8 @@ log = structlog.get_logger("gateway.process")
 KEEPALIVE_S: Final = 75.0
 """How long an idle connection of a client is kept."""
 BACKLOG: Final = 1024
+RESERVED_FILES: Final = 192
+"""What is neither a client nor an agent: PostgreSQL, Redis, name servers, libraries, those who are turned away."""
 GC_THRESHOLDS: Final = (20_000, 20, 1000)
 """A call makes little garbage that counting references does not free; looking for it less often saves a seventh of the
 CPU, and the longest pauses (docs/benchmarks.md)."""
@@ -38,12 +41,20 @@ def raise_file_limit() -> int:
     return soft
 
 
+def places(files: int, calls: int) -> int:
+    """Return how many clients may be connected where so many files may be open; the rest is for calls to agents."""
+    left = max(files - RESERVED_FILES, 2)
+    return max(left - calls, left // 2)
+
+
 async def serve(settings: Settings, *, host: str, port: int, dev: bool, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return; a second signal ends the process at once.
 
     announce: called with the address once it answers.
     """
     gc.set_threshold(*GC_THRESHOLDS)
+    files = raise_file_limit()
+    settings = replace(settings, max_connections=settings.max_connections or places(files, settings.max_calls))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -57,7 +68,9 @@ async def serve(settings: Settings, *, host: str, port: int, dev: bool, announce
     async with opened(settings, dev=dev) as gateway:
         runner = protocol.Runner(
             gateway.application,
+            doorway=gateway.doorway,
             first_request_s=settings.header_timeout_s,
+            write_s=settings.write_timeout_s,
             access_log=None,
             handle_signals=False,
             keepalive_timeout=KEEPALIVE_S,
@@ -69,7 +82,7 @@ async def serve(settings: Settings, *, host: str, port: int, dev: bool, announce
             await site.start()
             actual = runner.addresses[0][1]
             shown = f"[{host}]" if ":" in host else host
-            log.info("listening", host=host, port=actual, open_files=raise_file_limit())
+            log.info("listening", host=host, port=actual, open_files=files, max_connections=settings.max_connections)
             announce(f"http://{shown}:{actual}")
             await stop.wait()
             log.info("draining", calls=gateway.proxy.in_flight, streams=len(gateway.streams))

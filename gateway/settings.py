@@ -301,9 +301,9 @@ class Settings:
     max_readers: int = _setting(
         "GATEWAY_MAX_READERS",
         _count,
-        "Event streams open in this process; past it browsers are asked to come back.",
+        "Event streams and sockets open in this process, together; past it readers are asked to come back.",
         default=20000,
-        unit="streams",
+        unit="readers",
     )
     max_depth: int = _setting(
         "A2A_MAX_DEPTH",
@@ -383,6 +383,36 @@ class Settings:
         "How long a request's body may take to arrive.",
         default=30.0,
         unit="s",
+    )
+    body_pace: int = _setting(
+        "GATEWAY_MIN_BYTES_PER_SECOND",
+        _count,
+        "The slowest that a request's body may come, on average, once it has had 3 s.",
+        default=500,
+        unit="bytes/s",
+    )
+    write_timeout_s: float = _setting(
+        "GATEWAY_WRITE_TIMEOUT_SECONDS",
+        _seconds,
+        "How long a client may take to read an answer; then its connection is cut.",
+        default=60.0,
+        unit="s",
+    )
+    buffer_bytes: int = _setting(
+        "GATEWAY_BUFFER_BYTES",
+        _count,
+        "What the bodies of requests and answers may take in this process together, roughly; past it callers get 503 "
+        "`overloaded`. Requests may fill half of it.",
+        default=256 * 1024 * 1024,
+        unit="bytes",
+    )
+    max_connections: int | None = _setting(
+        "GATEWAY_MAX_CONNECTIONS",
+        _count,
+        "Clients connected to this process; past it they get 503 `overloaded`. Unset: as many as may be open of files, "
+        "but for those that calls to agents need.",
+        default=None,
+        unit="connections",
     )
     header_timeout_s: float = _setting(
         "GATEWAY_HEADER_TIMEOUT_SECONDS",

@@ -1,5 +1,6 @@
 """The composition root: what it opens, what it does without, and what it leaves behind."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,9 @@ from gateway.services.workspaces import Wanted
 from gateway.settings import Settings
 from gateway.store.vault import BadKey
 from gateway.web import keys
+from tests.harness import valkey as valkeys
+
+FAR_MORE_S = 10 * bus.MEASURE_S
 
 
 @pytest.fixture
@@ -113,3 +117,23 @@ async def test_draining_takes_it_out_of_service_before_anything_ends(settings):
         await gateway.drain()
         report = await gateway.readiness.report()
     assert (report.ready, report.draining, report.database) == (False, True, "up")
+
+
+async def test_an_end_on_purpose_does_not_look_as_if_the_bus_were_lost(settings):
+    with capture_logs() as logs:
+        await enter(settings)
+    assert [entry["state"] for entry in logs if entry["event"] == "bus_state"] == ["repairing", "up"]
+
+
+async def test_whoever_asks_for_the_length_of_the_journal_does_not_wait_for_a_redis_that_hangs(monkeypatch):
+    monkeypatch.setattr(redis, "ANSWER_S", 1000.0)
+    async with (
+        valkeys.running() as server,
+        redis.opened(server.url, prefix="test:{bus}", journal_length=100) as link,
+    ):
+        assert await bus.journal_entries(link) == 0
+        server.stall()
+        async with asyncio.timeout(FAR_MORE_S):
+            assert await bus.journal_entries(link) is None
+        server.go_on()
+        assert await bus.journal_entries(link) == 0

@@ -215,11 +215,16 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def test_embedded_prints_two_settings_that_work_and_takes_its_servers_along(open_tmp):
-    command = (sys.executable, "-m", "gateway", "embedded", "--data-dir", str(open_tmp / "d"))
+    command = (sys.executable, "-m", "gateway", "embedded", "--data-dir", str(open_tmp / "a $b & 'c"))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as embedded:
         try:
             assert embedded.stdout is not None
-            env = dict(embedded.stdout.readline().strip().split("=", 1) for _ in range(2))
+            printed = embedded.stdout.readline() + embedded.stdout.readline()
+            env = dict(line.split("=", 1) for line in printed.splitlines())
+            (open_tmp / "servers.env").write_text(printed)
+            shell = ("sh", "-ec", "set -a; . ./servers.env; env")  # as the README says
+            sourced = subprocess.run(shell, cwd=open_tmp, env={}, capture_output=True, text=True, check=True).stdout
+            assert set(printed.splitlines()) <= set(sourced.splitlines())
             assert list(env) == ["GATEWAY_DATABASE_URL", "GATEWAY_REDIS_URL"]
             with closing(psycopg2.connect(env["GATEWAY_DATABASE_URL"])) as session, session.cursor() as cursor:
                 cursor.execute("select 1")

@@ -16,6 +16,9 @@ RETRY_MOST_S: Final = 2.0
 READY_S: Final = 5.0
 """How long the start waits for the bus; afterwards it goes on without, and /readyz says so."""
 
+MEASURE_S: Final = 0.3
+"""How long Redis may take to say how long the journal is: whoever reads the metrics waits for it."""
+
 
 async def wait_until_up(up: asyncio.Event) -> None:
     """Wait for the bus for a while; go on without it if need be."""
@@ -24,6 +27,14 @@ async def wait_until_up(up: asyncio.Event) -> None:
             await up.wait()
     except TimeoutError:
         log.error("bus_not_up", consequence="events wait, silences are judged by the database alone")
+
+
+async def journal_entries(link: redis.RedisBus) -> int | None:
+    """Return how many entries the journal has, None if Redis does not say so at once."""
+    with contextlib.suppress(redis.JournalUnavailable, TimeoutError):
+        async with asyncio.timeout(MEASURE_S):
+            return await link.length()
+    return None
 
 
 async def check_eviction(link: redis.RedisBus) -> None:

@@ -1,6 +1,5 @@
 """The composition root: settings in, a running gateway out, its resources opened in reading order."""
 
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -45,6 +44,7 @@ from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy, Times
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
+from gateway.services.room import Room
 from gateway.services.sessions import Sessions
 from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
@@ -65,9 +65,11 @@ from gateway.store.liveness import LivenessStore
 from gateway.store.sessions import SessionStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
-from gateway.web import cors, keys
+from gateway.web import cors, keys, parse
 from gateway.web import events as web_events
 from gateway.web import sockets as web_sockets
+from gateway.web.doorway import Doorway
+from gateway.web.places import Places
 
 log = structlog.get_logger("gateway.app")
 
@@ -245,12 +247,13 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         hub = Hub(ring, on_sign=ticking.stamp, on_change=reader.wake, taps=taps)
         subscriber = Subscriber(link, hub, probe_s=settings.probe_s, retry_s=bus_start.retry_s)
         bodies = Bodies(link.whole, loops.spawn, max_bytes=settings.ring_bytes)
+        places = Places(settings.max_readers)
         streams = web_events.EventStreams(
             hub,
             bodies,
             visibility,
             loops.spawn,
-            capacity=settings.max_readers,
+            places=places,
             keepalive_s=settings.keepalive_s,
             drain_s=settings.reader_drain_s,
         )
@@ -261,9 +264,11 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             visibility,
             cross_origin,
             loops.spawn,
-            capacity=settings.max_readers,
+            places=places,
             drain_s=settings.reader_drain_s,
         )
+        room = Room(settings.buffer_bytes)
+        doorway = Doorway(limit=settings.max_connections, elsewhere=lambda: len(streams))
         readiness = Readiness(changes, lambda: subscriber.state.value)
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
@@ -290,9 +295,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         await bus_start.check_eviction(link)
 
         async def read_metrics() -> bytes:
-            with contextlib.suppress(redis.JournalUnavailable):
-                return exposition(readings(await link.length()))
-            return exposition(readings(None))
+            return exposition(readings(await bus_start.journal_entries(link)))
 
         def readings(journal_entries: int | None) -> Readings:
             return Readings(
@@ -312,6 +315,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 readers=hub.readers,
                 readers_lagging=hub.lagging,
                 readers_fallen_behind=hub.fallen_behind,
+                connections=doorway.open,
+                connections_turned_away=doorway.turned_away,
+                body_bytes=room.held,
+                bodies_refused=room.refused,
                 calls_in_flight=proxy.in_flight,
                 callers_waiting=len(callers),
                 agents_waiting=len(agents),
@@ -321,6 +328,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 requests_unchecked=tolls.unchecked,
                 activity_waiting_rows=len(activity),
                 activity_dropped_rows=activity.dropped,
+                activity_bodiless_rows=activity.bodiless,
                 tasks_died=tasks.deaths + loops.deaths,
             )
 
@@ -354,9 +362,11 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.METRICS] = read_metrics
         application[web_events.STREAMS] = streams
         application[web_sockets.SOCKETS] = sockets
+        application[parse.ROOM] = room
         yield Gateway(
             application=application,
             proxy=proxy,
+            doorway=doorway,
             streams=streams,
             sockets=sockets,
             wakes=(callers, agents),

@@ -17,6 +17,7 @@ from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
 from gateway.services.wakes import Wakes
 from gateway.web import events, sockets
+from gateway.web.doorway import Doorway
 
 log = structlog.get_logger("gateway.app")
 
@@ -32,6 +33,7 @@ class Gateway:
 
     application: web.Application
     proxy: Proxy
+    doorway: Doorway
     streams: events.EventStreams
     sockets: sockets.EventSockets
     wakes: Sequence[Wakes]

@@ -24,7 +24,7 @@ def site(settings: Settings, cross_origin: CrossOrigin) -> web.Application:
     application[keys.PUBLIC_URL] = settings.public_url or ""
     application[parse.PUBLIC_ORIGIN] = _origin(settings.public_url)
     application[keys.OPENAPI] = openapi.document(ROUTES, version=version("a2a-gateway"))
-    application[parse.BODY_TIMEOUT] = settings.body_timeout_s
+    application[parse.PACE] = parse.Pace(longest_s=settings.body_timeout_s, least_bytes_per_s=settings.body_pace)
     application[parse.TRUSTED_PROXIES] = settings.trusted_proxies
     for route in ROUTES:
         application.router.add_route(route.method, route.path, route.handler, expect_handler=protocol.expect)

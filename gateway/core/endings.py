@@ -11,6 +11,7 @@ import orjson
 
 JSON: Final = "application/json"
 LAST_STATUS: Final = 599
+OVERLOADED_RETRY_S: Final = 2
 BUSY_RETRY_S: Final = 30
 """Seconds after which a caller of a busy or silent agent may ask again."""
 
@@ -27,6 +28,7 @@ class Ending(StrEnum):
     AGENT_RESET = "agent_reset"
     TRUNCATED = "truncated"
     RESPONSE_TOO_LARGE = "response_too_large"
+    OVERLOADED = "overloaded"
     DEADLINE = "deadline"
     CEILING = "ceiling"
     BUS_LOST = "bus_lost"
@@ -80,6 +82,13 @@ class TooLarge:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Unheld:
+    """The agent answered with this status, and this process had no room for the body."""
+
+    status: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Expired:
     """A clock ran out."""
 
@@ -109,7 +118,7 @@ class Broke:
     """The gateway itself failed: a bug, logged with its trace."""
 
 
-Outcome = Answered | NotConnected | Reset | Cut | TooLarge | Expired | Stopped | Parked | Lapsed | Broke
+Outcome = Answered | NotConnected | Reset | Cut | TooLarge | Unheld | Expired | Stopped | Parked | Lapsed | Broke
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,6 +186,16 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
                 delivery_confirmed=True,
             )
             return Ended(ending=Ending.RESPONSE_TOO_LARGE, answer=answer, delivered=True)
+        case Unheld(status=status):
+            taken = status < HTTPStatus.BAD_REQUEST
+            answer = _refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the gateway has no room for the agent's response",
+                Ending.OVERLOADED,
+                retry_after_s=OVERLOADED_RETRY_S,
+                delivery_confirmed=taken,
+            )
+            return Ended(ending=Ending.OVERLOADED, answer=answer, delivered=taken)
         case Expired(clock=Clock.IDLE):
             return Ended(
                 ending=Ending.IDLE_TIMEOUT,

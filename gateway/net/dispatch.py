@@ -23,7 +23,7 @@ from gateway.core import endings
 from gateway.core.endings import Clock, Outcome
 from gateway.net.clocks import ClockExpired, Clocks, Watch
 from gateway.net.connector import refused
-from gateway.ports import Outbound
+from gateway.ports import Hold, NoRoom, Outbound
 
 log = structlog.get_logger("gateway.net.dispatch")
 
@@ -77,7 +77,7 @@ class Dispatcher:
             )
             async with request as response:
                 watch.touch()
-                return await self._read(response, watch)
+                return await self._read(response, watch, outbound.hold)
         except (ClientConnectorError, ConnectionTimeoutError, InvalidURL) as error:
             log.info(
                 "agent_unreachable",
@@ -92,7 +92,7 @@ class Dispatcher:
             )
             return endings.Reset()
 
-    async def _read(self, response: ClientResponse, watch: Watch) -> Outcome:
+    async def _read(self, response: ClientResponse, watch: Watch, hold: Hold) -> Outcome:
         chunks: list[bytes] = []
         size = 0
         try:
@@ -102,7 +102,11 @@ class Dispatcher:
                 if size > self._limit_bytes:
                     response.close()
                     return endings.TooLarge()
+                hold.grow(len(chunk))
                 chunks.append(chunk)
+        except NoRoom:
+            response.close()
+            return endings.Unheld(status=response.status)
         except (ClientPayloadError, ClientError, OSError):
             return endings.Cut(status=response.status)
         return endings.Answered(status=response.status, headers=_returned(response.headers), body=b"".join(chunks))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 
 from events.bus import Bus
-from events.event import event
+from events.event import Event, event
 from gateway import ports
 from gateway.core.ids import new_id
 from gateway.core.usage import Usage
@@ -95,21 +95,34 @@ class Line:
 
 
 class ActivityLog:
-    """Takes lines without making anybody wait. `capacity` of them wait for the database; more are counted, and lost."""
+    """Takes lines without making anybody wait. `capacity` of them wait for the database; more are counted, and lost.
+
+    capacity_bytes: what the bodies of those that wait may take, roughly; further lines wait without theirs.
+    """
 
     def __init__(
-        self, store: ports.Activity, bus: Bus, *, capacity: int, every_s: float, now: Callable[[], float] = monotonic
+        self,
+        store: ports.Activity,
+        bus: Bus,
+        *,
+        capacity: int,
+        every_s: float,
+        capacity_bytes: int = 64 * 1024 * 1024,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._store = store
         self._bus = bus
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
         self._every_s = every_s
         self._outage = Outage("writing activity")
         self._now = now
-        self._waiting: deque[tuple[Line, float]] = deque()
+        self._waiting: deque[tuple[Line, float, int]] = deque()
+        self._held_bytes = 0
         self._writing = asyncio.Lock()
         self._some = asyncio.Event()
         self.dropped = 0
+        self.bodiless = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -117,18 +130,25 @@ class ActivityLog:
     def __repr__(self) -> str:
         return f"<ActivityLog waiting={len(self._waiting)} dropped={self.dropped}>"
 
-    def tell(self, line: Line) -> None:
-        """Tell everybody who listens of a row that is written already."""
-        self._bus.publish(event("ACTIVITY_LOGGED", line.workspace_id, line.payload(), sign=line.sign))
+    def tell(self, line: Line) -> Event:
+        """Tell everybody who listens of a row that is written already, and return what they are told."""
+        told = event("ACTIVITY_LOGGED", line.workspace_id, line.payload(), sign=line.sign)
+        self._bus.publish(told)
+        return told
 
     def log(self, line: Line) -> None:
         """Tell everybody who listens, and have the row written within `every_s` seconds."""
-        self.tell(line)
+        told = self.tell(line)
         if len(self._waiting) >= self._capacity:
             self.dropped += 1
             log.error("activity_dropped", dropped=self.dropped)
             return
-        self._waiting.append((line, self._now()))
+        size = told.size_bytes if line.bodies else 0
+        if self._held_bytes + size > self._capacity_bytes:
+            self.bodiless += 1
+            line, size = replace(line, request_body=None, response_body=None), 0
+        self._waiting.append((line, self._now(), size))
+        self._held_bytes += size
         self._some.set()
 
     async def run(self) -> None:
@@ -150,9 +170,10 @@ class ActivityLog:
         async with self._writing:
             while self._waiting:
                 batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
-                await self._write(batch)
-                for _ in batch:
+                await self._write([(line, at) for line, at, _ in batch])
+                for _, _, size in batch:
                     self._waiting.popleft()
+                    self._held_bytes -= size
             self._some.clear()
 
     async def _write(self, batch: list[tuple[Line, float]]) -> None:

@@ -36,7 +36,7 @@ class Admission:
         claimed: the X-Workspace-ID header. peer: the address it came from, for the log.
         """
         if claimed is not None and is_forged(claimed):
-            log.warning("forged_caller", peer=peer, claimed=claimed[:64])
+            log.warning("forged_caller", peer=peer, kind=claimed.partition(":")[0][:16])
             raise Refusal(Code.FORGED_CALLER, "invalid caller ID")
         if isinstance(principal, System):
             log.info("system_caller", kind=principal.kind, name=principal.name[:64], target_id=target_id)

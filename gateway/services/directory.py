@@ -43,13 +43,18 @@ class Directory:
             raise removed(workspace)
         return workspace
 
-    async def lineage(self, workspace_id: str) -> Lineage:
-        """Return a workspace's id and those above it; empty when one is unknown or removed, or they go in a circle."""
+    async def lineage(self, workspace_id: str, *, removed_too: bool = False) -> Lineage:
+        """Return a workspace's id and those above it; empty when one is unknown or removed, or they go in a circle.
+
+        removed_too: where it stood, though it and those above it be removed.
+        """
         line: list[str] = []
         at: str | None = workspace_id
         while at is not None:
             workspace = await self.find(at)
-            if workspace is None or workspace.removed or at in line or len(line) >= MAX_DEPTH:
+            if workspace is None or at in line or len(line) >= MAX_DEPTH:
+                return ()
+            if workspace.removed and not removed_too:
                 return ()
             line.append(at)
             at = workspace.parent_id

@@ -48,6 +48,7 @@ class Asked:
     """A call as it was asked for.
 
     `headers` finds names whatever their case; `claimed` is the X-Workspace-ID; `gone` tells whether the caller hung up.
+    hold: what counts the bytes of the call and its answer.
     """
 
     call_id: str
@@ -60,6 +61,7 @@ class Asked:
     gone: Callable[[], bool] = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    hold: ports.Hold = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,6 +253,7 @@ class Proxy:
             idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
             limit_s=limit.seconds,
             by_deadline=limit.by_deadline,
+            hold=asked.hold,
         )
 
     def _headers(self, asked: Asked, admitted: Admitted) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Which workspaces' events somebody may see, for as long as they read and may."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final, Protocol
 
@@ -31,8 +31,10 @@ from gateway.core.refusals import (
     invalid_credential,
     not_allowed,
     platform_unavailable,
+    unknown_workspace,
 )
-from gateway.services.directory import Directory
+from gateway.core.workspaces import Workspace
+from gateway.services.directory import Directory, removed
 
 log = structlog.get_logger("gateway.visibility")
 
@@ -92,6 +94,9 @@ class Visibility:
         self._parents: Mapping[str, str | None] = {}
         self._listed_at = -1
         self._version = 0
+        self._checked_at = -1
+        self._unchecked: dict[Reader, None] = {}
+        self._leaving: dict[Reader, None] = {}
         self._listing = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -100,13 +105,13 @@ class Visibility:
     async def look(self, principal: Principal, named: frozenset[str] | None) -> View:
         """Return what this one may see of what it names (None: everything).
 
-        Refuses who is nobody, a workspace that is not there (not_found, removed) or may not be seen (not_allowed),
-        and with platform_unavailable when nobody can say.
+        A removed workspace shows its past alone; it is refused (removed) if all that are named are removed.
+        Refuses who is nobody, a workspace that never was (not_found) or may not be seen (not_allowed), and with
+        platform_unavailable when nobody can say.
         """
         match principal:
             case Admin() | Member() | Local() | System():
-                for one in named or ():
-                    await self._directory.get(one)
+                await self._check_there(named or ())
                 return View(principal=principal, named=named, workspaces=named, version=self._version)
             case Holder(workspace_id=owner):
                 return await self._look_from(principal, owner, named)
@@ -115,14 +120,29 @@ class Visibility:
             case Anonymous():
                 raise credential_required()
 
+    async def _check_there(self, named: Collection[str]) -> None:
+        """Refuse what never was, and what is removed if nothing else is left."""
+        gone: list[Workspace] = []
+        for one in named:
+            workspace = await self._directory.find(one)
+            if workspace is None:
+                raise unknown_workspace()
+            if workspace.removed:
+                gone.append(workspace)
+        if gone and len(gone) == len(named):
+            raise removed(gone[0])
+
     async def _look_from(self, principal: Principal, owner: str, named: frozenset[str] | None) -> View:
         """A workspace sees those it may talk to."""
         if named is not None:
             version = self._version
             mine = await self._directory.lineage(owner)
             for one in named:
-                if not may_talk(mine, await self._directory.lineage(one)):
+                workspace = await self._directory.find(one)
+                stood = workspace is not None and workspace.removed
+                if not may_talk(mine, await self._directory.lineage(one, removed_too=stood)):
                     raise not_allowed()
+            await self._check_there(named)
             return View(principal=principal, named=named, workspaces=named, version=version)
         await self._list(at_least=owner)
         parents, version = self._parents, self._version
@@ -164,6 +184,8 @@ class Visibility:
     def keep(self, view: View, reader: Reader) -> None:
         """Ask for a reader's end when what its view shows changes, or its credential ends, until it is forgotten."""
         self._readers[reader] = view
+        if view.named is not None:
+            self._unchecked[reader] = None  # what it names may have been removed since it was looked at
         shown = find_credential(view.principal)
         if shown is not None:
             key = (shown.proof, shown.hash)
@@ -174,6 +196,8 @@ class Visibility:
 
     def forget(self, reader: Reader) -> None:
         """Let go of a reader that has ended."""
+        self._unchecked.pop(reader, None)
+        self._leaving.pop(reader, None)
         shown = find_credential(self._readers.pop(reader).principal)
         if shown is not None:
             key = (shown.proof, shown.hash)
@@ -203,6 +227,7 @@ class Visibility:
         Refuses with platform_unavailable when nobody can say.
         """
         await self._end_doubted()
+        await self._end_bereft()
         bound = [reader for reader, view in self._readers.items() if isinstance(view.principal, Holder)]
         if not bound:
             return
@@ -233,14 +258,36 @@ class Visibility:
                         reader.end()
             self._doubted.pop(key, None)
 
+    async def _end_bereft(self) -> None:
+        """End those of whose workspaces none is left: a turn after that was found, when they have been told."""
+        for reader in list(self._leaving):
+            reader.end()
+        self._leaving.clear()
+        generation = self._directory.generation
+        readers = list(self._unchecked if generation == self._checked_at else self._readers)
+        named = {one for reader in readers for one in self._readers[reader].named or ()}
+        gone = set()
+        for turn, one in enumerate(named, 1):
+            workspace = await self._directory.find(one)
+            if workspace is None or workspace.removed:
+                gone.add(one)
+            if turn % _STRIDE == 0:
+                await asyncio.sleep(0)
+        for reader in readers:
+            self._unchecked.pop(reader, None)
+            view = self._readers.get(reader)
+            if view is not None and view.named is not None and view.named <= gone:
+                self._leaving[reader] = None
+        self._checked_at = generation
+
     async def _find(self, view: View) -> View | None:
-        """Look once more; None if it is refused now."""
+        """Look once more; None if it is refused now, unless that is for having been removed (`_end_bereft`)."""
         try:
             return await self.look(view.principal, view.named)
         except Refusal as refused:
             if refused.code is Code.PLATFORM_UNAVAILABLE:
                 raise
-            return None
+            return replace(view, version=self._version) if refused.code is Code.REMOVED else None
 
 
 def _lineage(workspace_id: str, parents: Mapping[str, str | None]) -> Lineage:

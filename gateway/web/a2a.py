@@ -8,6 +8,7 @@ from gateway.web import keys, parse, render
 
 async def call(request: web.Request) -> web.Response:
     """Forward one JSON-RPC call to a workspace's agent and answer as the agent did."""
+    body = await parse.raw(request)
     asked = Asked(
         call_id=request[keys.CALL_ID],
         request_id=request[keys.REQUEST_ID],
@@ -18,6 +19,7 @@ async def call(request: web.Request) -> web.Response:
         toll=request[keys.TOLL],
         gone=lambda: request.transport is None,
         headers=request.headers,
-        body=await parse.raw(request),
+        body=body,
+        hold=request[parse.HOLD],
     )
     return render.answer(await request.app[keys.PROXY].call(asked))

@@ -14,8 +14,10 @@ from events.bodies import Bodies
 from events.bus import Spawn
 from events.hub import SLICE_S, SLICE_WRITES, Hub, NotLoaded
 from events.readers import Style, Subscription, Wanted
+from gateway.core.refusals import bad_field
 from gateway.services.visibility import Reader, View, Visibility
 from gateway.web import parse
+from gateway.web.places import Places
 from gateway.web.stream import Stream, take_over
 
 log = structlog.get_logger("gateway.web.events")
@@ -84,7 +86,7 @@ async def in_slices(streams: Iterable[Stream]) -> AsyncIterator[Stream]:
 class EventStreams:
     """All event streams of this process, and what they share (stream.Keeper).
 
-    `capacity` bounds them, `keepalive_s` their silence; drain_s: how long a reader may take nothing of what waits.
+    `places` bound them, `keepalive_s` their silence; drain_s: how long a reader may take nothing of what waits.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class EventStreams:
         visibility: Visibility,
         spawn: Spawn,
         *,
-        capacity: int,
+        places: Places,
         keepalive_s: float,
         drain_s: float,
     ) -> None:
@@ -102,7 +104,7 @@ class EventStreams:
         self._bodies = bodies
         self._spawn = spawn
         self._visibility = visibility
-        self._capacity = capacity
+        self._places = places
         self._keepalive_s = keepalive_s
         self._drain_s = drain_s
         self._open: dict[Stream, None] = {}
@@ -123,13 +125,14 @@ class EventStreams:
         response.force_close()  # nothing can come after a stream on its connection
         opening = sse.retry(RETRY_MS + random.randrange(RETRY_MS))  # noqa: S311 - spreads clients, keeps no secret
         await response.prepare(request)
-        if self._closed or len(self._open) >= self._capacity:  # a native EventSource comes back after a 200 only
+        if self._closed or not self._places.take():  # a native EventSource comes back after a 200 only
             await response.write(opening)
             return response
         chunked = request.version >= HttpVersion11
         style = CHUNKED if chunked else PLAIN
         stream = Stream(self, end=LAST_CHUNK if chunked else b"")
         if not take_over(request, stream):
+            self._places.free()
             return response
         self._open[stream] = None
         stream.bound_silence(self._drain_s)
@@ -184,7 +187,9 @@ class EventStreams:
     def lose(self, stream: Stream) -> None:
         """Let go of a stream whose connection is closed."""
         self.leave(stream)
-        self._open.pop(stream, None)
+        if stream in self._open:
+            del self._open[stream]
+            self._places.free()
 
     # -- what turns
 
@@ -226,7 +231,10 @@ class EventStreams:
     async def of_one(self, request: web.Request) -> web.StreamResponse:
         """Show what happens in one workspace."""
         named = frozenset({parse.workspace_id(request)})
-        return await self.serve(request, await self._visibility.look(parse.principal(request), named))
+        types = parse.event_types(request)
+        if "workspace" in request.query:
+            raise bad_field("workspace", "is named by the path; /events/stream takes several")
+        return await self.serve(request, await self._visibility.look(parse.principal(request), named), types)
 
     async def of_all(self, request: web.Request) -> web.StreamResponse:
         """Show what happens in all workspaces that the caller may see, or in those it names."""

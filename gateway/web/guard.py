@@ -38,6 +38,8 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 TRANSPORT_SECURITY: Final = "max-age=31536000"
 """For browsers that reach us by TLS: never without it for a year (RFC 6797)."""
+SERVER: Final = "a2a-gateway"
+"""What we say we are: not of what we are made, nor how old it is."""
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -265,6 +267,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         headers.setdefault(name, value)
     if request.app[parse.PUBLIC_ORIGIN].startswith("https:"):
         headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
+    headers["Server"] = SERVER
     headers["X-Request-ID"] = request.get(keys.REQUEST_ID) or new_id()
     toll = request.get(keys.TOLL)
     if toll is not None and toll.standing is not None:

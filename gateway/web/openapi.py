@@ -180,8 +180,8 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
         parameters.append(_header("A2A-Version", "The protocol version of the message.", _TEXT))
     if row.scope is Scope.VIEWER:
         parameters.append(_query("workspace", {"type": "array", "items": _UUID}))
-        parameters.append(_query("type", {"type": "array", "items": {"type": "string", "enum": sorted(CATALOGUE)}}))
     if row.stream or row.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        parameters.append(_query("type", {"type": "array", "items": {"type": "string", "enum": sorted(CATALOGUE)}}))
         parameters.append(
             _header("Last-Event-ID", "The last event seen; what has happened since is sent first.", _TEXT)
         )

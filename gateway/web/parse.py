@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,6 +16,8 @@ from gateway.core.callers import Principal
 from gateway.core.clients import Network, client_address
 from gateway.core.ids import find_uuid
 from gateway.core.refusals import Code, Refusal, bad_field, unknown_workspace
+from gateway.ports import NoRoom
+from gateway.services.room import Hold, Room
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -26,25 +29,64 @@ PUBLIC_ORIGIN: Final = web.AppKey("public_origin", str)
 MAX_SEARCH_CHARS: Final = 200
 MAX_NAMED: Final = 1000
 """Workspaces that a reader may name."""
+ROOM: Final = web.AppKey("room", Room)
+"""What bodies may take, all together."""
+HOLD: Final[web.RequestKey[Hold]] = web.RequestKey("hold")
+"""What counts the bytes of a request that has a body; released when its answer has been written."""
+PACE: Final = web.AppKey["Pace"]("pace")
+SETTLE_S: Final = 3.0
+"""For how long a body may come more slowly than the slowest pace."""
 TRUSTED_PROXIES: Final[web.AppKey[Sequence[Network]]] = web.AppKey("trusted_proxies")
 """Whose X-Forwarded-For is believed."""
-BODY_TIMEOUT: Final = web.AppKey("body_timeout_s", float)
 _HOST: Final = re.compile(r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How slowly a body may come: its last byte after `longest_s` seconds, and so many bytes a second on the way."""
+
+    longest_s: float
+    least_bytes_per_s: int
+
+
 async def raw(request: web.Request) -> bytes:
-    """Return the body; refuses one that is too large, takes too long to come or cannot be decoded."""
+    """Return the body; refuses one that is too large, comes too slowly, cannot be decoded, or does not fit any more."""
+    hold = request[HOLD] = request.app[ROOM].hold()
+    if (request.content_length or 0) > request.client_max_size:
+        raise _too_large(request)
     try:
-        if request.content.is_eof():  # all of it came with the headers, as nearly always
-            return await request.read()
-        async with asyncio.timeout(request.app[BODY_TIMEOUT]):
-            return await request.read()
+        if not request.content.is_eof():
+            return await _arriving(request, hold)
+        received = request.content.read_nowait()  # all of it came with the headers, as nearly always
+        hold.grow_by_request(len(received))
     except TimeoutError:
         raise Refusal(Code.BODY_TIMEOUT, "the request's body took too long to arrive") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise Refusal(Code.TOO_LARGE, f"the body is larger than {request.client_max_size} bytes") from None
+    except NoRoom:
+        raise Refusal(Code.OVERLOADED, "too many bodies at once", retry_after_s=2) from None
     except web.RequestPayloadError:  # cut off, or not compressed as it claims
         raise Refusal(Code.INVALID_REQUEST, "the body is not encoded as its headers say") from None
+    if len(received) > request.client_max_size:
+        raise _too_large(request)
+    return received
+
+
+async def _arriving(request: web.Request, hold: Hold) -> bytes:
+    """Return a body that is still to come; raises TimeoutError if it falls behind its pace."""
+    pace, received = request.app[PACE], bytearray()
+    began = asyncio.get_running_loop().time()
+    async with asyncio.timeout_at(began + min(pace.longest_s, SETTLE_S)) as deadline:
+        while chunk := await request.content.readany():
+            hold.grow_by_request(len(chunk))
+            received += chunk
+            if len(received) > request.client_max_size:
+                raise _too_large(request)
+            within_s = min(pace.longest_s, SETTLE_S + len(received) / pace.least_bytes_per_s)
+            deadline.reschedule(began + within_s)
+    return bytes(received)
+
+
+def _too_large(request: web.Request) -> Refusal:
+    return Refusal(Code.TOO_LARGE, f"the body is larger than {request.client_max_size} bytes")
 
 
 async def body(request: web.Request, model: type[M], *, form: bool = False) -> M:
@@ -55,6 +97,15 @@ async def body(request: web.Request, model: type[M], *, form: bool = False) -> M
         value = dict(parse_qsl(received.decode("utf-8", "replace")))
     else:
         value = _json(received)
+    return _fitting(value, model)
+
+
+def of_body(received: bytes, model: type[M]) -> M:
+    """Return what was read with `raw` as its model, for who needs the bytes, too; refuses as `body` does."""
+    return _fitting(_json(received), model)
+
+
+def _fitting(value: object, model: type[M]) -> M:
     if not isinstance(value, dict):
         raise Refusal(Code.INVALID_REQUEST, "the body must be a JSON object")
     try:
@@ -101,7 +152,7 @@ def event_types(request: web.Request) -> frozenset[str] | None:
     """Return the types of events that the query names (`?type=` repeated), None if it names none."""
     named = frozenset(request.query.getall("type", []))
     if not named <= CATALOGUE.keys():
-        raise bad_field("type", "must be the type of an event")
+        raise bad_field("type", f"must be one of {', '.join(sorted(CATALOGUE))}")
     return named or None
 
 

@@ -241,7 +241,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/events/stream", handler=events.stream_of_one, scope=S.OWNER,
-        stream=True, about="What happens in a workspace, live, as server-sent events.",
+        stream=True, refuses=(400,), about="What happens in a workspace, live, as server-sent events.",
     ),
     Route(
         method="GET", path="/events/stream", handler=events.stream_of_all, scope=S.VIEWER, stream=True,

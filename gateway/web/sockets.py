@@ -18,6 +18,7 @@ from gateway.services.visibility import View, Visibility
 from gateway.web import parse
 from gateway.web.cors import CrossOrigin
 from gateway.web.events import end_spread, resume, wait_for_cursor
+from gateway.web.places import Places
 from gateway.web.stream import BUFFER_BYTES, bound_silence
 
 log = structlog.get_logger("gateway.web.sockets")
@@ -29,6 +30,8 @@ CLOSE_S: Final = 2.0
 """How long a client has to answer a close."""
 GOING_AWAY: Final = 1001
 BAD_MESSAGE: Final = 1008
+_ASKS: Final = frozenset({"resume", "subscribe"})
+"""What a message may hold."""
 _REASON_BYTES: Final = 123
 """What fits into a close frame beside its code (RFC 6455, 5.5)."""
 
@@ -109,7 +112,7 @@ class EventSockets:
         cross_origin: CrossOrigin,
         spawn: Spawn,
         *,
-        capacity: int,
+        places: Places,
         drain_s: float,
         ping_s: float = PING_S,
     ) -> None:
@@ -118,7 +121,7 @@ class EventSockets:
         self._visibility = visibility
         self._cross_origin = cross_origin
         self._spawn = spawn
-        self._capacity = capacity
+        self._places = places
         self._drain_s = drain_s
         self._ping_s = ping_s
         self._open: set[Line] = set()
@@ -135,15 +138,15 @@ class EventSockets:
         self._check_origin(request)
         types = parse.event_types(request)
         view = await self._visibility.look(parse.principal(request), parse.workspace_ids(request))
-        if self._closed or len(self._open) >= self._capacity:
+        if self._closed or not self._places.take():
             raise Refusal(Code.OVERLOADED, "too many event streams", retry_after_s=2)
         socket = web.WebSocketResponse(
             heartbeat=self._ping_s, timeout=CLOSE_S, compress=False, max_msg_size=MESSAGE_BYTES
         )
-        await socket.prepare(request)
         line = Line(request, drain_s=self._drain_s)
-        self._open.add(line)
         try:
+            await socket.prepare(request)
+            self._open.add(line)
             await self._serve(request, socket, line, view, types)
         except NotLoaded:
             await socket.close(code=GOING_AWAY, drain=False)
@@ -151,6 +154,7 @@ class EventSockets:
             await socket.close(code=BAD_MESSAGE, message=refused.sentence.encode()[:_REASON_BYTES], drain=False)
         finally:
             self._open.discard(line)
+            self._places.free()
             line.end()
         return socket
 
@@ -235,13 +239,14 @@ async def _receive(socket: web.WebSocketResponse) -> Asked | None:
             raise Refusal(Code.INVALID_REQUEST, "a message must be JSON") from None
         if not isinstance(said, dict):
             raise Refusal(Code.INVALID_REQUEST, "a message must be a JSON object")
+        if not said or not said.keys() <= _ASKS:
+            raise Refusal(Code.INVALID_REQUEST, "a message has `resume`, `subscribe` or both, and nothing else")
         since, named = said.get("resume"), said.get("subscribe")
-        if since is not None and not isinstance(since, str):
+        if "resume" in said and not isinstance(since, str):
             raise Refusal(Code.INVALID_REQUEST, "resume: must be the id of an event")
-        if named is not None and not (isinstance(named, list) and all(isinstance(one, str) for one in named)):
+        if "subscribe" in said and not (isinstance(named, list) and all(isinstance(one, str) for one in named)):
             raise Refusal(Code.INVALID_REQUEST, "subscribe: must be a list of workspaces' UUIDs")
-        if since is not None or named is not None:
-            return Asked(resume=since, subscribe=None if named is None else parse.ids("subscribe", named))
+        return Asked(resume=since, subscribe=None if named is None else parse.ids("subscribe", named))
     return None
 
 

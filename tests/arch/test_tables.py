@@ -29,6 +29,7 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.AGENT_RESET: endings.Reset(),
     Ending.TRUNCATED: endings.Cut(status=200),
     Ending.RESPONSE_TOO_LARGE: endings.TooLarge(),
+    Ending.OVERLOADED: endings.Unheld(status=200),
     Ending.DEADLINE: endings.Expired(clock=Clock.DEADLINE),
     Ending.CEILING: endings.Expired(clock=Clock.CEILING),
     Ending.BUS_LOST: endings.Expired(clock=Clock.BUS_LOST),
@@ -42,7 +43,7 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
 
 def row_of(ending: Ending) -> str:
     """The README's line about an ending."""
-    [row] = [line for line in README.splitlines() if line.startswith("|") and f"`{ending.value}`" in line]
+    [row] = [line for line in README.splitlines() if line.startswith("|") and f"`{ending.value}`" in line.split("|")[2]]
     return row
 
 
@@ -52,6 +53,15 @@ def settings_table() -> str:
     for one in settings.describe():
         default = f"{one.default} {one.unit}".strip() if one.default else ""
         rows.append(f"| `{one.name}` | {default} | {one.about} |")
+    return "\n".join(rows)
+
+
+def types_table() -> str:
+    """The table of events as the document has to have it."""
+    rows = ["| `type` | when | `data` |", "|---|---|---|"]
+    for type_, kind in CATALOGUE.items():
+        data = ", ".join(f"`{name}`" for name in kind.data) or "nothing sends it yet"
+        rows.append(f"| `{type_}` | {kind.about}{'' if kind.journal else ' (not kept)'} | {data} |")
     return "\n".join(rows)
 
 
@@ -102,6 +112,12 @@ def test_the_readme_shows_every_setting_as_it_is():
     shown = re.search(r"<!-- settings -->\n(.*?)\n?<!-- /settings -->", README, re.DOTALL)
     assert shown is not None
     assert shown[1] == settings_table(), f"the README's table of settings should be:\n{settings_table()}"
+
+
+def test_the_document_of_events_shows_the_catalogue_as_it_is():
+    shown = re.search(r"<!-- types -->\n(.*?)\n<!-- /types -->", (ROOT / "docs" / "events.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert shown[1] == types_table(), f"the table of events should be:\n{types_table()}"
 
 
 def test_every_event_that_is_published_is_in_the_catalogue_and_the_other_way_round():

@@ -21,6 +21,7 @@ from gateway.core.endings import (
     Reset,
     Stopped,
     TooLarge,
+    Unheld,
     classify,
 )
 
@@ -49,6 +50,8 @@ def answered(status: int, body: bytes = b"{}", **headers: str) -> Answered:
         (Cut(status=200), Ending.TRUNCATED, 502, True),
         (Cut(status=500), Ending.TRUNCATED, 502, False),
         (TooLarge(), Ending.RESPONSE_TOO_LARGE, 502, True),
+        (Unheld(status=200), Ending.OVERLOADED, 503, True),
+        (Unheld(status=500), Ending.OVERLOADED, 503, False),
         (Expired(clock=Clock.IDLE), Ending.IDLE_TIMEOUT, 503, None),
         (Expired(clock=Clock.BUS_LOST), Ending.BUS_LOST, 503, None),
         (Expired(clock=Clock.DEADLINE), Ending.DEADLINE, 504, None),
@@ -64,7 +67,7 @@ def test_the_table_of_endings(outcome: Outcome, ending: Ending, status: int, del
 
 def test_every_ending_can_happen() -> None:
     outcomes: list[Outcome] = [answered(200), answered(500), answered(429), NotConnected(), Reset(), Cut(status=200)]
-    outcomes += [TooLarge(), Stopped(), Broke(), Lapsed(), Parked(call_id="c", method="m")]
+    outcomes += [TooLarge(), Unheld(status=200), Stopped(), Broke(), Lapsed(), Parked(call_id="c", method="m")]
     outcomes += [*(Expired(clock=clock) for clock in Clock)]
     assert {classify(outcome).ending for outcome in outcomes} == set(Ending)
 

@@ -167,8 +167,8 @@ BREAKS: Final = {
     ),
     "what was sent is sent again": Break(
         path="events/publish.lua",
-        line="for sequence = math.max(first, seen + 1), last do\n",
-        broken="for sequence = first, last do\n",
+        line="local from = math.max(first, seen + 1)\n",
+        broken="local from = first\n",
         act=Act.STALL,
         kind=Kind.DUPLICATE,
     ),

@@ -13,6 +13,7 @@ from events.bus import LinkDown
 from events.event import GAP, Event, changed, event, gap
 from events.frame import ORIGIN, Frame
 from gateway.services.tasks import Tasks
+from tests.harness.replica import send_unanswered
 from tests.harness.valkey import free_port, sentinel, valkey
 from tests.harness.world import eventually
 
@@ -199,12 +200,31 @@ async def test_a_new_journal_begins_without_a_gap_and_an_emptied_one_with_one(li
     assert [one.event.type for one in await journal(link)] == [GAP, "TASK_UPDATED", "TASK_UPDATED"]
 
 
-async def test_a_batch_is_sent_again_to_an_emptied_server_in_whole_after_a_gap(link, client, prefix):
-    sent = [kept(number) for number in range(3)]
-    await link.send(sent, 0)
+async def test_a_batch_that_may_have_been_heard_is_not_sent_to_an_emptied_server(link, client, prefix, ear):
+    """Its answer was lost, and then all that Redis knew of it: the gap that tells of the loss stands for it."""
+    await link.send([kept(0)], 0)
+    await send_unanswered(link, [kept(1), kept(2)], 1)
     await client.delete(*await client.keys(f"{prefix}*"))
-    await link.send(sent, 0)
-    assert [one.event for one in await journal(link)][1:] == sent
+    await link.send([kept(1), kept(2)], 1)
+    await link.send([kept(3)], 3)
+    told = gap("taken_back").payload
+    assert [one.event.payload for one in await journal(link)] == [told, kept(3).payload]
+    await eventually(lambda: len(ear.heard) == 5)
+    assert [one.payload for one in ear.events] == [
+        *(kept(number).payload for number in range(3)),
+        told,
+        kept(3).payload,
+    ]
+
+
+async def test_a_batch_that_was_never_sent_is_sent_to_an_emptied_server_after_a_gap(link, client, prefix):
+    await link.send([kept(0)], 0)
+    await client.delete(*await client.keys(f"{prefix}*"))
+    sent = [kept(1), kept(2)]
+    await link.send(sent, 1)
+    found, *entries = await journal(link)
+    assert found.event.payload == gap("taken_back").payload
+    assert [one.event for one in entries] == sent
 
 
 async def test_the_journal_is_trimmed_to_its_length_more_or_less(servers, prefix):

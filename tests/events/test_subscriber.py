@@ -375,6 +375,7 @@ async def test_a_failover_that_loses_entries_is_told_and_goes_on(watched, stack)
     lost = one.ring.newest
     primary.kill()
     second.go_on()
+    await eventually(lambda: not one.is_up)
     one.publish(5)
     await one.heard(5, within_s=30)
     assert one.numbers == list(range(6))

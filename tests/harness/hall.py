@@ -23,6 +23,7 @@ from gateway.services.tasks import Tasks
 from gateway.services.visibility import Visibility
 from gateway.web import events, parse, protocol, render, sockets
 from gateway.web.cors import CrossOrigin
+from gateway.web.places import Places
 from tests.harness.reader import Reader
 from tests.harness.world import eventually
 
@@ -55,8 +56,9 @@ class Hall:
         self.wholes: dict[str, bytes] = {}
         self.fetches = 0
         self.bodies = bodies = Bodies(self._fetch, tasks.spawn, max_bytes=2**30)
+        places = Places(capacity)
         self.streams = events.EventStreams(
-            self.hub, bodies, visibility, tasks.spawn, capacity=capacity, keepalive_s=keepalive_s, drain_s=drain_s
+            self.hub, bodies, visibility, tasks.spawn, places=places, keepalive_s=keepalive_s, drain_s=drain_s
         )
         self.sockets = sockets.EventSockets(
             self.hub,
@@ -64,7 +66,7 @@ class Hall:
             visibility,
             CrossOrigin([FRIEND]),
             tasks.spawn,
-            capacity=capacity,
+            places=places,
             drain_s=drain_s,
             ping_s=ping_s,
         )
@@ -113,6 +115,13 @@ class Hall:
                 yield listener
             finally:
                 listener.leave()
+
+    @asynccontextmanager
+    async def request(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask for something that ends by itself."""
+        assert self._session is not None
+        async with self._session.get(f"{self.url}{path}") as response:
+            yield response
 
     @asynccontextmanager
     async def socket(self, **options: Any) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:

@@ -44,6 +44,11 @@ class GatewayProcess:
         self._log.seek(0)
         return self._log.read().decode()
 
+    async def rest(self) -> str:
+        """What it has written to stdout since it was ready; it must have ended."""
+        assert self._process.stdout is not None
+        return (await self._process.stdout.read()).decode()
+
     async def wait_ready(self) -> None:
         assert self._process.stdout is not None
         async with asyncio.timeout(READY_S):

@@ -1,10 +1,14 @@
-"""An agent that writes bytes instead of HTTP: it cuts, resets and lies as the test wants it to."""
+"""Bytes instead of HTTP: an agent that cuts, resets and lies as the test wants it to, and a client that does."""
 
 import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+ANSWER_S = 15.0
+"""The longest that any answer may take to come to its end."""
 
 
 @asynccontextmanager
@@ -29,3 +33,23 @@ async def running(answer: bytes, *, reset: bool = False) -> AsyncIterator[str]:
     finally:
         server.close()
         await server.wait_closed()
+
+
+async def exchange(url: str, sent: bytes, *, until: bytes | None = None) -> bytes:
+    """Send bytes as they are; return what comes back before the connection ends, or up to these bytes."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    came = bytearray()
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            writer.write(sent)
+            while until is None or until not in came:
+                chunk = await reader.read(65536)
+                if not chunk:
+                    break
+                came += chunk
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+    return bytes(came)

@@ -1,11 +1,13 @@
 """The bus of one process without the gateway: it publishes, listens and probes, and one reader wants everything."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
+
 from events import redis
-from events.bus import Bus
+from events.bus import Bus, LinkDown
 from events.event import PROBE, Event
 from events.hub import Hub
 from events.probe import Prober
@@ -30,6 +32,20 @@ STYLE = Style(
 def numbered(number: int) -> Event:
     """An event that is its number."""
     return Event(type="TASK_UPDATED", workspace_id=WORKSPACE, payload=b"%d" % number)
+
+
+async def send_unanswered(link: redis.RedisBus, events: Sequence[Event], first_sequence: int) -> None:
+    """Publish these; they are published, and the answer is lost."""
+    answered = redis.ask
+
+    async def unanswered(connection: object, *command: str | int | bytes) -> object:
+        await answered(connection, *command)
+        raise ConnectionError("lost on its way")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(redis, "ask", unanswered)
+        with pytest.raises(LinkDown):
+            await link.send(events, first_sequence)
 
 
 class Replica:

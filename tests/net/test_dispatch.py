@@ -13,6 +13,7 @@ from gateway.core.endings import Answered, Clock, Cut, Expired, NotConnected, Ou
 from gateway.net import connector, dispatch
 from gateway.net.clocks import Clocks
 from gateway.ports import Outbound
+from gateway.services.room import Room
 from gateway.services.tasks import Tasks
 from tests.harness import raw
 from tests.harness.agent import running, silent_for
@@ -21,6 +22,7 @@ from tests.harness.world import eventually
 
 LIMIT_BYTES = 1000
 OUTBOUND = Outbound(
+    hold=Room(2**30).hold(),
     call_id="c", workspace_id="w", url="", body=b'{"n": 1e400}', headers={"Content-Type": "application/json"},
     idle_s=30.0, limit_s=None, by_deadline=False,
 )  # fmt: skip

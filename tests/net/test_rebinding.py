@@ -15,6 +15,7 @@ from gateway.net import connector, dispatch
 from gateway.net.clocks import Clocks
 from gateway.net.connector import refused
 from gateway.ports import Outbound
+from gateway.services.room import Room
 from gateway.services.tasks import Tasks
 from tests.harness import agent, dns
 from tests.harness.agent import ScriptedAgent
@@ -40,6 +41,7 @@ async def called() -> AsyncIterator[ScriptedAgent]:
 
 
 OUTBOUND = Outbound(
+    hold=Room(2**30).hold(),
     call_id="c", workspace_id="w", url="", body=b"{}", headers={"Connection": "close"}, idle_s=30.0, limit_s=None,
     by_deadline=False,
 )  # fmt: skip

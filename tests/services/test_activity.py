@@ -142,6 +142,26 @@ async def test_past_its_capacity_rows_are_lost_counted_and_still_told(store, bus
     assert methods(store)[-1] == "5"
 
 
+async def test_past_what_bodies_may_take_rows_wait_without_theirs_until_there_is_room(store, bus, heard):
+    activity = ActivityLog(store, bus, capacity=100, capacity_bytes=5000, every_s=0.001)
+    store.refuses = lambda row: StoreUnavailable("away")
+    body = {"text": "x" * 1500}
+    for number in range(5):
+        activity.log(line(number, request_body=body))
+    activity.log(line(5))
+    with pytest.raises(StoreUnavailable):
+        await activity.flush()
+    store.refuses = lambda row: None
+    await activity.flush()
+    assert [row["request_body"] for row in store.rows] == [body, body, body, None, None, None]
+    assert (methods(store), activity.bodiless) == (["0", "1", "2", "3", "4", "5"], 2)
+    activity.log(line(6, response_body=body))
+    await activity.flush()
+    assert store.rows[-1]["response_body"] == body
+    told = [orjson.loads(one.payload) for one in await heard()]
+    assert [one.get("request_body") for one in told[:5]] == [body] * 5, "whoever listens is told all of it"
+
+
 async def test_the_loop_writes_by_itself_and_again_after_the_database_was_away(activity, store, tasks):
     tasks.spawn(activity.run(), "write")
     store.away = True

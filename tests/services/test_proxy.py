@@ -26,6 +26,7 @@ from gateway.core.endings import (
     Reset,
     Stopped,
     TooLarge,
+    Unheld,
 )
 from gateway.core.prices import Price, Prices
 from gateway.core.rates import Rate, Tariff
@@ -39,6 +40,7 @@ from gateway.services.entrance import Entrance
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.proxy import Asked, Proxy, Times
+from gateway.services.room import Room
 from gateway.services.tasks import Tasks
 from gateway.services.tolls import Toll, Tolls
 from gateway.services.waiting import Waiting
@@ -64,6 +66,7 @@ FAILURES = [
     (Reset(), Ending.AGENT_RESET),
     (Cut(status=200), Ending.TRUNCATED),
     (TooLarge(), Ending.RESPONSE_TOO_LARGE),
+    (Unheld(status=200), Ending.OVERLOADED),
     *((Expired(clock=clock), Ending(clock)) for clock in Clock),
     (Stopped(), Ending.GATEWAY_SHUTDOWN),
     (Broke(), Ending.INTERNAL),
@@ -129,6 +132,7 @@ class Switchboard:
     async def call(self, *, caller: str | None = None, to: str = TARGET, body: bytes = BODY, **headers: str) -> Answer:
         """Call as a browser of the operator, or as a workspace."""
         asked = Asked(
+            hold=Room(2**30).hold(),
             call_id=str(uuid4()),
             request_id="r-1",
             target_id=to,
@@ -219,7 +223,9 @@ async def test_a_call_that_fails_is_told_and_written_and_no_sign_of_its_agent(bo
     await board.call()
     [row] = await board.written()
     assert (row["summary"], row["response_body"]) == (f"message/send: {ending.value}", None)
-    assert row["status"] == ("ok" if ending in (Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE) else "error")
+    assert row["status"] == (
+        "ok" if ending in (Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE, Ending.OVERLOADED) else "error"
+    )
     heard = await board.heard()
     assert [one.type for one in heard] == ["ACTIVITY_LOGGED", "CALL_ENDED"]
     assert orjson.loads(heard[1].payload)["ending"] == ending.value

@@ -75,6 +75,10 @@ class Town:
     async def sees(self, principal: Principal, *named: str) -> frozenset[str] | None:
         return (await self.visibility.look(principal, frozenset(named) or None)).workspaces
 
+    async def remove(self, workspace_id: str) -> None:
+        await self.stores.workspaces.remove_tree(workspace_id)
+        self.directory.forget(workspace_id)
+
     async def move(self, workspace_id: str, to: str | None) -> None:
         query = "update workspaces set parent_id = %(to)s where id = %(id)s"
         await self.stores.database.execute(query, id=workspace_id, to=to)
@@ -118,17 +122,61 @@ async def test_nobody_sees_nothing(town: Town, principal: Principal, code: str):
 async def test_what_may_not_be_seen_is_refused_and_what_is_not_there(town: Town):
     removed = await town.stores.make(status=Status.REMOVED)
     refusals = {}
-    for who, named in (
-        (holder(town.child), town.other),
-        (holder(town.child), UNKNOWN),
+    hidden = await town.stores.make(status=Status.REMOVED, parent_id=town.other)
+    for who, *named in (
+        (holder(town.child), town.root, town.other),
+        (holder(town.child), town.root, UNKNOWN),
+        (holder(town.child), town.root, hidden),
         (holder(town.root), removed),
-        (Admin(), UNKNOWN),
+        (Admin(), town.root, UNKNOWN),
+        (Admin(), removed, UNKNOWN),
         (Admin(), removed),
+        (Admin(), removed, hidden),
     ):
         with pytest.raises(Refusal) as refusal:
-            await town.sees(who, town.root, named)
-        refusals[who, named] = refusal.value.code
-    assert list(refusals.values()) == ["not_allowed", "not_allowed", "not_allowed", "not_found", "removed"]
+            await town.sees(who, *named)
+        refusals[who, *named] = refusal.value.code
+    assert list(refusals.values()) == [
+        *["not_allowed"] * 3, "removed", "not_found", "not_found", "removed", "removed"
+    ]  # fmt: skip
+
+
+async def test_what_is_removed_keeps_nobody_from_the_rest(town: Town):
+    for who in (Admin(), holder(town.root)):
+        await town.sees(who, town.root, town.child)
+    await town.remove(town.child)
+    for who in (Admin(), holder(town.root)):
+        assert await town.sees(who, town.root, town.child) == {town.root, town.child}, "its past is told still"
+
+
+async def test_who_names_nothing_but_what_is_removed_ends_a_turn_later_and_the_others_read_on(town: Town):
+    look, kept = town.visibility.look, town.visibility.kept
+    operator, holding, both, everything = (Reader() for _ in range(4))
+    with (
+        kept(await look(Admin(), frozenset({town.child})), operator),
+        kept(await look(holder(town.root), frozenset({town.child, town.grandchild})), holding),
+        kept(await look(Admin(), frozenset({town.root, town.child})), both),
+        kept(await look(Admin(), None), everything),
+    ):
+        await town.visibility.tick()
+        await town.remove(town.grandchild)
+        await town.remove(town.child)
+        await town.visibility.tick()
+        assert [one.ended for one in (operator, holding, both, everything)] == [0, 0, 0, 0], "they are told first"
+        await town.visibility.tick()
+        await town.visibility.tick()
+        assert [one.ended for one in (operator, holding, both, everything)] == [1, 1, 0, 0]
+
+
+async def test_a_removal_between_looking_and_reading_is_not_missed(town: Town):
+    reader = Reader()
+    view = await town.visibility.look(Admin(), frozenset({town.child}))
+    await town.remove(town.child)
+    await town.visibility.tick()
+    with town.visibility.kept(view, reader):
+        await town.visibility.tick()
+        await town.visibility.tick()
+        assert reader.ended == 1
 
 
 async def test_the_hierarchy_is_listed_once_for_all_who_ask_until_it_may_have_changed(town: Town):

@@ -153,6 +153,15 @@ def rows_of(route: Route) -> Iterator[Bad]:
         )
     if route.scope is Scope.VIEWER:
         yield from NAMES
+    elif route.stream:
+        for name in ("type", "workspace"):
+            yield Bad(
+                what=f"a {name} it does not take",
+                status=400,
+                code="invalid_request",
+                query=f"{name}={{target}}",
+                names=name,
+            )
     if "{workspace_id}" in route.path:
         yield from IDS
     if route.search:

@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 import pytest
 
+from events.event import CATALOGUE
 from tests.harness import valkey as valkeys
 from tests.harness.process import GatewayProcess
 from tests.harness.world import ADMIN_TOKEN, Workspace, World
@@ -285,6 +286,95 @@ async def test_a_reader_hears_what_it_names_and_nothing_else(world: World):
         ("TASK_UPDATED", first.id),
         ("TASK_UPDATED", second.id),
     ]
+
+
+async def test_a_reader_of_one_workspace_hears_the_types_that_it_names_and_nothing_else(world: World):
+    await world.start()
+    mine = await world.workspace()
+    url = f"{world.url}/workspaces/{mine.id}/events/stream"
+    named = "?type=TASK_UPDATED&type=AGENT_CARD_UPDATED"
+    async with world.session.get(url + named, headers=mine.bearer) as response:
+        browser = Browser(response)
+        assert [await browser.block() for _ in range(2)][1] == {"": "ok"}
+        await work(world, mine, "1", "2")  # each is a heartbeat, too
+        told = [orjson.loads((await browser.block())["data"]) for _ in range(2)]
+    assert [(one["type"], one["data"]["current_task"]) for one in told] == [
+        ("TASK_UPDATED", "1"),
+        ("TASK_UPDATED", "2"),
+    ]
+
+
+async def test_who_names_no_event_is_told_which_there_are(world: World):
+    await world.start()
+    mine = await world.workspace()
+    for path in ("/events/stream", f"/workspaces/{mine.id}/events/stream", "/ws"):
+        async with world.session.get(f"{world.url}{path}?type=CALL_END", headers=OPERATOR) as response:
+            said = await response.json()
+            assert (response.status, said["field"]) == (400, "type")
+            assert all(type_ in said["error"] for type_ in CATALOGUE)
+
+
+async def remove(world: World, one: Workspace) -> None:
+    status, _, _ = await world.request("DELETE", f"/workspaces/{one.id}", headers=OPERATOR)
+    assert status == 200
+
+
+async def test_events_hold_what_the_catalogue_says(world: World):
+    await world.start()
+    never = {type_ for type_, kind in CATALOGUE.items() if not kind.data}
+    held: dict[str, set[str]] = {type_: set() for type_ in CATALOGUE.keys() - never}
+    agent = await world.agent()
+    async with reading_all(world, OPERATOR) as browser:
+        for options in ({"external": False}, {"external": True}):
+            status, _, _ = await world.request("POST", "/workspaces", headers=OPERATOR, json={"name": "n", **options})
+            assert status == 201
+        one = await world.workspace(agent.url)
+        body = {"id": one.id, "url": agent.url, "agent_card": {"name": "x"}}
+        for path, said in (("register", body), ("update-card", {"workspace_id": one.id, "agent_card": {"name": "y"}})):
+            status, _, _ = await world.request("POST", f"/registry/{path}", headers=one.bearer, json=said)
+            assert status == 200
+        for rate in (0.9, 0.0):
+            assert await world.beat(one, error_rate=rate, current_task=f"at {rate}") == 200
+        await world.call(one)
+        await remove(world, one)
+        while not (held["WORKSPACE_REMOVED"] and held["CALL_ENDED"]):
+            told = orjson.loads((await browser.block())["data"])
+            held[told["type"]] |= told["data"].keys()
+    assert held == {type_: set(CATALOGUE[type_].data) for type_ in held}
+
+
+async def test_a_stream_of_a_removed_workspace_ends_once_its_reader_has_been_told(world: World):
+    for gateway in [await world.start(), await world.start()]:
+        mine = await world.workspace()
+        url = f"{gateway.url}/workspaces/{mine.id}/events/stream"
+        async with world.session.get(url, headers=OPERATOR) as response:
+            browser = Browser(response)
+            assert [await browser.block() for _ in range(2)][1] == {"": "ok"}
+            await remove(world, mine)
+            last, told = await browser.event("WORKSPACE_REMOVED")
+            assert told["workspace_id"] == mine.id
+            await browser.to_the_end()
+        async with world.session.get(url, headers={**OPERATOR, "Last-Event-ID": last}) as response:
+            assert response.status == 410
+
+
+async def test_who_reads_two_and_comes_back_after_one_was_removed_hears_of_it_and_of_the_other(world: World):
+    await world.start()
+    stays, goes = await world.workspace(), await world.workspace()
+    query = f"?workspace={stays.id}&workspace={goes.id}"
+    for headers in (OPERATOR, stays.bearer):
+        async with reading_all(world, headers, query) as browser:
+            await work(world, stays, f"1 {len(headers['Authorization'])}")
+            last, _ = await browser.task()
+            if headers is OPERATOR:
+                await remove(world, goes)
+                since = last
+        async with reading_all(world, headers, f"{query}&last_event_id={since}") as browser:
+            _, told = await browser.event("WORKSPACE_REMOVED")
+            assert told["workspace_id"] == goes.id
+            await work(world, stays, f"2 {len(headers['Authorization'])}")
+            while not (await browser.task())[1].startswith("2 "):
+                pass
 
 
 async def test_a_stream_ends_when_what_its_reader_may_see_changes_and_the_next_one_resumes(world: World):

@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from gateway.services.tasks import Tasks
+from tests.harness import raw
 from tests.harness.agent import silent_for
 from tests.harness.world import World
 
@@ -23,13 +24,7 @@ MALFORMED = {
 
 async def exchange(url: str, sent: bytes) -> tuple[bytes, bytes]:
     """Send bytes as they are; return the head and the body of what comes back before the connection ends."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    writer.write(sent)
-    async with asyncio.timeout(10):
-        answer = await reader.read()
-    writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = (await raw.exchange(url, sent)).partition(b"\r\n\r\n")
     return head, body
 
 

@@ -91,7 +91,7 @@ async def test_a_client_that_comes_back_gets_what_it_missed_once_each_on_any_rep
         await work(world, mine, "4")
         assert [await client.task() for _ in range(3)] == ["2", "3", "4"]
     async with connected(world, mine, gateway=second) as client:
-        await client.socket.send_json({"resume": last, "something": "else"})
+        await client.socket.send_json({"resume": last})
         assert [await client.task() for _ in range(3)] == ["2", "3", "4"]
 
 
@@ -131,6 +131,12 @@ async def test_a_client_hears_what_it_subscribes_to_from_then_on(world: World):
         "nonsense",
         "[]",
         '"resume"',
+        "{}",
+        '{"foo": 1}',
+        '{"resume": "1-1", "type": ["CALL_ENDED"]}',
+        '{"subscribe": [], "types": ["CALL_ENDED"]}',
+        '{"resume": null}',
+        '{"subscribe": null}',
         '{"resume": 1}',
         '{"subscribe": "all"}',
         '{"subscribe": [1]}',
@@ -222,6 +228,19 @@ async def test_one_socket_too_many_is_refused_and_may_come_back():
         await eventually(lambda: len(house.sockets) == 0)
         async with house.socket():
             assert len(house.sockets) == 1
+
+
+async def test_a_socket_of_a_removed_workspace_closes_once_its_client_has_been_told(world: World):
+    await world.start()
+    mine = await world.workspace()
+    url = f"{world.url}/ws?workspace={mine.id}"
+    async with world.session.ws_connect(url, headers=OPERATOR) as socket:
+        status, _, _ = await world.request("DELETE", f"/workspaces/{mine.id}", headers=OPERATOR)
+        assert status == 200
+        client = Client(socket)
+        assert (await client.event("WORKSPACE_REMOVED"))["workspace_id"] == mine.id
+        assert await client.closed() == 1001
+    assert await refused(world, OPERATOR, f"?workspace={mine.id}") == 410
 
 
 async def test_a_socket_ends_when_what_its_client_may_see_changes(world: World):

@@ -1,0 +1,56 @@
+"""How many bytes of bodies this process holds, all together, and how many more fit."""
+
+from typing import Final
+
+from gateway.ports import NoRoom
+
+FOR_REQUESTS: Final = 0.5
+"""The share of all room that requests may fill: what agents have answered, at a cost, has more of it."""
+
+
+class Room:
+    """Counts bytes, roughly: a body is counted once, though it may be copied. `refused`: how often one did not fit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.held = 0
+        self.refused = 0
+
+    def __repr__(self) -> str:
+        return f"<Room held={self.held} of {self._limit_bytes}>"
+
+    def hold(self) -> "Hold":
+        """Return what counts the bytes of one request and its answer; it is to be released."""
+        return Hold(self)
+
+    def take(self, count: int, share: float) -> None:
+        """Count more bytes; raises NoRoom, and counts none of them, where this share of all room is full."""
+        if self.held + count > self._limit_bytes * share:
+            self.refused += 1
+            raise NoRoom
+        self.held += count
+
+
+class Hold:
+    """The bytes of one request and its answer (ports.Hold)."""
+
+    __slots__ = ("_held", "_room")
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._held = 0
+
+    def grow(self, count: int) -> None:
+        """Hold so many more bytes of an answer; raises NoRoom."""
+        self._room.take(count, 1.0)
+        self._held += count
+
+    def grow_by_request(self, count: int) -> None:
+        """Hold so many more bytes of a request; raises NoRoom."""
+        self._room.take(count, FOR_REQUESTS)
+        self._held += count
+
+    def release(self) -> None:
+        """Hold nothing any more; may come twice."""
+        self._room.held -= self._held
+        self._held = 0
