@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
+from events.event import Event
 from gateway.core.calls import State
 from gateway.core.endings import Answer, Ending
 from gateway.core.envelope import Envelope, normalise
@@ -37,9 +38,10 @@ class Told(ActivityLog):
         super().__init__(*args, **fields)
         self.told: set[str | None] = set()
 
-    def tell(self, line: Line) -> None:
-        super().tell(line)
+    def tell(self, line: Line) -> Event:
+        told = super().tell(line)
         self.told.add(line.call_id)
+        return told
 
 
 class Lot:
