@@ -44,6 +44,7 @@ class Readings:
     callers_waiting: int = _metric("Callers that stay for the answer of an agent that polls.")
     agents_waiting: int = _metric("Agents that wait for a message.")
     delivery_mode_unsure: int = _metric("Calls whose agent has not said how it gets its messages.", counts=True)
+    calls_interrupted: int = _metric("Calls of other replicas that have died, ended here.", counts=True)
     calls_admitted: int = _metric("Calls that all replicas together have let begin.", counts=True)
     requests_limited: int = _metric("Requests refused for their number.", counts=True)
     requests_unchecked: int = _metric(

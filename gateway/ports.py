@@ -249,8 +249,9 @@ class Budget:
 class Entry:
     """A call that wants to begin.
 
-    payer, rate: whose bucket it comes out of, None: nobody's. trace_id: the call's own trace. serves: the call that the
-    caller says it serves. limit_s: how long it may take, None for ever. budget: None without one.
+    payer, rate: whose bucket it comes out of, None: nobody's. trace_id: the call's own trace. held: whether it ends
+    with the replica that lets it in. serves: the call that the caller says it serves. limit_s: how long it may take,
+    None for ever. budget: None without one.
     """
 
     payer: str
@@ -259,9 +260,23 @@ class Entry:
     caller_id: str | None
     target_id: str
     trace_id: str
+    method: str
+    held: bool
     serves: str | None
     limit_s: float | None
     budget: Budget | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Orphan:
+    """A call in flight whose replica has died, `age_s` seconds after it began."""
+
+    call_id: str
+    target_id: str
+    caller_id: str | None
+    method: str
+    trace_id: str
+    age_s: float
 
 
 class Barred(Enum):
@@ -493,6 +508,9 @@ class Instances(Protocol):
     async def leave(self, instance_id: str) -> None:
         """Say that a process has ended in good order."""
 
+    async def find_alive(self, publishers: Sequence[str]) -> Collection[str]:
+        """Return which of these publish for a process whose lease has not run out."""
+
     async def bury(self) -> Sequence[Dead]:
         """Take away the processes whose lease has run out, and return them; each is returned to one caller only."""
 
@@ -525,6 +543,15 @@ class Gate(Protocol):
 
     async def enter(self, entry: Entry) -> Entered:
         """Let a call begin, or not. Raises LiveUnavailable."""
+
+    async def lapsed(self) -> Sequence[str]:
+        """Return the replicas that have calls in flight and no lease. Raises LiveUnavailable."""
+
+    async def inherit(self, replica: str) -> tuple[Sequence[Orphan], bool]:
+        """Take over some calls of a replica without a lease; return them, and whether there may be more.
+
+        Raises LiveUnavailable.
+        """
 
     def leave(self, left: Left) -> None:
         """Say that a call has ended, now or once Redis is back."""

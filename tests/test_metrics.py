@@ -44,6 +44,7 @@ QUIET: Final = Readings(
     callers_waiting=0,
     agents_waiting=0,
     delivery_mode_unsure=0,
+    calls_interrupted=0,
     calls_admitted=0,
     requests_limited=0,
     requests_unchecked=0,

@@ -43,6 +43,7 @@ from gateway.services.parking import Times as ParkingTimes
 from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
+from gateway.services.reaper import Reaper
 from gateway.services.registry import Registry
 from gateway.services.requests import Requests, Times
 from gateway.services.room import Room
@@ -82,6 +83,8 @@ WRITE_MARGIN_S: Final = 0.25
 """What a batch of heartbeats may take to be written, once it is due."""
 ACTIVITY_CAPACITY: Final = 20_000
 """Activity rows that wait while PostgreSQL is away."""
+PROBES_A_RENEWAL: Final = 2.5
+"""How often the lease in Redis is renewed, and looked for those of the dead, in probes of the bus."""
 TOKENS_USED_EVERY_S: Final = 30.0
 """How often it is written which tokens have been used."""
 
@@ -153,9 +156,11 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         turnstile = await stack.enter_async_context(
             gate.opened(
                 settings.redis_url,
+                replica=link.publisher,
                 prefix=settings.redis_prefix,
                 max_depth=settings.max_depth,
                 answer_s=settings.admission_s,
+                renew_s=settings.probe_s * PROBES_A_RENEWAL,
             )
         )
         tolls = Tolls(
@@ -275,11 +280,15 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         room = Room(settings.buffer_bytes)
         doorway = Doorway(limit=settings.max_connections, elsewhere=lambda: len(streams))
         readiness = Readiness(changes, lambda: subscriber.state.value)
+        reaper = Reaper(
+            gate=turnstile, instances=instances, activity=activity, bus=bus, every_s=settings.probe_s * PROBES_A_RENEWAL
+        )
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
         loops.loop(turnstile.renew, "gate:renew")
+        loops.loop(reaper.run, "calls:reap")
         loops.loop(bus.run, "bus:publish")
         loops.loop(prober.run, "bus:probe")
         loops.loop(subscriber.run, "bus:listen")
@@ -328,6 +337,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 callers_waiting=len(callers),
                 agents_waiting=len(agents),
                 delivery_mode_unsure=parking.unsure,
+                calls_interrupted=reaper.interrupted,
                 calls_admitted=entrance.entered,
                 requests_limited=tolls.refused,
                 requests_unchecked=tolls.unchecked,

@@ -70,6 +70,7 @@ END_STATES: Final[Mapping[Ending, State]] = {
     Ending.BUS_LOST: S.FAILED,
     Ending.INTERNAL: S.FAILED,
     Ending.GATEWAY_SHUTDOWN: S.INTERRUPTED,
+    Ending.INTERRUPTED: S.INTERRUPTED,
     Ending.EXPIRED: S.EXPIRED,
 }
 """The final state of each ending."""

@@ -33,6 +33,7 @@ class Ending(StrEnum):
     CEILING = "ceiling"
     BUS_LOST = "bus_lost"
     GATEWAY_SHUTDOWN = "gateway_shutdown"
+    INTERRUPTED = "interrupted"
     DELIVERED_TO_INBOX = "delivered_to_inbox"
     EXPIRED = "expired"
     INTERNAL = "internal"
@@ -101,6 +102,11 @@ class Stopped:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Orphaned:
+    """The replica that had it in its hands has died."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Parked:
     """It is in the inbox of an agent that polls, and nobody waits for an answer."""
 
@@ -118,7 +124,9 @@ class Broke:
     """The gateway itself failed: a bug, logged with its trace."""
 
 
-Outcome = Answered | NotConnected | Reset | Cut | TooLarge | Unheld | Expired | Stopped | Parked | Lapsed | Broke
+Outcome = (
+    Answered | NotConnected | Reset | Cut | TooLarge | Unheld | Expired | Stopped | Orphaned | Parked | Lapsed | Broke
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,6 +237,15 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
                 outcome="unknown",
             )
             return Ended(ending=Ending.GATEWAY_SHUTDOWN, answer=answer, delivered=None)
+        case Orphaned():
+            answer = _refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the gateway that made the call has died",
+                Ending.INTERRUPTED,
+                outcome="unknown",
+                delivery_confirmed=None,
+            )
+            return Ended(ending=Ending.INTERRUPTED, answer=answer, delivered=None)
         case Parked(call_id=call_id, method=method):
             shown = {"status": "queued", "delivery_mode": "poll", "method": method, "id": call_id}
             answer = Answer(status=HTTPStatus.OK, body=orjson.dumps(shown), headers={"Content-Type": JSON})

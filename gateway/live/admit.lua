@@ -2,12 +2,13 @@
 -- chain, the deadline it inherits and the budget of its target; and if it may, the record that it is under way.
 --
 -- KEYS: 1 bucket, 2 the call, 3 the call that it says it serves, 4 and the one that its trace says; 5 what its target
--- serves in this trace, 6 spend of the month, 7 what is reserved, by replica. "" where there is none.
+-- serves in this trace, 6 spend of the month, 7 what is reserved, by replica, 8 the calls of this replica. "" where there
+-- is none.
 -- ARGV: 1 requests (0: as many as it likes) in 2 milliseconds; and for a call: 3 replica, 4 caller, 5 target,
--- 6 its own limit in ms (-1: none), 7 how long to keep its record without one, 8 the deepest chain;
--- and with a budget, in millionths of a cent: 9 limit, 10 spent by our prices as the database knows, 11 as the workspace
--- reports, 12 the least to reserve (-1: nothing at all); 13 what a replica's lease is called, 14 how long to keep the
--- month (ms).
+-- 6 its own limit in ms (-1: none), 7 how long to keep its record without one, 8 the deepest chain, 9 its id, 10 its
+-- trace, 11 its method; and with a budget, in millionths of a cent: 12 limit, 13 spent by our prices as the database
+-- knows, 14 as the workspace reports, 15 the least to reserve (-1: nothing at all); 16 what a replica's lease is called,
+-- 17 how long to keep the month (ms).
 -- Answers {verdict, remaining, ms until full, ms until the next, depth, ms that the call served has left (-1: none),
 -- reserved}.
 local time = redis.call('TIME')
@@ -60,16 +61,16 @@ end
 
 -- The budget: what is spent, and what calls under way may still spend; a call that is alone may always be made.
 local reserved = 0
-if ARGV[9] then
-    local limit = tonumber(ARGV[9])
+if ARGV[12] then
+    local limit = tonumber(ARGV[12])
     local known = redis.call('HMGET', KEYS[6], 'spent', 'typical')
-    local priced = math.max(tonumber(known[1] or 0), tonumber(ARGV[10]))
-    local spent = math.max(priced, tonumber(ARGV[11]))
-    reserved = tonumber(ARGV[12]) < 0 and 0 or math.max(tonumber(known[2] or 0), tonumber(ARGV[12]))
+    local priced = math.max(tonumber(known[1] or 0), tonumber(ARGV[13]))
+    local spent = math.max(priced, tonumber(ARGV[14]))
+    reserved = tonumber(ARGV[15]) < 0 and 0 or math.max(tonumber(known[2] or 0), tonumber(ARGV[15]))
     local others = 0
     local by_replica = redis.call('HGETALL', KEYS[7])
     for at = 1, #by_replica, 2 do
-        if by_replica[at] == ARGV[3] or redis.call('EXISTS', ARGV[13] .. by_replica[at]) == 1 then
+        if by_replica[at] == ARGV[3] or redis.call('EXISTS', ARGV[16] .. by_replica[at]) == 1 then
             others = others + by_replica[at + 1]
         else
             redis.call('HDEL', KEYS[7], by_replica[at])
@@ -79,10 +80,10 @@ if ARGV[9] then
         return {'spent', remaining, math.ceil(full_in), 0, depth, -1, 0}
     end
     redis.call('HSET', KEYS[6], 'spent', string.format('%.0f', priced))
-    redis.call('PEXPIRE', KEYS[6], ARGV[14])
+    redis.call('PEXPIRE', KEYS[6], ARGV[17])
     if reserved > 0 then
         redis.call('HINCRBY', KEYS[7], ARGV[3], string.format('%.0f', reserved))
-        redis.call('PEXPIRE', KEYS[7], ARGV[14])
+        redis.call('PEXPIRE', KEYS[7], ARGV[17])
     end
 end
 
@@ -95,7 +96,12 @@ if limit >= 0 then
     ends, keep = string.format('%.0f', now + limit), math.ceil(limit) + 60000
 end
 redis.call('HSET', KEYS[2], 'target', ARGV[5], 'caller', caller, 'replica', ARGV[3], 'depth', depth, 'ends', ends,
-           'reserved', string.format('%.0f', reserved))
+           'reserved', string.format('%.0f', reserved), 'trace', ARGV[10], 'method', ARGV[11],
+           'began', string.format('%.0f', now))
 redis.call('PEXPIRE', KEYS[2], keep)
+if KEYS[8] ~= '' then
+    redis.call('SADD', KEYS[8], ARGV[9])
+    redis.call('PEXPIRE', KEYS[8], math.max(tonumber(ARGV[7]), tonumber(keep)))
+end
 redis.call('SET', KEYS[5], string.format('%s %d %s', KEYS[2], depth, ends), 'PX', keep)
 return {'yes', remaining, math.ceil(full_in), 0, depth, math.floor(left), reserved}

@@ -2,9 +2,8 @@
 
 import asyncio
 import math
-import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any, Final
@@ -14,15 +13,17 @@ import structlog
 from events.redis import Servers
 from gateway.core.rates import Rate, Standing
 from gateway.live.pipe import Pipe
-from gateway.ports import Barred, Entered, Entry, Left, LiveUnavailable
+from gateway.ports import Barred, Entered, Entry, Left, LiveUnavailable, Orphan
 
 log = structlog.get_logger("gateway.live")
 
-_SCRIPTS: Final = {name: files("gateway.live").joinpath(f"{name}.lua").read_text() for name in ("admit", "leave")}
-LEASE_S: Final = 15.0
-"""A replica that has not renewed its lease for so long holds no budget any more ..."""
-RENEW_S: Final = 5.0
-"""... and how often it does."""
+_SCRIPTS: Final = {
+    name: files("gateway.live").joinpath(f"{name}.lua").read_text() for name in ("admit", "inherit", "leave")
+}
+RENEWALS: Final = 3
+"""A replica that has missed so many renewals of its lease holds no budget any more."""
+INHERITED: Final = 100
+"""Calls taken over at once."""
 ENDLESS_S: Final = 86_400.0
 """How long the record of a call without a limit is kept."""
 AFTER_S: Final = 60.0
@@ -36,12 +37,19 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 
 class Gate:
-    """`ports.Gate` over one Redis. max_depth: the most calls in a chain."""
+    """`ports.Gate` over one Redis, for the replica of this name.
 
-    def __init__(self, servers: Servers, *, prefix: str, max_depth: int, answer_s: float) -> None:
+    max_depth: the most calls in a chain. renew_s: how often the lease is renewed.
+    """
+
+    def __init__(
+        self, servers: Servers, *, replica: str, prefix: str, max_depth: int, answer_s: float, renew_s: float
+    ) -> None:
         self._prefix = prefix
         self._max_depth = max_depth
-        self._replica = secrets.token_hex(8)
+        self._replica = replica
+        self._replicas = f"{prefix}:replicas"
+        self._renew_s = renew_s
         self._lease = f"{prefix}:replica:"
         self._later: deque[Left] = deque(maxlen=LATER)
         self._pipe = Pipe(servers, _SCRIPTS, answer_s=answer_s, on_up=self._begin)
@@ -71,8 +79,9 @@ class Gate:
             f"{serving}{entry.caller_id}" if entry.caller_id is not None else "",
             f"{serving}{entry.target_id}",
             *(self._spend(entry.target_id, budget.month) if budget is not None else ("", "")),
+            self._calls(self._replica) if entry.held else "",
         )
-        arguments: list[str | int] = [
+        arguments: list[str | int | bytes] = [
             rate.requests if rate is not None else 0,
             _ms(rate.period_s) if rate is not None else 0,
             self._replica,
@@ -81,6 +90,9 @@ class Gate:
             -1 if entry.limit_s is None else _ms(entry.limit_s),
             _ms(ENDLESS_S),
             self._max_depth,
+            entry.call_id,
+            entry.trace_id,
+            entry.method.encode(errors="replace"),
         ]
         if budget is not None:
             reserve = -1 if budget.reserve is None else budget.reserve
@@ -102,9 +114,10 @@ class Gate:
             self._call(left.call_id),
             f"{self._prefix}:serving:{left.trace_id}:{left.target_id}",
             *(self._spend(left.target_id, left.month) if left.month else ("", "")),
+            self._calls(self._replica),
         )
         try:
-            said = self._pipe.script("leave", keys, self._replica, cost, _ms(AFTER_S), _ms(MONTH_S))
+            said = self._pipe.script("leave", keys, self._replica, cost, _ms(AFTER_S), _ms(MONTH_S), left.call_id)
         except LiveUnavailable:
             self._later.append(left)
             return
@@ -118,24 +131,44 @@ class Gate:
             self._leave(left, 0)
 
     def _renew(self) -> None:
-        self._pipe.ask("SET", f"{self._lease}{self._replica}", 1, "PX", _ms(LEASE_S))
+        self._pipe.ask("SET", f"{self._lease}{self._replica}", 1, "PX", _ms(RENEWALS * self._renew_s))
+        self._pipe.ask("SADD", self._replicas, self._replica)
+        self._pipe.ask("PEXPIRE", self._replicas, _ms(ENDLESS_S))
 
     async def renew(self) -> None:
         """Keep the lease, for ever."""
         while True:
             if self._pipe.is_up:
                 self._renew()
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(self._renew_s)
 
     async def run(self) -> None:
         """Be connected, for ever."""
         await self._pipe.run()
+
+    async def lapsed(self) -> Sequence[str]:
+        """Return the replicas that may have calls in flight and have no lease. Raises LiveUnavailable."""
+        replicas = [one.decode() for one in await self._pipe.ask("SMEMBERS", self._replicas)]
+        leases = [self._pipe.ask("EXISTS", f"{self._lease}{one}") for one in replicas]
+        return [one for one, lease in zip(replicas, leases, strict=True) if not await lease]
+
+    async def inherit(self, replica: str) -> tuple[Sequence[Orphan], bool]:
+        """Take over some calls of a replica without a lease; return them, and whether there may be more.
+
+        Raises LiveUnavailable.
+        """
+        keys = (self._replicas, self._calls(replica), self._calls(self._replica), f"{self._lease}{replica}")
+        count, *found = await self._pipe.script("inherit", keys, replica, self._call(""), INHERITED)
+        return [_orphan(*fields) for fields in found], count > 0
 
     def _bucket(self, payer: str) -> str:
         return f"{self._prefix}:rate:{payer}"
 
     def _call(self, call_id: str) -> str:
         return f"{self._prefix}:call:{call_id}"
+
+    def _calls(self, replica: str) -> str:
+        return f"{self._prefix}:calls:{replica}"
 
     def _spend(self, target_id: str, month: str) -> tuple[str, str]:
         return f"{self._prefix}:spend:{target_id}:{month}", f"{self._prefix}:reserved:{target_id}:{month}"
@@ -145,15 +178,28 @@ def _standing(rate: Rate, remaining: int, full_ms: int, retry_ms: int) -> Standi
     return Standing(limit=rate.requests, remaining=remaining, reset_s=full_ms / 1000, retry_s=retry_ms / 1000)
 
 
+def _orphan(call_id: bytes, target: bytes, caller: bytes, method: bytes, trace: bytes, age_ms: int) -> Orphan:
+    return Orphan(
+        call_id=call_id.decode(),
+        target_id=target.decode(),
+        caller_id=caller.decode() or None,
+        method=method.decode(),
+        trace_id=trace.decode(),
+        age_s=age_ms / 1000,
+    )
+
+
 def _ms(seconds: float) -> int:
     return math.ceil(seconds * 1000)
 
 
 @asynccontextmanager
-async def opened(url: str, *, prefix: str, max_depth: int, answer_s: float) -> AsyncIterator[Gate]:
+async def opened(
+    url: str, *, replica: str, prefix: str, max_depth: int, answer_s: float, renew_s: float
+) -> AsyncIterator[Gate]:
     """Prepare the way to this URL. Redis need not answer yet; a malformed URL raises ValueError."""
     servers = Servers(url)
     try:
-        yield Gate(servers, prefix=prefix, max_depth=max_depth, answer_s=answer_s)
+        yield Gate(servers, replica=replica, prefix=prefix, max_depth=max_depth, answer_s=answer_s, renew_s=renew_s)
     finally:
         await servers.close()

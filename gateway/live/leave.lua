@@ -1,8 +1,10 @@
 -- A call is over: its record stays for a while, so that what it has started is known to be below it; what was reserved
 -- for it is free again, and what it cost is spent. Safe to repeat.
 --
--- KEYS: 1 the call, 2 what its target serves in this trace, 3 spend of the month, 4 what is reserved ("" without budget).
--- ARGV: 1 replica, 2 cost (millionths of a cent), 3 how long to keep the record and 4 the month (ms).
+-- KEYS: 1 the call, 2 what its target serves in this trace, 3 spend of the month, 4 what is reserved ("" without budget),
+-- 5 the calls of this replica.
+-- ARGV: 1 replica, 2 cost (millionths of a cent), 3 how long to keep the record and 4 the month (ms), 5 the call's id.
+redis.call('SREM', KEYS[5], ARGV[5])
 local was = redis.call('HMGET', KEYS[1], 'ended', 'reserved', 'depth')
 if was[1] then
     return 0

@@ -19,12 +19,13 @@ log = structlog.get_logger("gateway.entrance")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
     """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is; `holds`: whether
-    it holds a part of its target's budget until its end."""
+    this process has it in its hands until its end, with a part of its target's budget."""
 
     call_id: str
     caller_id: str | None
     target: Workspace
     trace_id: str
+    method: str
     serves: str | None
     limit_s: float | None
     holds: bool = True
@@ -103,6 +104,8 @@ class Entrance:
             caller_id=wish.caller_id,
             target_id=target.id,
             trace_id=wish.trace_id,
+            method=wish.method,
+            held=wish.holds,
             serves=find_uuid(wish.serves) if wish.serves is not None else None,
             limit_s=wish.limit_s,
             budget=None

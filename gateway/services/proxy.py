@@ -102,6 +102,7 @@ class Proxy:
             caller_id=wanted.caller_id,
             target=wanted.target,
             trace_id=wanted.trace_id,
+            method=(wanted.message.method or "")[:METHOD_CHARS],
             serves=wanted.asked.headers.get("X-A2A-Call-ID"),
             limit_s=limit_s,
             holds=holds,
@@ -198,20 +199,7 @@ class Proxy:
         )
         self._activity.log(line)
         if call.wanted.caller_id is not None and call.wanted.caller_id != target.id:
-            self._activity.log(
-                Line(
-                    workspace_id=call.wanted.caller_id,
-                    activity_type="a2a_send",
-                    method=method,
-                    summary=line.summary,
-                    status=line.status,
-                    source_id=call.wanted.caller_id,
-                    target_id=target.id,
-                    call_id=asked.call_id,
-                    duration_ms=duration_ms,
-                    error_detail=line.error_detail,
-                )
-            )
+            self._activity.log(line.as_sent())
         if call.wanted.caller_id is None and ended.ending is Ending.COMPLETED:
             reply = {"response_body": _reply(ended.answer.body, shown), "method": method, "duration_ms": duration_ms}
             self._bus.publish(event("A2A_RESPONSE", target.id, reply, sign=True))

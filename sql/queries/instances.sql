@@ -10,6 +10,9 @@ on conflict (id) do update set
 -- name: leave
 delete from instances where id = %(id)s;
 
+-- name: find_alive
+select publisher from instances where publisher = any(%(publishers)s) and lease_until >= now();
+
 -- name: bury
 -- Each dead process is buried by one survivor.
 delete from instances where id in (

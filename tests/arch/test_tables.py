@@ -34,6 +34,7 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.CEILING: endings.Expired(clock=Clock.CEILING),
     Ending.BUS_LOST: endings.Expired(clock=Clock.BUS_LOST),
     Ending.GATEWAY_SHUTDOWN: endings.Stopped(),
+    Ending.INTERRUPTED: endings.Orphaned(),
     Ending.DELIVERED_TO_INBOX: endings.Parked(call_id="c-1", method="message/send"),
     Ending.EXPIRED: endings.Lapsed(),
     Ending.INTERNAL: endings.Broke(),

@@ -16,6 +16,7 @@ from gateway.core.endings import (
     Expired,
     Lapsed,
     NotConnected,
+    Orphaned,
     Outcome,
     Parked,
     Reset,
@@ -67,7 +68,15 @@ def test_the_table_of_endings(outcome: Outcome, ending: Ending, status: int, del
 
 def test_every_ending_can_happen() -> None:
     outcomes: list[Outcome] = [answered(200), answered(500), answered(429), NotConnected(), Reset(), Cut(status=200)]
-    outcomes += [TooLarge(), Unheld(status=200), Stopped(), Broke(), Lapsed(), Parked(call_id="c", method="m")]
+    outcomes += [
+        TooLarge(),
+        Unheld(status=200),
+        Stopped(),
+        Orphaned(),
+        Broke(),
+        Lapsed(),
+        Parked(call_id="c", method="m"),
+    ]
     outcomes += [*(Expired(clock=clock) for clock in Clock)]
     assert {classify(outcome).ending for outcome in outcomes} == set(Ending)
 

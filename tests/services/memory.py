@@ -19,6 +19,7 @@ from gateway.ports import (
     LiveUnavailable,
     NewCall,
     OpenSession,
+    Orphan,
     Outbound,
     Owner,
     StoreUnavailable,
@@ -74,6 +75,7 @@ class Gate:
         self.entries: list[Entry] = []
         self.taken: list[tuple[str, Rate]] = []
         self.left: list[Left] = []
+        self.orphans: dict[str, list[Orphan]] = {}
 
     async def take(self, payer: str, rate: Rate) -> Standing:
         await asyncio.sleep(0)
@@ -91,6 +93,16 @@ class Gate:
 
     def leave(self, left: Left) -> None:
         self.left.append(left)
+
+    async def lapsed(self) -> Sequence[str]:
+        await asyncio.sleep(0)
+        if self.away:
+            raise LiveUnavailable("away")
+        return list(self.orphans)
+
+    async def inherit(self, replica: str) -> tuple[Sequence[Orphan], bool]:
+        found = self.orphans.pop(replica, [])
+        return found, bool(found)
 
 
 class Tokens(Away):

@@ -120,7 +120,7 @@ async def test_whoever_ends_a_call_at_the_same_moment_it_ends_once_and_is_told_o
         directory=Directory(second.workspaces, ttl_s=300),
         bus=bus,
         prices=Prices(),
-        charge=lambda workspace, cost: None,
+        leave=lambda workspace, call_id, cost: None,
         agents=Wakes(capacity=1),
         lease_s=60.0,
         wait_s=60.0,
