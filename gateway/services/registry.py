@@ -90,7 +90,7 @@ class Registry:
         workspace = await self._directory.find(said.workspace_id)
         try:
             needs_token = await self._check_register(principal, workspace, said.workspace_id)
-            mode = delivery.decide_registered(said.delivery_mode, workspace)
+            mode = delivery.decide_registered(said.delivery_mode, workspace, said.url)
             url = self._check_url(said, mode)
             if workspace is None:
                 await self._create(said)
