@@ -289,12 +289,14 @@ class Barred(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entered:
-    """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end."""
+    """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end;
+    `held`: of the target's budget, in millionths of a cent."""
 
     barred: Barred | None
     standing: Standing | None
     depth: int
     left_s: float | None
+    held: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

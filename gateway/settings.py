@@ -298,6 +298,13 @@ class Settings:
         default=5.0,
         unit="s",
     )
+    max_calls_each: int = _setting(
+        "GATEWAY_MAX_CALLS_EACH",
+        _count,
+        "Those of one workspace, organisation's token or session among them.",
+        default=2500,
+        unit="calls",
+    )
     max_readers: int = _setting(
         "GATEWAY_MAX_READERS",
         _count,

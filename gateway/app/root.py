@@ -242,6 +242,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             waiting=waiting,
             parking=parking,
             capacity=settings.max_calls,
+            share=settings.max_calls_each,
             spawn=loops.spawn,
         )
 

@@ -103,5 +103,14 @@ if KEYS[8] ~= '' then
     redis.call('SADD', KEYS[8], ARGV[9])
     redis.call('PEXPIRE', KEYS[8], math.max(tonumber(ARGV[7]), tonumber(keep)))
 end
+-- Several calls to one target in one trace: what it starts may take as long as the longest of them.
+local other = redis.call('GET', KEYS[5])
+if other then
+    local call, until_ = string.match(other, '^(%S+) %d+ (%S+)$')
+    if call ~= KEYS[2] and redis.call('HEXISTS', call, 'ended') == 0 and redis.call('EXISTS', call) == 1 then
+        ends = (ends == '-1' or until_ == '-1') and '-1' or string.format('%.0f', math.max(tonumber(ends), tonumber(until_)))
+        keep = math.max(tonumber(keep), redis.call('PTTL', KEYS[5]))
+    end
+end
 redis.call('SET', KEYS[5], string.format('%s %d %s', KEYS[2], depth, ends), 'PX', keep)
 return {'yes', remaining, math.ceil(full_in), 0, depth, math.floor(left), reserved}

@@ -97,12 +97,13 @@ class Gate:
         if budget is not None:
             reserve = -1 if budget.reserve is None else budget.reserve
             arguments += [budget.limit, budget.priced, budget.reported, reserve, self._lease, _ms(MONTH_S)]
-        verdict, remaining, full_ms, retry_ms, depth, left_ms, _ = await self._pipe.script("admit", keys, *arguments)
+        verdict, remaining, full_ms, retry_ms, depth, left_ms, held = await self._pipe.script("admit", keys, *arguments)
         return Entered(
             barred=None if verdict == b"yes" else Barred(verdict.decode()),
             standing=None if rate is None else _standing(rate, remaining, full_ms, retry_ms),
             depth=depth,
             left_s=None if left_ms < 0 else left_ms / 1000,
+            held=held,
         )
 
     def leave(self, left: Left) -> None:

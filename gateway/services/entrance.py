@@ -33,7 +33,10 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticket:
-    """A call that has begun; `left_s` is what is left to the call that it serves, None if that may take for ever."""
+    """A call that has begun; `left_s` is what is left to the call that it serves, None if that may take for ever.
+
+    `held`: of its target's budget, in millionths of a cent.
+    """
 
     call_id: str
     target_id: str
@@ -41,6 +44,7 @@ class Ticket:
     month: str
     depth: int = 1
     left_s: float | None = None
+    held: int = 0
 
     def within(self, seconds: float) -> float:
         """Return these seconds, or what is left."""
@@ -83,6 +87,7 @@ class Entrance:
                     month=month,
                     depth=entered.depth,
                     left_s=entered.left_s,
+                    held=entered.held,
                 )
             case ports.Barred.DEEP:
                 log.warning("call_too_deep", target_id=target.id, caller_id=wish.caller_id, depth=entered.depth)

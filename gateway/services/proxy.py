@@ -1,6 +1,7 @@
 """The call: let in, sent out or put into an inbox, kept alive, ended once, and told to everybody."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -40,7 +41,7 @@ class _Call:
 
 
 class Proxy:
-    """Makes calls. `capacity` bounds those in flight; past it callers are asked to come back."""
+    """Makes calls. `capacity` bounds those in flight, `share` those of one payer; past it callers come back later."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Proxy:
         waiting: Waiting,
         parking: Parking,
         capacity: int,
+        share: int,
         spawn: Spawn,
     ) -> None:
         self._requests = requests
@@ -67,6 +69,8 @@ class Proxy:
         self._waiting = waiting
         self._parking = parking
         self._capacity = capacity
+        self._share = share
+        self._of_payer: Counter[str] = Counter()
         self._spawn = spawn
         self._in_flight: dict[str, asyncio.Task[None]] = {}
         self._draining = False
@@ -84,7 +88,7 @@ class Proxy:
 
         Once it is under way it goes on to its end, whether or not anybody still waits here for the answer.
         """
-        self._check_room()
+        self._check_room(asked.toll.payer)
         try:
             wanted = await self._requests.read(asked)
         except Refusal:
@@ -109,7 +113,7 @@ class Proxy:
         )
         ticket = await self._entrance.enter(wanted.asked.toll, wish)
         try:
-            self._check_room()  # others may have come while this one was being admitted
+            self._check_room(wanted.asked.toll.payer)  # others may have come while this one was being admitted
         except Refusal:
             self._entrance.leave(ticket, 0)
             raise
@@ -143,14 +147,24 @@ class Proxy:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         task = self._spawn(self._run(call, answer), f"call:{wanted.asked.call_id}")
         self._in_flight[wanted.asked.call_id] = task
-        task.add_done_callback(lambda _: self._in_flight.pop(wanted.asked.call_id, None))
+        self._of_payer[wanted.asked.toll.payer] += 1
+        task.add_done_callback(lambda _: self._out(wanted.asked))
         return await answer  # a waiter that is cancelled cancels this future, and not the task
 
-    def _check_room(self) -> None:
+    def _out(self, asked: Asked) -> None:
+        self._in_flight.pop(asked.call_id, None)
+        payer = asked.toll.payer
+        self._of_payer[payer] -= 1
+        if not self._of_payer[payer]:
+            del self._of_payer[payer]
+
+    def _check_room(self, payer: str) -> None:
         if self._draining:
             raise Refusal(Code.DRAINING, "the gateway is shutting down", retry_after_s=5)
         if len(self._in_flight) >= self._capacity:
             raise Refusal(Code.OVERLOADED, "too many calls in flight", retry_after_s=2)
+        if self._of_payer[payer] >= self._share:
+            raise Refusal(Code.OVERLOADED, "too many calls in flight of this caller", retry_after_s=2)
 
     async def _run(self, call: _Call, answer: "asyncio.Future[Answer]") -> None:
         """Make the call; whatever becomes of it, it ends here, once."""
@@ -175,11 +189,14 @@ class Proxy:
         if method is not None:
             method = method[:METHOD_CHARS]
         duration_ms = round((monotonic() - call.started) * 1000)
-        said = views.parse(ended.answer.body) if ended.ending is Ending.COMPLETED else None
-        used = usage.read(said)
+        body, answered = ended.answer.body, ended.ending is Ending.COMPLETED
+        said = views.parse(body)
+        used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
         cost = self._prices.cost(target.model, used)
+        if ended.delivered is None and self._prices.has(target.model):
+            cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
         self._entrance.leave(call.ticket, cost)
-        shown = views.view(ended.answer.body, said) if ended.ending is Ending.COMPLETED else None
+        shown = views.view(body, said) if answered else None
         line = Line(
             workspace_id=target.id,
             activity_type="a2a_receive",
@@ -200,8 +217,8 @@ class Proxy:
         self._activity.log(line)
         if call.wanted.caller_id is not None and call.wanted.caller_id != target.id:
             self._activity.log(line.as_sent())
-        if call.wanted.caller_id is None and ended.ending is Ending.COMPLETED:
-            reply = {"response_body": _reply(ended.answer.body, shown), "method": method, "duration_ms": duration_ms}
+        if call.wanted.caller_id is None and answered:
+            reply = {"response_body": _reply(body, shown), "method": method, "duration_ms": duration_ms}
             self._bus.publish(event("A2A_RESPONSE", target.id, reply, sign=True))
         self._bus.publish(
             event(

@@ -28,7 +28,7 @@ from gateway.core.ids import is_sane_request_id, new_id
 from gateway.core.rates import Tariff
 from gateway.core.refusals import Code, Refusal, credential_required, invalid_credential, not_allowed
 from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S
-from gateway.services.tolls import Toll, of_address, of_credential
+from gateway.services.tolls import Toll, of_address, of_credential, of_workspace
 from gateway.web import keys, parse, render
 from gateway.web.routes import Route, Scope
 
@@ -139,8 +139,8 @@ def _toll(request: web.Request, route: Route, principal: Principal) -> Toll:
             return Toll(Tariff.REQUEST if route.tariff is Tariff.STRICT else route.tariff, "admin")
         case Admin(credential=Credential(hash=key)) | Member(credential=Credential(hash=key)):
             return Toll(route.tariff, of_credential(key))
-        case Holder(credential=Credential(hash=key)):
-            return Toll(route.tariff, of_credential(key))
+        case Holder(workspace_id=workspace_id):
+            return Toll(route.tariff, of_workspace(workspace_id))
         case _:
             return Toll(route.tariff, of_address(parse.peer(request)))
 

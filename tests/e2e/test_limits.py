@@ -55,6 +55,31 @@ async def test_a_credential_has_so_many_calls_on_all_replicas_together(world: Wo
     assert sum(one["gateway_calls_admitted_total"] for one in counted) == 6
 
 
+async def test_a_workspace_has_one_bucket_however_many_tokens_it_makes_itself(world: World) -> None:
+    await world.start(GATEWAY_RATE_CALLS=f"3{SLOW}")
+    one = await world.workspace((await world.agent()).url)
+    tokens = [one.token]
+    for _ in range(3):
+        _, made, _ = await world.request("POST", f"/workspaces/{one.id}/tokens", headers=one.bearer)
+        tokens.append(made["auth_token"])
+    called = [(await world.call(one, headers={"Authorization": f"Bearer {token}"}))[0] for token in tokens]
+    assert called == [200, 200, 200, 429]
+
+
+async def test_one_workspace_cannot_take_all_places_for_calls(world: World) -> None:
+    await world.start(GATEWAY_MAX_CALLS="6", GATEWAY_MAX_CALLS_EACH="4")
+    greedy = await world.workspace((await world.agent(silent_for(60))).url)
+    other = await world.workspace((await world.agent()).url)
+    async with asyncio.TaskGroup() as callers:
+        held = [callers.create_task(world.call(greedy, headers=greedy.bearer)) for _ in range(6)]
+        await eventually(lambda: sum(call.done() for call in held) == 2)
+        refused = [call.result() for call in held if call.done()]
+        assert {(status, body["code"]) for status, body, _ in refused} == {(503, "overloaded")}
+        assert (await world.call(other, headers=other.bearer))[0] == 200
+        for call in held:
+            call.cancel()
+
+
 async def test_what_may_not_be_called_costs_a_call_too(world: World) -> None:
     await world.start(GATEWAY_RATE_CALLS=f"2{SLOW}")
     one = await world.workspace()

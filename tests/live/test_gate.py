@@ -119,6 +119,25 @@ async def test_a_trace_tells_whom_a_call_serves_where_no_call_id_does(one, other
     assert (await other.enter(call(A, B, trace="another"))).depth == 1
 
 
+async def test_nobody_makes_anothers_call_shorter_by_calling_in_its_trace(one, other):
+    first = call(None, A, limit_s=100.0)
+    await one.enter(first)
+    await other.enter(call(C, A, limit_s=1.0))
+    assert (await one.enter(call(A, B))).left_s > 90
+    await one.enter(call(None, A, trace="endless"))
+    await other.enter(call(C, A, trace="endless", limit_s=1.0))
+    assert (await one.enter(call(A, B, trace="endless"))).left_s is None
+    later = call(None, A, trace="one after the other", limit_s=100.0)
+    await one.enter(later)
+    one.leave(ended(later))
+    await until(
+        lambda: one.enter(call(A, B, trace="one after the other", call_id=str(uuid4()))),
+        lambda below: below.left_s is None,
+    )
+    await one.enter(call(C, A, trace="one after the other", limit_s=1.0))
+    assert (await one.enter(call(A, B, trace="one after the other"))).left_s <= 1, "the first is over"
+
+
 async def test_nobody_serves_a_call_that_was_made_to_another(one):
     first = call(None, A, limit_s=5.0)
     await one.enter(first)

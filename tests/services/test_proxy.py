@@ -90,7 +90,7 @@ def workspace(id_: str, **fields: object) -> Workspace:
 class Switchboard:
     """A proxy, and all that it speaks to."""
 
-    def __init__(self, bus: Bus, channel: Channel, tasks: Tasks, *, capacity: int = 100) -> None:
+    def __init__(self, bus: Bus, channel: Channel, tasks: Tasks, *, capacity: int = 100, share: int = 100) -> None:
         self.workspaces = Workspaces(
             workspace(TARGET),
             workspace(CALLER),
@@ -131,10 +131,19 @@ class Switchboard:
             waiting=Waiting(ScriptedLiveness(), every_s=1),
             parking=self.parking,
             capacity=capacity,
+            share=share,
             spawn=tasks.spawn,
         )
 
-    async def call(self, *, caller: str | None = None, to: str = TARGET, body: bytes = BODY, **headers: str) -> Answer:
+    async def call(
+        self,
+        *,
+        caller: str | None = None,
+        to: str = TARGET,
+        body: bytes = BODY,
+        payer: str = "somebody",
+        **headers: str,
+    ) -> Answer:
         """Call as a browser of the operator, or as a workspace."""
         asked = Asked(
             hold=Room(2**30).hold(),
@@ -144,7 +153,7 @@ class Switchboard:
             principal=Admin() if caller is None else Holder(workspace_id=caller),
             claimed=None,
             peer="192.0.2.1",
-            toll=Toll(Tariff.CALL, "somebody"),
+            toll=Toll(Tariff.CALL, payer),
             gone=lambda: False,
             headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
             body=body,
@@ -499,3 +508,36 @@ async def test_a_call_that_does_not_get_into_an_inbox_has_left(board: Switchboar
     board.inbox.away = True
     assert (await board.refusal()).code is Code.PLATFORM_UNAVAILABLE
     assert [left.call_id for left in board.gate.left] == [entry.call_id for entry in board.gate.entries]
+
+
+async def test_one_payer_may_have_so_many_calls_in_flight_and_leaves_room_for_others(bus, channel, tasks):
+    board = Switchboard(bus, channel, tasks, share=2)
+    board.dispatcher.gate.clear()
+    callers = [tasks.spawn(board.call(), "caller") for _ in range(2)]
+    await eventually(lambda: board.proxy.in_flight == 2)
+    assert (await board.refusal()).code is Code.OVERLOADED
+    other = tasks.spawn(board.call(payer="another"), "caller")
+    await eventually(lambda: board.proxy.in_flight == 3)
+    board.dispatcher.gate.set()
+    await asyncio.gather(*callers, other)
+    await board.ended()
+    assert (await board.call()).status == 200
+
+
+@pytest.mark.parametrize(("outcome", "cost"), [(Reset(), 77), (Expired(clock=Clock.DEADLINE), 77), (NotConnected(), 0)])
+async def test_a_call_of_which_nobody_knows_what_it_used_costs_what_it_held(board, outcome, cost):
+    board.gate.answer = replace(board.gate.answer, held=77)
+    board.dispatcher.outcome = outcome
+    await board.call()
+    [row] = await board.written()
+    assert ([left.cost for left in board.gate.left], row["millionths"]) == ([cost], cost)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("padding", [0, 100_000])
+async def test_what_an_answer_has_used_counts_however_long_it_is_and_if_it_is_an_error(board, status, padding):
+    body = orjson.dumps({"jsonrpc": "2.0", "id": "1", "result": {"pad": "x" * padding, "usage": {"input_tokens": 9}}})
+    board.dispatcher.outcome = Answered(status=status, headers={"Content-Type": "application/json"}, body=body)
+    await board.call()
+    [row] = await board.written()
+    assert (row["input_tokens"], row["millionths"], board.gate.left[0].cost) == (9, 900, 900)
