@@ -64,6 +64,7 @@ END_STATES: Final[Mapping[Ending, State]] = {
     Ending.AGENT_RESET: S.FAILED,
     Ending.TRUNCATED: S.FAILED,
     Ending.RESPONSE_TOO_LARGE: S.FAILED,
+    Ending.OVERLOADED: S.FAILED,
     Ending.DEADLINE: S.FAILED,
     Ending.CEILING: S.FAILED,
     Ending.BUS_LOST: S.FAILED,

@@ -55,7 +55,7 @@ class Pipe:
         """Whether Redis answers, as far as is known."""
         return self._writer is not None
 
-    def script(self, name: str, keys: tuple[str, ...], *arguments: str | int | float) -> "asyncio.Future[Any]":
+    def script(self, name: str, keys: tuple[str, ...], *arguments: str | int | float | bytes) -> "asyncio.Future[Any]":
         """Run one of the scripts; as `ask`."""
         if not self.is_up:
             raise LiveUnavailable("Redis is away")

@@ -27,10 +27,12 @@ def opened(servers: Urls, prefix: str) -> Opened:
     """`opened(url=..., answer_s=...)` is one replica's gate; those of one test share what they decide."""
 
     @asynccontextmanager
-    async def open_one(url: str = servers.redis_url, answer_s: float = 5.0) -> AsyncIterator[Gate]:
+    async def open_one(
+        url: str = servers.redis_url, answer_s: float = 5.0, kept_s: float = 60.0
+    ) -> AsyncIterator[Gate]:
         async with (
             Tasks() as tasks,
-            gate.opened(url, prefix=prefix, max_depth=MAX_DEPTH, answer_s=answer_s) as one,
+            gate.opened(url, prefix=prefix, max_depth=MAX_DEPTH, answer_s=answer_s, kept_s=kept_s) as one,
         ):
             tasks.spawn(one.run(), "gate:connect")
             await eventually(lambda: one.is_up)

@@ -8,11 +8,13 @@ import orjson
 
 from events.bus import Bus
 from events.event import CHANGED, Event
+from gateway.core.claims import Claim
 from gateway.core.endings import Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Workspace
 from gateway.ports import (
     Change,
+    Earlier,
     Entered,
     Entry,
     Left,
@@ -65,7 +67,7 @@ class Workspaces(Away):
 
 
 class Gate:
-    """`ports.Gate` that answers what the test wants; `away` says nothing."""
+    """`ports.Gate` that answers what the test wants; `away` says nothing. `looks`: what is seen of a claim, in turn."""
 
     def __init__(self) -> None:
         self.away = False
@@ -74,6 +76,8 @@ class Gate:
         self.entries: list[Entry] = []
         self.taken: list[tuple[str, Rate]] = []
         self.left: list[Left] = []
+        self.looks: list[Earlier | None] = []
+        self.looked = 0
 
     async def take(self, payer: str, rate: Rate) -> Standing:
         await asyncio.sleep(0)
@@ -88,6 +92,14 @@ class Gate:
             raise LiveUnavailable("away")
         self.entries.append(entry)
         return self.answer
+
+    async def look(self, claim: Claim) -> Earlier | None:
+        """The next of `looks`, and the last of them ever after."""
+        await asyncio.sleep(0)
+        self.looked += 1
+        if self.away:
+            raise LiveUnavailable("away")
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 
     def leave(self, left: Left) -> None:
         self.left.append(left)
@@ -158,7 +170,7 @@ class Inbox(Away):
         super().__init__()
         self.calls: list[NewCall] = []
 
-    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int, kept_s: float) -> bool:
         await self.turn()
         if len(self.calls) >= room:
             return False

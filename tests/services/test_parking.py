@@ -54,7 +54,7 @@ class Lot:
             calls=stores.calls,
             activity=self.log,
             callers=self.callers,
-            times=Times(lives_s=100.0, wait_s=LONG_S),
+            times=Times(lives_s=100.0, wait_s=LONG_S, kept_s=60.0),
             room=3,
         )
 

@@ -37,11 +37,13 @@ from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
 from gateway.services.entrance import Entrance
+from gateway.services.joining import Joining
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.proxy import Proxy
 from gateway.services.requests import Asked, Requests, Times
 from gateway.services.room import Room
+from gateway.services.shelf import Shelf
 from gateway.services.tasks import Tasks
 from gateway.services.tolls import Toll, Tolls
 from gateway.services.waiting import Waiting
@@ -57,6 +59,13 @@ REPLY = b'{"jsonrpc":"2.0","id":"1","result":{"kind":"message","usage":{"input_t
 DONE = Answered(status=200, headers={"Content-Type": "application/json"}, body=REPLY)
 MESSAGE = {"role": "user", "messageId": "m-1", "parts": [{"kind": "text", "text": "hi"}]}
 BODY = orjson.dumps({"jsonrpc": "2.0", "id": "1", "method": "message/send", "params": {"message": MESSAGE}})
+
+
+def message(number: int) -> bytes:
+    """A call with a message id that no other number has."""
+    return BODY.replace(b"m-1", b"m-1-%d" % number)
+
+
 RATE = Rate(requests=10, period_s=1.0)
 PRICES = Prices(by_model={"*": Price(input=100, output=1000)})
 FAILURES = [
@@ -110,9 +119,12 @@ class Switchboard:
             calls=self.inbox,
             activity=self.activity,
             callers=Wakes(capacity=10),
-            times=ParkingTimes(lives_s=60, wait_s=60),
+            times=ParkingTimes(lives_s=60, wait_s=60, kept_s=60),
             room=10,
         )
+        self.callers = Wakes(capacity=10)
+        self.shelf = Shelf(lasts_s=60, each_bytes=1000, all_bytes=100_000)
+        self.joining = Joining(gate=self.gate, callers=self.callers, shelf=self.shelf, capacity=3)
         requests = Requests(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),
             parking=self.parking,
@@ -130,6 +142,7 @@ class Switchboard:
             bus=bus,
             waiting=Waiting(ScriptedLiveness(), every_s=1),
             parking=self.parking,
+            joining=self.joining,
             capacity=capacity,
             spawn=tasks.spawn,
         )
@@ -268,9 +281,9 @@ async def test_a_caller_that_goes_away_does_not_stop_its_call(board, tasks):
 async def test_past_the_capacity_callers_are_asked_to_come_back_and_are_taken_when_there_is_room(bus, channel, tasks):
     board = Switchboard(bus, channel, tasks, capacity=2)
     board.dispatcher.gate.clear()
-    callers = [tasks.spawn(board.call(), "caller") for _ in range(2)]
+    callers = [tasks.spawn(board.call(body=message(number)), "caller") for number in range(2)]
     await eventually(lambda: board.proxy.in_flight == 2)
-    refused = await board.refusal()
+    refused = await board.refusal(body=message(2))
     assert (refused.code, refused.retry_after_s) == (Code.OVERLOADED, 2)
     board.dispatcher.gate.set()
     await asyncio.gather(*callers)
@@ -283,13 +296,13 @@ async def test_the_capacity_holds_for_those_that_are_admitted_at_the_same_moment
     board.dispatcher.gate.clear()
     outcomes: list[object] = []
 
-    async def caller() -> None:
+    async def caller(number: int) -> None:
         try:
-            outcomes.append((await board.call()).status)
+            outcomes.append((await board.call(body=message(number))).status)
         except Refusal as refused:
             outcomes.append(refused.code)
 
-    callers = [tasks.spawn(caller(), "caller") for _ in range(5)]
+    callers = [tasks.spawn(caller(number), "caller") for number in range(5)]
     await eventually(lambda: len(outcomes) == 3)
     assert len(board.dispatcher.sent) == board.proxy.in_flight == 2
     board.dispatcher.gate.set()
