@@ -92,11 +92,17 @@ def _too_large(request: web.Request) -> Refusal:
 async def body(request: web.Request, model: type[M], *, form: bool = False) -> M:
     """Return the JSON body as its model; refuses what does not fit, naming the field. form: a page's may do, too."""
     received = await raw(request)
-    value: object
     if form and request.content_type == "application/x-www-form-urlencoded":
-        value = dict(parse_qsl(received.decode("utf-8", "replace")))
-    else:
-        value = _json(received)
+        return _fitting(dict(parse_qsl(received.decode("utf-8", "replace"))), model)
+    return read(received, model)
+
+
+def read(received: bytes, model: type[M]) -> M:
+    """Return what was received as its model; refuses what does not fit, naming the field."""
+    return _fitting(_json(received), model)
+
+
+def _fitting(value: object, model: type[M]) -> M:
     if not isinstance(value, dict):
         raise Refusal(Code.INVALID_REQUEST, "the body must be a JSON object")
     try:

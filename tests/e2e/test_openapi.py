@@ -14,6 +14,8 @@ from tests.harness.agent import ScriptedAgent
 from tests.harness.source import ROOT
 from tests.harness.world import ADMIN_TOKEN, Workspace, World
 
+pytestmark = pytest.mark.timeout(200)
+
 EXAMPLES = 40
 ANSWER_S = 10.0
 """The longest that any answer may take: nothing hangs."""

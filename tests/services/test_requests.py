@@ -61,6 +61,7 @@ def asked(to: str, body: bytes = BODY, *, caller: str | None = None, **headers: 
         gone=lambda: False,
         headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
         body=body,
+        hold=Room(2**20).hold(),
     )
 
 
