@@ -50,7 +50,6 @@ def requests(bus) -> Requests:
 
 def asked(to: str, body: bytes = BODY, *, caller: str | None = None, **headers: str) -> Asked:
     return Asked(
-        hold=Room(2**20).hold(),
         call_id="c",
         request_id="r",
         target_id=to,
