@@ -8,6 +8,7 @@ import orjson
 
 from events.bus import Bus
 from events.event import CHANGED, Event
+from gateway.core.calls import Call
 from gateway.core.claims import Claim
 from gateway.core.endings import Outcome
 from gateway.core.rates import Rate, Standing
@@ -23,6 +24,7 @@ from gateway.ports import (
     OpenSession,
     Outbound,
     Owner,
+    Same,
     StoreUnavailable,
 )
 
@@ -164,18 +166,25 @@ class Batches(Away):
 
 
 class Inbox(Away):
-    """Takes calls, as many as there is room for."""
+    """Takes calls, as many as there is room for; `same` is the earlier call that the next ones are the same as."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[NewCall] = []
+        self.same: Same | None = None
 
-    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int, kept_s: float) -> bool:
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int, kept_s: float) -> bool | Same:
         await self.turn()
+        if self.same is not None:
+            return self.same
         if len(self.calls) >= room:
             return False
         self.calls.append(call)
         return True
+
+    async def find(self, workspace_id: str, call_id: str) -> Call | None:
+        await self.turn()
+        return None if self.same is None else self.same.call
 
 
 class Changes(Away):
