@@ -60,11 +60,16 @@ STEPS = st.lists(
         st.sampled_from(["k1", "k2"]),
         st.sampled_from(["aa", "bb"]),
     ),
-    max_size=40,
+    min_size=20,
+    max_size=60,
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.large_base_example],
+)
 @given(STEPS)
 async def test_of_all_that_send_a_message_one_makes_the_call_and_all_others_hear_of_it(
     one: Gate, other: Gate, steps: list[Any]

@@ -185,7 +185,8 @@ async def test_an_answer_that_was_not_kept_is_a_refusal_of_its_own(table):
     assert await table.refusal(Earlier(call_id="c", words=True, stage=Stage.ENDED)) is Code.ALREADY_COMPLETED
 
 
-async def test_who_follows_looks_when_it_hears_of_the_end(table):
+async def test_who_follows_looks_when_it_hears_of_the_end(table, monkeypatch):
+    monkeypatch.setattr(joinings, "LOOK_S", 1000.0)
     table.gate.looks = [RUNNING]
     async with asyncio.TaskGroup() as group:
         followed = group.create_task(table.follow(RUNNING))
