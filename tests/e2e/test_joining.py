@@ -212,6 +212,21 @@ async def test_those_that_have_joined_a_call_whose_replica_is_killed_hear_that_i
     assert (await send(world, target, message_id="m-2"))[0] == 200
 
 
+async def test_those_that_have_joined_a_call_whose_replica_is_stopped_get_the_ending_that_it_had(world: World) -> None:
+    going, staying = await two(world, GATEWAY_DRAIN_SECONDS="0.5")
+    agent = await world.agent(once(asyncio.Event()))
+    target = await world.workspace(agent.url)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(send(world, target, gateway=going))
+        await eventually(lambda: agent.bodies)
+        other = group.create_task(send(world, target, gateway=staying))
+        await joined(world, 1)
+        assert await going.stop() == 0
+    for status, body, _ in (first.result(), other.result(), await send(world, target, gateway=staying)):
+        assert (status, body["code"], body["outcome"]) == (503, "gateway_shutdown", "unknown")
+    assert len(agent.bodies) == 1
+
+
 async def test_a_message_in_an_inbox_is_there_once_and_its_answer_is_everybodys(world: World) -> None:
     one, two_ = await two(world)
     target, caller = await world.workspace(delivery_mode="poll"), await world.workspace()
