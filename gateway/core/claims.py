@@ -49,19 +49,32 @@ def _person(principal: Principal) -> str:
 def readdress(answer: Answer, call_id: str, id_json: bytes | None) -> Answer:
     """Return the answer of an earlier call under the JSON-RPC id of the one that asks now.
 
-    What is no response of JSON-RPC (a stream, a refusal) has no such id and keeps its bytes.
+    So are the events of a stream. What is no response of JSON-RPC has no such id and keeps its bytes.
     """
-    joined = replace(answer, call_id=call_id)
-    kind = answer.headers.get("Content-Type", "")
-    if "json" not in kind.lower() or b'"jsonrpc"' not in answer.body:
-        return joined
+    kind, body = answer.headers.get("Content-Type", "").lower(), answer.body
+    if b'"jsonrpc"' in body:
+        if "json" in kind:
+            body = _under(body, id_json)
+        elif "text/event-stream" in kind:
+            body = b"".join(_line(line, id_json) for line in body.splitlines(keepends=True))
+    return replace(answer, body=body, call_id=call_id)
+
+
+def _under(body: bytes, id_json: bytes | None) -> bytes:
     try:
-        said = jsontext.parse(answer.body)
+        said = jsontext.parse(body)
     except jsontext.Unparsable:  # an agent may answer anything
-        return joined
-    if not isinstance(said, dict) or "jsonrpc" not in said:
-        return joined
-    return replace(joined, body=under(answer.body, id_json))
+        return body
+    return under(body, id_json) if isinstance(said, dict) and "jsonrpc" in said else body
+
+
+def _line(line: bytes, id_json: bytes | None) -> bytes:
+    """A line of a stream; an event whose JSON goes over several lines keeps its id."""
+    said = line.removeprefix(b"data:")
+    if said == line:
+        return line
+    text = said.strip()
+    return line.replace(text, _under(text, id_json), 1) if text else line
 
 
 def reused(call_id: str) -> Refusal:

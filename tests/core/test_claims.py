@@ -110,6 +110,13 @@ def test_an_answer_is_given_under_ones_own_id_and_else_as_it_was(id_json: bytes 
     assert (answer.status, answer.call_id, answer.headers) == (200, "c", {"Content-Type": "application/json; x"})
 
 
+def test_each_event_of_a_stream_is_given_under_ones_own_id():
+    event = b'id: c-%b\ndata: {"jsonrpc":"2.0","id":%b,"result":{"final":%b}}\r\n\n'
+    body = b": hello\n\n" + event % (b"1", b"7", b"false") + event % (b"2", b"7", b"true")
+    answer = readdress(Answer(status=200, body=body, headers={"Content-Type": "text/event-stream"}), "c", b'"x"')
+    assert answer.body == b": hello\n\n" + event % (b"1", b'"x"', b"false") + event % (b"2", b'"x"', b"true")
+
+
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
@@ -119,7 +126,7 @@ def test_an_answer_is_given_under_ones_own_id_and_else_as_it_was(id_json: bytes 
         ("application/json", b'{"a":{"jsonrpc":"2.0","id":1}}'),
         ("application/json", b"[" * 2000 + b'"jsonrpc"'),
         ("application/json", b'{"jsonrpc":"\xff"}'),
-        ("text/event-stream", b'data: {"jsonrpc":"2.0","id":1}\n\n'),
+        ("text/event-stream", b'event: a\r\ndata: {"jsonrpc":"2.0",\r\ndata: "id":1}\r\ndata:\n\n: {"jsonrpc":1}'),
         ("text/plain", b'{"jsonrpc":"2.0","id":1}'),
         ("", b""),
     ],
