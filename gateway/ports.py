@@ -7,7 +7,8 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 from gateway.core.calls import Call, Kind, State
-from gateway.core.endings import Ending, Outcome
+from gateway.core.claims import Claim
+from gateway.core.endings import Answer, Ending, Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
 
@@ -171,7 +172,10 @@ class UsageOfDay:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewCall:
-    """A call as it is first written. Seconds: how long its caller stays for the answer, and how long it may wait."""
+    """A call as it is first written. Seconds: how long its caller stays for the answer, and how long it may wait.
+
+    `claim`: what makes another call the same; None: nothing does.
+    """
 
     id: str
     kind: Kind
@@ -181,6 +185,15 @@ class NewCall:
     body: bytes = field(repr=False)
     waits_s: float
     lives_s: float
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Same:
+    """An earlier call has the claim of this one. `words`: whether it says the same."""
+
+    call: Call
+    words: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,7 +264,7 @@ class Entry:
 
     payer, rate: whose bucket it comes out of, None: nobody's. trace_id: the call's own trace. held: whether it ends
     with the replica that lets it in. serves: the call that the caller says it serves. limit_s: how long it may take,
-    None for ever. budget: None without one.
+    None for ever. budget: None without one. claim: what makes another call the same, None: nothing does.
     """
 
     payer: str
@@ -265,6 +278,29 @@ class Entry:
     serves: str | None
     limit_s: float | None
     budget: Budget | None
+    claim: Claim | None = None
+
+
+class Stage(Enum):
+    """How far an earlier call has come: it is under way, it has ended, or the replica that made it is gone."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Earlier:
+    """The call that has a claim. `words`: whether it says the same. `answer`: of one that has ended, if it was kept.
+
+    `again`: it has ended so that the next call with this claim is made.
+    """
+
+    call_id: str
+    words: bool
+    stage: Stage
+    answer: Answer | None = field(default=None, repr=False)
+    again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,25 +325,45 @@ class Barred(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entered:
-    """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end;
-    `held`: of the target's budget, in millionths of a cent."""
+    """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end.
+
+    `held`: of the target's budget, in millionths of a cent. `earlier`: the call that this one is the same as; then this
+    one has not begun.
+    """
 
     barred: Barred | None
     standing: Standing | None
     depth: int
     left_s: float | None
     held: int = 0
+    earlier: Earlier | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What is kept of a call for those with its claim. `answer`: None where it is not kept.
+
+    `again`: the next call with this claim is made, and only those that wait already get this answer.
+    """
+
+    claim: Claim
+    answer: Answer | None = field(repr=False)
+    again: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Left:
-    """A call that has ended. `cost` is in millionths of a cent; `month` that of its budget, "" without one."""
+    """A call that has ended. `cost` is in millionths of a cent; `month` that of its budget, "" without one.
+
+    `kept`: what others with its claim get, None where it has none.
+    """
 
     call_id: str
     target_id: str
     trace_id: str
     month: str
     cost: int
+    kept: Kept | None = None
 
 
 EDITABLE: Final = (
@@ -451,8 +507,12 @@ class Activity(Protocol):
 class Calls(Protocol):
     """`store/calls.py`. Every method may raise StoreError."""
 
-    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
-        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already."""
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int, kept_s: float = 0.0) -> bool | Same:
+        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already.
+
+        Where an earlier call has its claim nothing is written, and that one is returned: it has not ended, or less than
+        `kept_s` seconds ago. One that has expired has no claim any more.
+        """
 
     async def take(self, workspace_id: str, *, limit: int, limit_bytes: int, lease_s: float) -> Sequence[Message]:
         """Lease the oldest messages that nobody has, at most so many and of so many bytes, but one at least."""
@@ -554,6 +614,9 @@ class Gate(Protocol):
 
         Raises LiveUnavailable.
         """
+
+    async def look(self, claim: Claim) -> Earlier | None:
+        """Return the call that has a claim. Raises LiveUnavailable."""
 
     def leave(self, left: Left) -> None:
         """Say that a call has ended, now or once Redis is back."""

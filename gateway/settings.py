@@ -305,6 +305,27 @@ class Settings:
         default=2500,
         unit="calls",
     )
+    answer_kept_s: float = _setting(
+        "GATEWAY_ANSWER_SECONDS",
+        _seconds,
+        "How long who sends a message with the same `messageId` again gets the answer of the call that has ended.",
+        default=900.0,
+        unit="s",
+    )
+    answer_kept_bytes: int = _setting(
+        "GATEWAY_ANSWER_BYTES",
+        _count,
+        "The largest answer that is kept for that; of larger ones 409 `already_completed` tells.",
+        default=262144,
+        unit="bytes",
+    )
+    answers_kept_bytes: int = _setting(
+        "GATEWAY_ANSWERS_BYTES",
+        _count,
+        "What all answers that this process keeps for that may take in Redis.",
+        default=268435456,
+        unit="bytes",
+    )
     max_readers: int = _setting(
         "GATEWAY_MAX_READERS",
         _count,

@@ -38,6 +38,7 @@ from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
 from gateway.services.instances import Instances
+from gateway.services.joining import Joining
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.peers import Peers
@@ -48,6 +49,7 @@ from gateway.services.registry import Registry
 from gateway.services.requests import Requests, Times
 from gateway.services.room import Room
 from gateway.services.sessions import Sessions
+from gateway.services.shelf import Shelf
 from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
 from gateway.services.timeline import Timeline
@@ -161,6 +163,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 max_depth=settings.max_depth,
                 answer_s=settings.admission_s,
                 renew_s=settings.probe_s * PROBES_A_RENEWAL,
+                kept_s=settings.answer_kept_s,
             )
         )
         tolls = Tolls(
@@ -219,7 +222,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             calls=ledger,
             activity=activity,
             callers=callers,
-            times=ParkingTimes(lives_s=settings.inbox_ttl_s, wait_s=settings.prefer_wait_s),
+            times=ParkingTimes(
+                lives_s=settings.inbox_ttl_s, wait_s=settings.prefer_wait_s, kept_s=settings.answer_kept_s
+            ),
             room=settings.inbox_messages,
         )
         expiry = Expiry(calls=ledger, activity=activity, bus=bus, every_s=settings.expiry_every_s)
@@ -230,6 +235,12 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             reach=reach,
             times=Times(idle_s=settings.idle_timeout_s, ceiling_s=settings.ceiling_s, max_s=settings.max_timeout_s),
         )
+        shelf = Shelf(
+            lasts_s=settings.answer_kept_s,
+            each_bytes=settings.answer_kept_bytes,
+            all_bytes=settings.answers_kept_bytes,
+        )
+        joining = Joining(gate=turnstile, callers=callers, shelf=shelf, capacity=settings.max_calls)
         loops = await stack.enter_async_context(Tasks())
         proxy = Proxy(
             requests=requests,
@@ -241,6 +252,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             bus=bus,
             waiting=waiting,
             parking=parking,
+            joining=joining,
             capacity=settings.max_calls,
             share=settings.max_calls_each,
             spawn=loops.spawn,
@@ -340,6 +352,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 delivery_mode_unsure=parking.unsure,
                 calls_interrupted=reaper.interrupted,
                 calls_admitted=entrance.entered,
+                calls_joined=joining.joined + parking.joined,
+                answers_unkept=shelf.refused,
                 requests_limited=tolls.refused,
                 requests_unchecked=tolls.unchecked,
                 activity_waiting_rows=len(activity),

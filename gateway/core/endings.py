@@ -39,6 +39,10 @@ class Ending(StrEnum):
     INTERNAL = "internal"
 
 
+UNDELIVERED: Final = frozenset({Ending.AGENT_BUSY, Ending.AGENT_UNREACHABLE, Ending.EXPIRED})
+"""Those that say that no agent has taken the message: to send it once more is to send it for the first time."""
+
+
 class Clock(StrEnum):
     """The clocks that may end a call; each value is the ending it causes."""
 
@@ -131,11 +135,12 @@ Outcome = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What goes back to the caller."""
+    """What goes back to the caller. `call_id`: of the earlier call whose answer it is, None for the caller's own."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

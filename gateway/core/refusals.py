@@ -23,6 +23,8 @@ class Code(StrEnum):
     EXPIRED = "expired"
     CURSOR_GONE = "cursor_gone"
     CALL_ENDED = "call_ended"
+    MESSAGE_ID_REUSED = "message_id_reused"
+    ALREADY_COMPLETED = "already_completed"
     TOO_LARGE = "too_large"
     TOO_MANY_TOKENS = "too_many_tokens"
     RATE_LIMITED = "rate_limited"
@@ -32,6 +34,7 @@ class Code(StrEnum):
     OVERLOADED = "overloaded"
     INBOX_FULL = "inbox_full"
     DRAINING = "draining"
+    INTERRUPTED = "interrupted"
     PLATFORM_UNAVAILABLE = "platform_unavailable"
     INTERNAL = "internal"
 

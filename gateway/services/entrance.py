@@ -7,6 +7,7 @@ import structlog
 
 from gateway import ports
 from gateway.core import budget
+from gateway.core.claims import Claim
 from gateway.core.ids import find_uuid
 from gateway.core.prices import MILLION
 from gateway.core.refusals import Code, Refusal
@@ -19,7 +20,8 @@ log = structlog.get_logger("gateway.entrance")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
     """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is; `holds`: whether
-    this process has it in its hands until its end, with a part of its target's budget."""
+    this process has it in its hands until its end, with a part of its target's budget; `claim`: what makes another call
+    the same."""
 
     call_id: str
     caller_id: str | None
@@ -29,13 +31,15 @@ class Wish:
     serves: str | None
     limit_s: float | None
     holds: bool = True
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticket:
-    """A call that has begun; `left_s` is what is left to the call that it serves, None if that may take for ever.
+    """A call that has begun, unless there is an `earlier` one that is the same.
 
-    `held`: of its target's budget, in millionths of a cent.
+    `left_s` is what is left to the call that it serves, None if that may take for ever; `held`, in millionths of a
+    cent, what it holds of its target's budget.
     """
 
     call_id: str
@@ -45,6 +49,7 @@ class Ticket:
     depth: int = 1
     left_s: float | None = None
     held: int = 0
+    earlier: ports.Earlier | None = None
 
     def within(self, seconds: float) -> float:
         """Return these seconds, or what is left."""
@@ -79,7 +84,7 @@ class Entrance:
             self._tolls.settle(toll, entered.standing)
         match entered.barred:
             case None:
-                self.entered += 1
+                self.entered += entered.earlier is None
                 return Ticket(
                     call_id=ticket.call_id,
                     target_id=ticket.target_id,
@@ -88,6 +93,7 @@ class Entrance:
                     depth=entered.depth,
                     left_s=entered.left_s,
                     held=entered.held,
+                    earlier=entered.earlier,
                 )
             case ports.Barred.DEEP:
                 log.warning("call_too_deep", target_id=target.id, caller_id=wish.caller_id, depth=entered.depth)
@@ -113,6 +119,7 @@ class Entrance:
             held=wish.holds,
             serves=find_uuid(wish.serves) if wish.serves is not None else None,
             limit_s=wish.limit_s,
+            claim=wish.claim,
             budget=None
             if target.budget_limit is None
             else ports.Budget(
@@ -124,8 +131,8 @@ class Entrance:
             ),
         )
 
-    def leave(self, ticket: Ticket, cost: int) -> None:
-        """Say that a call has ended, and what it cost (millionths of a cent); nothing here waits."""
+    def leave(self, ticket: Ticket, cost: int, kept: ports.Kept | None = None) -> None:
+        """Say that a call has ended, what it cost (millionths of a cent) and what is kept of it; nothing here waits."""
         self._gate.leave(
             ports.Left(
                 call_id=ticket.call_id,
@@ -133,6 +140,7 @@ class Entrance:
                 trace_id=ticket.trace_id,
                 month=ticket.month,
                 cost=cost,
+                kept=kept,
             )
         )
 

@@ -14,11 +14,13 @@ from events.bus import Bus
 from events.event import event
 from gateway import ports
 from gateway.core import endings, envelope, usage, views
+from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ended, Ending
 from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.entrance import Entrance, Ticket, Wish
+from gateway.services.joining import Joiner, Joining
 from gateway.services.parking import Parked, Parking
 from gateway.services.requests import Asked, Requests, Wanted
 from gateway.services.tolls import Tolls
@@ -55,6 +57,7 @@ class Proxy:
         bus: Bus,
         waiting: Waiting,
         parking: Parking,
+        joining: Joining,
         capacity: int,
         share: int,
         spawn: Spawn,
@@ -68,6 +71,7 @@ class Proxy:
         self._bus = bus
         self._waiting = waiting
         self._parking = parking
+        self._joining = joining
         self._capacity = capacity
         self._share = share
         self._of_payer: Counter[str] = Counter()
@@ -99,8 +103,8 @@ class Proxy:
             return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": endings.JSON})
         return await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
 
-    async def _enter(self, wanted: Wanted, limit_s: float | None, *, holds: bool) -> Ticket:
-        """Let a call begin, or refuse."""
+    async def _enter(self, wanted: Wanted, limit_s: float | None, *, pushed: bool) -> Ticket:
+        """Let a call begin, or refuse; one that is pushed holds money, and is not made if it is the same as another."""
         wish = Wish(
             call_id=wanted.asked.call_id,
             caller_id=wanted.caller_id,
@@ -109,20 +113,27 @@ class Proxy:
             method=(wanted.message.method or "")[:METHOD_CHARS],
             serves=wanted.asked.headers.get("X-A2A-Call-ID"),
             limit_s=limit_s,
-            holds=holds,
+            holds=pushed,
+            claim=wanted.claim if pushed else None,
         )
         ticket = await self._entrance.enter(wanted.asked.toll, wish)
-        try:
-            self._check_room(wanted.asked.toll.payer)  # others may have come while this one was being admitted
-        except Refusal:
-            self._entrance.leave(ticket, 0)
-            raise
+        if ticket.earlier is None:
+            try:
+                self._check_room(wanted.asked.toll.payer)  # others may have come while this one was being admitted
+            except Refusal:
+                self._leave_unmade(ticket, wish.claim)
+                raise
         return ticket
+
+    def _leave_unmade(self, ticket: Ticket, claim: Claim | None) -> None:
+        """Say that a call that was let in is not made after all."""
+        kept = None if claim is None else ports.Kept(claim=claim, answer=None, again=True)
+        self._entrance.leave(ticket, 0, kept)
 
     async def _park(self, wanted: Wanted) -> Answer:
         """Put a call into its target's inbox: it holds no money, and stands in its chain until its time is over."""
         lives_s = self._parking.lives_s(wanted.message)
-        ticket = await self._enter(wanted, lives_s, holds=False)
+        ticket = await self._enter(wanted, lives_s, pushed=False)
         call = Parked(
             call_id=wanted.asked.call_id,
             target=wanted.target,
@@ -131,29 +142,51 @@ class Proxy:
             lives_s=ticket.within(lives_s),
             wait_s=ticket.within(wanted.wait_s),
             gone=wanted.asked.gone,
+            claim=wanted.claim,
         )
         try:
-            return await self._parking.park(call)
+            answer = await self._parking.park(call)
         except Refusal:
             self._entrance.leave(ticket, 0)
             raise
+        if answer.call_id is not None:  # it is the same as an earlier one, which stands in the chain
+            self._entrance.leave(ticket, 0)
+        return answer
 
     async def _send(self, wanted: Wanted, outbound: ports.Outbound) -> Answer:
-        """Send a call out; it ends no later than the one that it serves."""
-        ticket = await self._enter(wanted, outbound.limit_s, holds=True)
+        """Send a call out, unless it is the same as an earlier one; it ends no later than the one that it serves."""
+        claim = wanted.claim
+        if claim is not None and (held := self._joining.find(claim)) is not None:
+            await self._tolls.take(wanted.asked.toll)
+            return await self._joining.share(held, _joiner(wanted, claim, outbound))
+        ticket = await self._enter(wanted, outbound.limit_s, pushed=True)
         if ticket.left_s is not None and (outbound.limit_s is None or ticket.left_s < outbound.limit_s):
             outbound = replace(outbound, limit_s=ticket.left_s, by_deadline=True)
-        call = _Call(wanted=wanted, outbound=outbound, ticket=ticket)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        task = self._spawn(self._run(call, answer), f"call:{wanted.asked.call_id}")
-        self._in_flight[wanted.asked.call_id] = task
-        self._of_payer[wanted.asked.toll.payer] += 1
-        task.add_done_callback(lambda _: self._out(wanted.asked))
-        return await answer  # a waiter that is cancelled cancels this future, and not the task
+        if claim is not None and (held := self._joining.find(claim)) is not None:  # it has begun here meanwhile
+            if ticket.earlier is None:  # and Redis does not know of it
+                self._leave_unmade(ticket, claim)
+            return await self._joining.share(held, _joiner(wanted, claim, outbound))
+        if claim is not None and ticket.earlier is not None:
+            return await self._joining.follow(ticket.earlier, _joiner(wanted, claim, outbound))
+        return await self._make(_Call(wanted=wanted, outbound=outbound, ticket=ticket))
 
-    def _out(self, asked: Asked) -> None:
-        self._in_flight.pop(asked.call_id, None)
-        payer = asked.toll.payer
+    async def _make(self, call: _Call) -> Answer:
+        """Send a call out, and wait for its answer as long as its caller does."""
+        call_id, claim = call.wanted.asked.call_id, call.wanted.claim
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        task = self._spawn(self._run(call, answer), f"call:{call_id}")
+        self._in_flight[call_id] = task
+        self._of_payer[call.wanted.asked.toll.payer] += 1
+        if claim is not None:
+            self._joining.hold(claim, call_id, answer)
+        task.add_done_callback(lambda _: self._out(call.wanted))
+        return await asyncio.shield(answer)  # others may wait for it, too
+
+    def _out(self, wanted: Wanted) -> None:
+        self._in_flight.pop(wanted.asked.call_id, None)
+        if wanted.claim is not None:
+            self._joining.drop(wanted.claim, wanted.asked.call_id)
+        payer = wanted.asked.toll.payer
         self._of_payer[payer] -= 1
         if not self._of_payer[payer]:
             del self._of_payer[payer]
@@ -195,7 +228,8 @@ class Proxy:
         cost = self._prices.cost(target.model, used)
         if ended.delivered is None and self._prices.has(target.model):
             cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
-        self._entrance.leave(call.ticket, cost)
+        claim = call.wanted.claim
+        self._entrance.leave(call.ticket, cost, None if claim is None else self._joining.keep(claim, ended))
         shown = views.view(body, said) if answered else None
         line = Line(
             workspace_id=target.id,
@@ -258,6 +292,18 @@ class Proxy:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=5)
+
+
+def _joiner(wanted: Wanted, claim: Claim, outbound: ports.Outbound) -> Joiner:
+    """Who would have made this call."""
+    return Joiner(
+        claim=claim,
+        id_json=wanted.message.id_json,
+        limit_s=outbound.limit_s,
+        by_deadline=outbound.by_deadline,
+        gone=wanted.asked.gone,
+        hold=wanted.asked.hold,
+    )
 
 
 def _reply(body: bytes, shown: Any) -> Any:

@@ -10,6 +10,7 @@ import structlog
 from gateway import ports
 from gateway.core import address, endings, envelope
 from gateway.core.callers import Principal
+from gateway.core.claims import Claim, find_claim
 from gateway.core.ids import new_id
 from gateway.core.limits import decide_limit, read_timeout, read_wait
 from gateway.core.trace import continued, trace_id
@@ -61,7 +62,8 @@ class Times:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
     """A call that may be made. `caller_id`: the calling workspace, None for a person. `outbound`: how it goes out, None
-    if its agent polls; then its caller would stay `wait_s` seconds for the answer."""
+    if its agent polls; then its caller would stay `wait_s` seconds for the answer. `claim`: what makes another call the
+    same, None where nothing does."""
 
     asked: Asked
     target: Workspace
@@ -70,6 +72,7 @@ class Wanted:
     trace_id: str
     wait_s: float
     outbound: ports.Outbound | None
+    claim: Claim | None
 
 
 class Requests:
@@ -102,6 +105,7 @@ class Requests:
             trace_id=trace_id(trace["traceparent"]),
             wait_s=min(wait_s, wanted_s) if wanted_s else wait_s,
             outbound=None if polls else self._outbound(asked, admitted, message, trace, wanted_s),
+            claim=find_claim(asked.principal, admitted.caller_id, admitted.target.id, message),
         )
 
     async def _read(self, asked: Asked) -> envelope.Envelope | envelope.BadEnvelope:

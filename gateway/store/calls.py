@@ -4,14 +4,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State, allowed
-from gateway.core.endings import Ending
-from gateway.ports import History, Message, NewCall
+from gateway.core.endings import UNDELIVERED, Ending
+from gateway.ports import History, Message, NewCall, Same
+from gateway.store.database import Transaction
 from gateway.store.db import Database, Json, Row
 from sql import load
 
 _SQL: Final = load("calls")
 _ACTIVITY: Final = load("activity")
 _KINDS: Final = sorted(INBOX_KINDS)
+_UNDELIVERED: Final = sorted(UNDELIVERED)
 
 
 def from_row(row: Row) -> Call:
@@ -40,26 +42,46 @@ class CallStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
-        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already."""
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int, kept_s: float = 0.0) -> bool | Same:
+        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already.
+
+        Where an earlier call has its claim nothing is written, and that one is returned: it has not ended, or less than
+        `kept_s` seconds ago. One that has expired has no claim any more.
+        """
         async with self._database.transaction() as transaction:
-            kept = await transaction.fetch_one(
-                _SQL["park"],
-                id=call.id,
-                kind=call.kind.value,
-                state=State.PARKED.value,
-                workspace_id=call.workspace_id,
-                caller_id=call.caller_id,
-                method=call.method,
-                body=call.body,
-                waits_s=call.waits_s,
-                lives_s=call.lives_s,
-                room=room,
-            )
-            if kept is None:
-                return False
+            while not await self._put(transaction, call, room):
+                if call.claim is None:
+                    return False
+                claimed = {"key": call.claim.key, "words": call.claim.words}
+                same = await transaction.fetch_one(
+                    _SQL["find_same"], **claimed, kept_s=kept_s, undelivered=_UNDELIVERED
+                )
+                if same is None:
+                    return False
+                if not same["over"]:
+                    await transaction.execute(_SQL["stay"], id=same["id"], waits_s=call.waits_s)
+                    return Same(call=from_row(same), words=same["same_words"])
+                await transaction.execute(_SQL["forget_message"], id=same["id"])
             await transaction.execute(_ACTIVITY["record"], rows=Json([row]))
         return True
+
+    async def _put(self, transaction: Transaction, call: NewCall, room: int) -> bool:
+        kept = await transaction.fetch_one(
+            _SQL["park"],
+            id=call.id,
+            kind=call.kind.value,
+            state=State.PARKED.value,
+            workspace_id=call.workspace_id,
+            caller_id=call.caller_id,
+            method=call.method,
+            body=call.body,
+            key=None if call.claim is None else call.claim.key,
+            words=None if call.claim is None else call.claim.words,
+            waits_s=call.waits_s,
+            lives_s=call.lives_s,
+            room=room,
+        )
+        return kept is not None
 
     async def take(self, workspace_id: str, *, limit: int, limit_bytes: int, lease_s: float) -> Sequence[Message]:
         """Lease the oldest messages that nobody has, at most so many and of so many bytes, but one at least."""

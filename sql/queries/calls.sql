@@ -1,13 +1,31 @@
 -- name: park
--- No row: the workspace's inbox is full, or the workspace is gone. Whoever writes at the same moment may put it one over.
-insert into calls (id, kind, state, workspace_id, caller_id, method, body, waits_until, expires_at)
+-- No row: the message has a call already, the workspace's inbox is full, or the workspace is gone. Whoever writes at the
+-- same moment may put it one over.
+insert into calls (id, kind, state, workspace_id, caller_id, method, body, message_key, message_words, waits_until,
+                   expires_at)
 select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s,
-       now() + make_interval(secs => %(waits_s)s), now() + make_interval(secs => %(lives_s)s)
+       decode(%(key)s, 'hex'), decode(%(words)s, 'hex'), now() + make_interval(secs => %(waits_s)s), now() + make_interval(secs => %(lives_s)s)
   from workspaces w
  where w.id = %(workspace_id)s and w.status <> 'removed'
    and not exists (select from calls c where c.workspace_id = w.id and c.state = 'parked'
                     order by c.seq offset %(room)s - 1 limit 1)
+    on conflict (message_key) where message_key is not null do nothing
 returning id;
+
+-- name: find_same
+-- The call that a message has: whether it says the same, and whether the same message may be a new call by now.
+select *, message_words = decode(%(words)s, 'hex') as same_words,
+       coalesce(ending = any(%(undelivered)s) or ended_at <= now() - make_interval(secs => %(kept_s)s), false) as over
+  from calls
+ where message_key = decode(%(key)s, 'hex');
+
+-- name: forget_message
+update calls set message_key = null where id = %(id)s;
+
+-- name: stay
+-- One more caller stays for the answer.
+update calls set waits_until = greatest(waits_until, now() + make_interval(secs => %(waits_s)s))
+ where id = %(id)s and ended_at is null;
 
 -- name: take
 -- The oldest messages that nobody has, up to a number of bytes but one at least, for as long as the lease lasts. Who

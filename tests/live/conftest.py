@@ -29,12 +29,18 @@ def opened(servers: Urls, prefix: str) -> Opened:
 
     @asynccontextmanager
     async def open_one(
-        url: str = servers.redis_url, answer_s: float = 5.0, renew_s: float = RENEW_S
+        url: str = servers.redis_url, answer_s: float = 5.0, renew_s: float = RENEW_S, kept_s: float = 60.0
     ) -> AsyncIterator[Gate]:
         async with (
             Tasks() as tasks,
             gate.opened(
-                url, replica=uuid4().hex, prefix=prefix, max_depth=MAX_DEPTH, answer_s=answer_s, renew_s=renew_s
+                url,
+                replica=uuid4().hex,
+                prefix=prefix,
+                max_depth=MAX_DEPTH,
+                answer_s=answer_s,
+                renew_s=renew_s,
+                kept_s=kept_s,
             ) as one,
         ):
             tasks.spawn(one.run(), "gate:connect")

@@ -8,11 +8,14 @@ import orjson
 
 from events.bus import Bus
 from events.event import CHANGED, Event
+from gateway.core.calls import Call
+from gateway.core.claims import Claim
 from gateway.core.endings import Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Workspace
 from gateway.ports import (
     Change,
+    Earlier,
     Entered,
     Entry,
     Left,
@@ -22,6 +25,7 @@ from gateway.ports import (
     Orphan,
     Outbound,
     Owner,
+    Same,
     StoreUnavailable,
 )
 
@@ -66,7 +70,7 @@ class Workspaces(Away):
 
 
 class Gate:
-    """`ports.Gate` that answers what the test wants; `away` says nothing."""
+    """`ports.Gate` that answers what the test wants; `away` says nothing. `looks`: what is seen of a claim, in turn."""
 
     def __init__(self) -> None:
         self.away = False
@@ -76,6 +80,8 @@ class Gate:
         self.taken: list[tuple[str, Rate]] = []
         self.left: list[Left] = []
         self.orphans: dict[str, list[Orphan]] = {}
+        self.looks: list[Earlier | None] = []
+        self.looked = 0
 
     async def take(self, payer: str, rate: Rate) -> Standing:
         await asyncio.sleep(0)
@@ -90,6 +96,14 @@ class Gate:
             raise LiveUnavailable("away")
         self.entries.append(entry)
         return self.answer
+
+    async def look(self, claim: Claim) -> Earlier | None:
+        """The next of `looks`, and the last of them ever after."""
+        await asyncio.sleep(0)
+        self.looked += 1
+        if self.away:
+            raise LiveUnavailable("away")
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 
     def leave(self, left: Left) -> None:
         self.left.append(left)
@@ -164,18 +178,25 @@ class Batches(Away):
 
 
 class Inbox(Away):
-    """Takes calls, as many as there is room for."""
+    """Takes calls, as many as there is room for; `same` is the earlier call that the next ones are the same as."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[NewCall] = []
+        self.same: Same | None = None
 
-    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int, kept_s: float) -> bool | Same:
         await self.turn()
+        if self.same is not None:
+            return self.same
         if len(self.calls) >= room:
             return False
         self.calls.append(call)
         return True
+
+    async def find(self, workspace_id: str, call_id: str) -> Call | None:
+        await self.turn()
+        return None if self.same is None else self.same.call
 
 
 class Changes(Away):

@@ -36,7 +36,7 @@ def requests(bus) -> Requests:
         calls=Inbox(),
         activity=ActivityLog(Batches(), bus, capacity=10, every_s=1),
         callers=Wakes(capacity=10),
-        times=ParkingTimes(lives_s=60, wait_s=60),
+        times=ParkingTimes(lives_s=60, wait_s=60, kept_s=60),
         room=10,
     )
     return Requests(
