@@ -184,7 +184,7 @@ class Switchboard:
         await self.activity.flush()
         return self.rows.rows
 
-    async def refusal(self, **asked: str) -> Refusal:
+    async def refusal(self, **asked: object) -> Refusal:
         with pytest.raises(Refusal) as refused:
             await self.call(**asked)
         return refused.value
@@ -528,10 +528,11 @@ async def test_a_call_that_does_not_get_into_an_inbox_has_left(board: Switchboar
 async def test_one_payer_may_have_so_many_calls_in_flight_and_leaves_room_for_others(bus, channel, tasks):
     board = Switchboard(bus, channel, tasks, share=2)
     board.dispatcher.gate.clear()
-    callers = [tasks.spawn(board.call(), "caller") for _ in range(2)]
+    bodies = [BODY.replace(b"m-1", b"m-%d" % number) for number in range(4)]
+    callers = [tasks.spawn(board.call(body=body), "caller") for body in bodies[:2]]
     await eventually(lambda: board.proxy.in_flight == 2)
-    assert (await board.refusal()).code is Code.OVERLOADED
-    other = tasks.spawn(board.call(payer="another"), "caller")
+    assert (await board.refusal(body=bodies[2])).code is Code.OVERLOADED
+    other = tasks.spawn(board.call(payer="another", body=bodies[3]), "caller")
     await eventually(lambda: board.proxy.in_flight == 3)
     board.dispatcher.gate.set()
     await asyncio.gather(*callers, other)
