@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from events.event import CATALOGUE
 from gateway.core.callers import Principal
 from gateway.core.clients import Network, client_address
+from gateway.core.coding import unfold
 from gateway.core.ids import find_uuid
 from gateway.core.refusals import Code, Refusal, bad_field, unknown_workspace
 from gateway.ports import NoRoom
@@ -55,19 +56,25 @@ async def raw(request: web.Request) -> bytes:
     if (request.content_length or 0) > request.client_max_size:
         raise _too_large(request)
     try:
-        if not request.content.is_eof():
-            return await _arriving(request, hold)
-        received = request.content.read_nowait()  # all of it came with the headers, as nearly always
-        hold.grow_by_request(len(received))
+        if request.content.is_eof():
+            received = request.content.read_nowait()  # all of it came with the headers, as nearly always
+            hold.grow_by_request(len(received))
+        else:
+            received = await _arriving(request, hold)
+        if len(received) > request.client_max_size:
+            raise _too_large(request)
+        coding = request.headers.get("Content-Encoding")
+        if coding is None:
+            return received
+        unfolded = unfold(received, coding, limit_bytes=request.client_max_size)
+        hold.grow_by_request(len(unfolded))
+        return unfolded
     except TimeoutError:
         raise Refusal(Code.BODY_TIMEOUT, "the request's body took too long to arrive") from None
     except NoRoom:
         raise Refusal(Code.OVERLOADED, "too many bodies at once", retry_after_s=2) from None
-    except web.RequestPayloadError:  # cut off, or not compressed as it claims
+    except web.RequestPayloadError:  # cut off
         raise Refusal(Code.INVALID_REQUEST, "the body is not encoded as its headers say") from None
-    if len(received) > request.client_max_size:
-        raise _too_large(request)
-    return received
 
 
 async def _arriving(request: web.Request, hold: Hold) -> bytes:
