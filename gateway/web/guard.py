@@ -81,6 +81,7 @@ async def _let_in(request: web.Request, route: Route) -> None:
     """Find out who asks, take what the request costs, and refuse who may not use this route."""
     tolls, identity = request.app[keys.TOLLS], request.app[keys.IDENTITY]
     if route.scope is Scope.EVERYBODY:
+        request[parse.UNPROVEN] = None
         request[keys.TOLL] = Toll(route.tariff, of_address(parse.peer(request)))
         await tolls.take(request[keys.TOLL])
         return
@@ -101,7 +102,7 @@ async def _let_in(request: web.Request, route: Route) -> None:
         await tolls.take(toll)
     match route.scope:
         case Scope.RUNTIME:
-            return
+            _note_unproven(request, principal)
         case Scope.CALLER | Scope.PARTY:
             _check_known(principal)  # before anything is read of what somebody sends
         case Scope.INSPECTOR:
@@ -184,6 +185,15 @@ def _check_known(principal: Principal) -> None:
             raise invalid_credential()
         case Anonymous():
             raise credential_required()
+
+
+def _note_unproven(request: web.Request, principal: Principal) -> None:
+    """The body says which workspace it is about, and so what to answer: of whoever may do nothing only a small one."""
+    match principal:
+        case Stranger():
+            request[parse.UNPROVEN] = invalid_credential()
+        case Anonymous() if not request.app[keys.REGISTRY].tokenless:
+            request[parse.UNPROVEN] = credential_required()
 
 
 def _check_member(principal: Principal) -> None:

@@ -208,6 +208,51 @@ async def test_bodies_of_requests_are_bounded_in_sum_and_give_their_room_back(wo
     answers(gateway)
 
 
+@pytest.mark.parametrize("token", [None, "no-such-token"], ids=["no token", "a bad one"])
+async def test_strangers_bodies_take_no_room_from_those_who_have_a_credential(world: World, token: str | None):
+    gateway = await world.start(GATEWAY_BUFFER_BYTES=str(16 * MB), GATEWAY_RATE_FAILURES="1000/60")
+    target = await world.workspace((await world.agent()).url)
+    shown = [] if token is None else [f"Authorization: Bearer {token}"]
+    async with AsyncExitStack() as stack:
+        strangers = [await stack.enter_async_context(connected(gateway.url)) for _ in range(130)]
+        for number, one in enumerate(strangers):
+            path = "/registry/" + ("register", "heartbeat", "update-card")[number % 3]
+            length = "Content-Length: 1000000" if number % 2 else "Transfer-Encoding: chunked"
+            lines = f"POST {path} HTTP/1.1", "Host: a", length, *shown
+            piece = b" " * 200_000 if number % 2 else b"30d40\r\n" + b" " * 200_000 + b"\r\n"
+            await one.send("\r\n".join(lines).encode() + b"\r\n\r\n" + piece)
+        said = await asyncio.gather(*(one.until(b"}") for one in strangers))
+        assert {one.partition(b"\r\n")[0] for one in said} == {b"HTTP/1.1 401 Unauthorized"}
+        assert await held_bytes(world, gateway) == 0
+        assert await world.beat(target) == 200
+        assert (await world.call(target))[0] == 200
+    answers(gateway)
+
+
+async def test_a_stranger_has_little_time_for_its_small_body(world: World):
+    gateway = await world.start(GATEWAY_BODY_TIMEOUT_SECONDS="60", GATEWAY_MIN_BYTES_PER_SECOND="1")
+    lines = b"POST /registry/heartbeat HTTP/1.1\r\nHost: a\r\n"
+    async with connected(gateway.url) as one, connected(gateway.url) as zipped, connected(gateway.url) as login:
+        began = time.monotonic()
+        await one.send(lines + b"Content-Length: 4000\r\n\r\n{")
+        await zipped.send(lines + b"Content-Encoding: gzip\r\nContent-Length: 4000\r\n\r\n")
+        await login.send(b"POST /session HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n")
+        assert (await zipped.until(b"}")).startswith(b"HTTP/1.1 401")
+        assert (await login.until(b"}")).startswith(b"HTTP/1.1 413")
+        assert time.monotonic() - began < SETTLE_S
+        assert (await one.until(b"}")).startswith(b"HTTP/1.1 401")
+        assert SETTLE_S <= time.monotonic() - began < 30
+    answers(gateway)
+
+
+async def test_a_removed_workspace_still_learns_that_it_is_from_a_small_beat(world: World):
+    await world.start()
+    target = await world.workspace((await world.agent()).url)
+    assert (await world.request("DELETE", f"/workspaces/{target.id}"))[0] == 200
+    assert await world.beat(target) == 410
+    assert await world.beat(target, current_task="x" * 5000) == 401
+
+
 async def test_a_caller_that_goes_away_leaves_nothing_held_once_its_call_has_ended(world: World):
     gateway = await world.start()
     may_answer = asyncio.Event()
