@@ -151,14 +151,23 @@ def _failure(request: web.Request) -> Toll:
 
 
 async def _counted(request: web.Request, refused: Refusal) -> Refusal:
-    """Count who could not show a good credential; return what is to be said of it."""
-    if refused.code not in (Code.INVALID_CREDENTIAL, Code.CREDENTIAL_REQUIRED):
-        return refused
+    """Take what is owed: for a call that was refused before it was paid, and by who could show no good credential.
+
+    Return what is to be said of it.
+    """
+    tolls, toll = request.app[keys.TOLLS], request.get(keys.TOLL)
     try:
-        await request.app[keys.TOLLS].take(_failure(request))
+        if toll is not None and toll.tariff is Tariff.CALL and toll.standing is None and _is_known(request):
+            await tolls.take(toll)
+        if refused.code in (Code.INVALID_CREDENTIAL, Code.CREDENTIAL_REQUIRED):
+            await tolls.take(_failure(request))
     except Refusal as too_many:
         return too_many
     return refused
+
+
+def _is_known(request: web.Request) -> bool:
+    return not isinstance(request.get(parse.PRINCIPAL), Anonymous | Stranger | None)
 
 
 def _is_local(request: web.Request) -> bool:
