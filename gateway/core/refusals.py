@@ -24,6 +24,7 @@ class Code(StrEnum):
     CURSOR_GONE = "cursor_gone"
     CALL_ENDED = "call_ended"
     TOO_LARGE = "too_large"
+    UNKNOWN_CODING = "unknown_coding"
     TOO_MANY_TOKENS = "too_many_tokens"
     RATE_LIMITED = "rate_limited"
     TOO_DEEP = "too_deep"

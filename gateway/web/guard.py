@@ -81,6 +81,7 @@ async def _let_in(request: web.Request, route: Route) -> None:
     """Find out who asks, take what the request costs, and refuse who may not use this route."""
     tolls, identity = request.app[keys.TOLLS], request.app[keys.IDENTITY]
     if route.scope is Scope.EVERYBODY:
+        request[parse.UNPROVEN] = None
         request[keys.TOLL] = Toll(route.tariff, of_address(parse.peer(request)))
         await tolls.take(request[keys.TOLL])
         return
@@ -101,7 +102,7 @@ async def _let_in(request: web.Request, route: Route) -> None:
         await tolls.take(toll)
     match route.scope:
         case Scope.RUNTIME:
-            return
+            _note_unproven(request, principal)
         case Scope.CALLER | Scope.PARTY:
             _check_known(principal)  # before anything is read of what somebody sends
         case Scope.INSPECTOR:
@@ -150,14 +151,23 @@ def _failure(request: web.Request) -> Toll:
 
 
 async def _counted(request: web.Request, refused: Refusal) -> Refusal:
-    """Count who could not show a good credential; return what is to be said of it."""
-    if refused.code not in (Code.INVALID_CREDENTIAL, Code.CREDENTIAL_REQUIRED):
-        return refused
+    """Take what is owed: for a call that was refused before it was paid, and by who could show no good credential.
+
+    Return what is to be said of it.
+    """
+    tolls, toll = request.app[keys.TOLLS], request.get(keys.TOLL)
     try:
-        await request.app[keys.TOLLS].take(_failure(request))
+        if toll is not None and toll.tariff is Tariff.CALL and toll.standing is None and _is_known(request):
+            await tolls.take(toll)
+        if refused.code in (Code.INVALID_CREDENTIAL, Code.CREDENTIAL_REQUIRED):
+            await tolls.take(_failure(request))
     except Refusal as too_many:
         return too_many
     return refused
+
+
+def _is_known(request: web.Request) -> bool:
+    return not isinstance(request.get(parse.PRINCIPAL), Anonymous | Stranger | None)
 
 
 def _is_local(request: web.Request) -> bool:
@@ -184,6 +194,15 @@ def _check_known(principal: Principal) -> None:
             raise invalid_credential()
         case Anonymous():
             raise credential_required()
+
+
+def _note_unproven(request: web.Request, principal: Principal) -> None:
+    """The body says which workspace it is about, and so what to answer: of whoever may do nothing only a small one."""
+    match principal:
+        case Stranger():
+            request[parse.UNPROVEN] = invalid_credential()
+        case Anonymous() if not request.app[keys.REGISTRY].tokenless:
+            request[parse.UNPROVEN] = credential_required()
 
 
 def _check_member(principal: Principal) -> None:
