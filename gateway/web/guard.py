@@ -177,8 +177,8 @@ def _is_local(request: web.Request) -> bool:
     """Whether a request without a credential was meant for this machine by somebody on it.
 
     A page of another site can make the browser of whoever runs `dev` send requests here: by their Origin they are told,
-    and by their Host where the site's own name was made to lead to loopback (DNS rebinding). What a proxy here passes on
-    was meant for the proxy.
+    and by their Host where the site's own name was made to lead to loopback (DNS rebinding). What a proxy here
+    passes on was meant for the proxy.
     """
     if forwarded.is_passed_on(request):
         return False
