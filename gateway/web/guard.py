@@ -29,7 +29,7 @@ from gateway.core.rates import Tariff
 from gateway.core.refusals import Code, Refusal, credential_required, invalid_credential, not_allowed
 from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S
 from gateway.services.tolls import Toll, of_address, of_credential, of_workspace
-from gateway.web import keys, parse, render
+from gateway.web import forwarded, keys, parse, render
 from gateway.web.routes import Route, Scope
 
 log = structlog.get_logger("gateway.web")
@@ -52,11 +52,14 @@ SECURITY_HEADERS: Final = {
 def guard(routes: Mapping[Handler, Route]) -> Middleware:
     """Return the middleware; `routes` finds the row of a handler."""
 
+    unnamed = forwarded.Unnamed()
+
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         claimed = request.headers.get("X-Request-ID", "")
         request[keys.REQUEST_ID] = claimed if is_sane_request_id(claimed) else new_id()
         request[keys.CALL_ID] = ""
+        unnamed.note(request)
         try:
             route = routes.get(request.match_info.handler)
             if route is not None:
@@ -174,8 +177,11 @@ def _is_local(request: web.Request) -> bool:
     """Whether a request without a credential was meant for this machine by somebody on it.
 
     A page of another site can make the browser of whoever runs `dev` send requests here: by their Origin they are told,
-    and by their Host where the site's own name was made to lead to loopback (DNS rebinding).
+    and by their Host where the site's own name was made to lead to loopback (DNS rebinding). What a proxy here
+    passes on was meant for the proxy.
     """
+    if forwarded.is_passed_on(request):
+        return False
     origin = request.headers.get("Origin")
     hosts = [f"//{request.host}", *([origin] if origin is not None else [])]
     return all(_hostname(host) in LOOPBACK_NAMES for host in hosts)
@@ -258,7 +264,7 @@ def _check_same_site(request: web.Request, route: Route) -> None:
 
 def _on_this_machine(request: web.Request) -> bool:
     try:
-        return ipaddress.ip_address(parse.peer(request)).is_loopback
+        return ipaddress.ip_address(parse.peer(request)).is_loopback and not forwarded.is_passed_on(request)
     except ValueError:
         return False
 
