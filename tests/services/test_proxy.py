@@ -298,7 +298,7 @@ async def test_the_capacity_holds_for_those_that_are_admitted_at_the_same_moment
             outcomes.append(refused.code)
 
     callers = [tasks.spawn(caller(), "caller") for _ in range(5)]
-    await eventually(lambda: len(outcomes) == 3)
+    await eventually(lambda: len(outcomes) == 3 and len(board.dispatcher.sent) == 2)
     assert len(board.dispatcher.sent) == board.proxy.in_flight == 2
     board.dispatcher.gate.set()
     await asyncio.gather(*callers)
