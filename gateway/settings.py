@@ -23,6 +23,8 @@ _PRICE: Final = re.compile(r"([^=,\s]+)=([0-9]{1,7})/([0-9]{1,7})")
 _PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 ADMIN_TOKEN_CHARS: Final = 16
 """The shortest admin token that `serve` starts with."""
+ADMIN_TOKEN_VARIETY: Final = 6
+"""How many different characters it has at least."""
 
 
 class BadSetting(ValueError):
@@ -163,7 +165,8 @@ class Settings:
     admin_token: str | None = _setting(
         "ADMIN_TOKEN",
         _text,
-        "The operator's bearer token, 16 characters or more. `serve` needs it; `dev` is open without it.",
+        "The operator's bearer token, 16 characters or more, 6 different ones. "
+        "`serve` needs it; `dev` is open without it.",
         default=None,
         secret=True,
     )

@@ -26,6 +26,7 @@ class Code(StrEnum):
     MESSAGE_ID_REUSED = "message_id_reused"
     ALREADY_COMPLETED = "already_completed"
     TOO_LARGE = "too_large"
+    UNKNOWN_CODING = "unknown_coding"
     TOO_MANY_TOKENS = "too_many_tokens"
     RATE_LIMITED = "rate_limited"
     TOO_DEEP = "too_deep"

@@ -93,11 +93,7 @@ class Proxy:
         Once it is under way it goes on to its end, whether or not anybody still waits here for the answer.
         """
         self._check_room(asked.toll.payer)
-        try:
-            wanted = await self._requests.read(asked)
-        except Refusal:
-            await self._tolls.take(asked.toll)
-            raise
+        wanted = await self._requests.read(asked)
         if isinstance(wanted, envelope.BadEnvelope):
             await self._tolls.take(asked.toll)
             return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": endings.JSON})

@@ -79,7 +79,7 @@ class Registry:
         self._bus = bus
         self._vault = vault
         self._reach = reach
-        self._tokenless = tokenless
+        self.tokenless = tokenless
         self._self_created = self_created
         self._current_tasks: dict[str, str] = {}
 
@@ -134,7 +134,7 @@ class Registry:
             case Stranger():
                 raise invalid_credential()
             case Anonymous() | Local():
-                if not self._tokenless or (workspace is not None and await self._tokens.has_live(workspace_id)):
+                if not self.tokenless or (workspace is not None and await self._tokens.has_live(workspace_id)):
                     raise credential_required()
                 return True
             case never:

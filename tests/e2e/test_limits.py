@@ -88,6 +88,29 @@ async def test_what_may_not_be_called_costs_a_call_too(world: World) -> None:
     assert asked == [403, 403, 429]
 
 
+async def test_a_call_that_is_refused_while_it_is_read_costs_a_call_too_and_costs_it_once(world: World) -> None:
+    await world.start(GATEWAY_RATE_CALLS=f"7{SLOW}", A2A_MAX_REQUEST_BYTES="1000")
+    one = await world.workspace((await world.agent()).url)
+    path, unknown = f"/workspaces/{one.id}/a2a", "/workspaces/no-such-id/a2a"
+    zipped = {"Content-Encoding": "gzip"}
+    tries: list[tuple[int, str, bytes, dict[str, str]]] = [
+        (413, path, b" " * 1001, {}),
+        (400, path, b"no gzip", zipped),
+        (415, path, b"{}", {"Content-Encoding": "br"}),
+        (404, unknown, b"{}", {}),
+        (400, path, b"{}", {}),
+        (400, path, b"{}", {"X-Timeout": "soon"}),
+        (403, "/workspaces/00000000-0000-4000-8000-000000000404/a2a", b"{}", {}),
+    ]
+    for left, (expected, where, body, headers) in zip(range(6, -1, -1), tries, strict=True):
+        status, _, said = await world.request("POST", where, data=body, headers=one.bearer | headers)
+        assert (status, said.get("X-RateLimit-Remaining")) == (expected, str(left)), where
+    for _, where, body, headers in tries:
+        assert (await world.request("POST", where, data=body, headers=one.bearer | headers))[0] == 429
+    status, _, said = await world.request("POST", path, data=b"{}", headers={"Authorization": "Bearer nobodys"})
+    assert (status, said.get("X-RateLimit-Remaining")) == (401, None), "who shows no credential pays as a failure"
+
+
 async def test_tokens_and_registrations_are_dearer_than_other_requests_but_not_for_the_operator(world: World) -> None:
     gateways = await two(world, GATEWAY_RATE_STRICT=f"3{SLOW}")
     agent = await world.agent()

@@ -313,7 +313,7 @@ async def test_the_capacity_holds_for_those_that_are_admitted_at_the_same_moment
             outcomes.append(refused.code)
 
     callers = [tasks.spawn(caller(number), "caller") for number in range(5)]
-    await eventually(lambda: len(outcomes) == 3)
+    await eventually(lambda: len(outcomes) == 3 and len(board.dispatcher.sent) == 2)
     assert len(board.dispatcher.sent) == board.proxy.in_flight == 2
     board.dispatcher.gate.set()
     await asyncio.gather(*callers)
@@ -361,7 +361,7 @@ async def test_what_cannot_be_called_is_refused_before_anything_goes_out(board, 
     assert (refused.code, refused.fields) == (code, fields)
     assert board.dispatcher.sent == []
     assert await board.written() == []
-    assert (board.gate.entries, board.gate.taken) == ([], [("call:somebody", RATE)]), "asking has its price"
+    assert board.gate.entries == []
 
 
 async def test_a_body_that_is_no_call_is_answered_as_json_rpc_and_goes_nowhere(board):
