@@ -114,19 +114,23 @@ async def test_a_head_without_end_is_refused(
     world: World, what: str, first: bytes, more: Callable[[int], bytes], first_on_its_connection: bool
 ):
     gateway = await world.start(GATEWAY_HEADER_TIMEOUT_SECONDS="60")
-    async with connected(gateway.url) as one:
-        if not first_on_its_connection:
-            await one.send(head("GET", "/healthz"))
-            await one.until(b"}")
-        await one.send(first)
-        sent = 0
-        while sent < MB and not one.has_heard:
-            piece = more(sent)
-            await one.send(piece)
-            sent += len(piece)
-            await asyncio.sleep(0.0005)  # or the buffers between the two would take it all at once
-        assert sent < 4 * protocol.HEAD_BYTES
-        came = await one.rest()
+    came = b""
+    for _ in range(5):  # what is on its way when the gateway closes makes a reset, which takes the answer along
+        async with connected(gateway.url) as one:
+            if not first_on_its_connection:
+                await one.send(head("GET", "/healthz"))
+                await one.until(b"}")
+            await one.send(first)
+            sent = 0
+            while sent < MB and not one.has_heard:
+                piece = more(sent)
+                await one.send(piece)
+                sent += len(piece)
+                await asyncio.sleep(0.0005)  # or the buffers between the two would take it all at once
+            assert sent < 4 * protocol.HEAD_BYTES
+            came = await one.rest()
+        if came:
+            break
     assert b" 400 " in came.split(b"\r\n")[0]
     assert b"the request is malformed" in came
     answers(gateway)
