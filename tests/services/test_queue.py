@@ -40,7 +40,7 @@ class Hall:
             queue=stores.queue,
             activity=ActivityLog(Batches(), bus, capacity=10, every_s=1),
             callers=self.callers,
-            times=Times(lives_s=100.0, retry_s=1.0, wait_s=LONG_S),
+            times=Times(lives_s=100.0, retry_s=1.0, wait_s=LONG_S, kept_s=60.0),
             room=2,
             chance=lambda: 1.0,
         )

@@ -8,9 +8,10 @@ import psycopg2
 import pytest
 
 from gateway.core.calls import INBOX_KINDS, MOVES, Call, Kind, State
+from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.workspaces import Status
-from gateway.ports import NewCall, NewWorkspace, StoreConflict
+from gateway.ports import NewCall, NewWorkspace, Same, StoreConflict
 from gateway.store.calls import CallStore
 from gateway.store.workspaces import WorkspaceStore
 from sql import load
@@ -20,7 +21,8 @@ PLAN: Mapping[str, Any] = {
     "id": SOMEBODY, "kind": "parked", "state": "parked", "workspace_id": SOMEBODY, "caller_id": None, "method": "m",
     "body": b"{}", "waits_s": 0.0, "lives_s": 60.0, "room": 100, "limit": 10, "limit_bytes": 1000, "lease_s": 60.0,
     "kinds": sorted(INBOX_KINDS), "sources": ["parked"], "to": "expired", "ending": "expired",
-    "answer": None,
+    "answer": None, "key": "00", "words": "00", "kept_s": 60.0, "undelivered": ["rejected"],
+    "called_off": ["expired"], "ids": [SOMEBODY],
 }  # fmt: skip
 
 
@@ -260,3 +262,61 @@ def test_no_query_reads_all_of_history(planner: Any):
         plan = planner(load("activity")[name], HISTORY)
         assert "on activity" in plan, name
         assert "Seq Scan on activity" not in plan, name
+
+
+# -- one message, one call
+
+CLAIM = Claim(key="aa" * 20, words="bb" * 16)
+
+
+async def again(store: CallStore, workspace_id: str, *, kept_s: float = 60.0, **fields: Any) -> bool | Same:
+    call = new(workspace_id, **{"claim": CLAIM, **fields})
+    return await store.park(call, row(call), room=100, kept_s=kept_s)
+
+
+async def test_a_message_has_one_call_whoever_writes_it_at_the_same_moment(store, one, migrated):
+    said = await asyncio.gather(*(again(store, one) for _ in range(10)))
+    assert [one_ for one_ in said if one_ is True] == [True]
+    [(call_id, activity)] = [tuple(one_.values()) for one_ in await migrated.fetch(
+        "select id::text, (select count(*) from activity) from calls")]  # fmt: skip
+    assert activity == 1, "and one row of history"
+    assert {(one_.call.id, one_.words) for one_ in said if one_ is not True} == {(call_id, True)}
+
+
+async def test_other_words_are_told_and_another_message_is_another_call(store, one):
+    call = await park(store, one, claim=CLAIM)
+    said = await again(store, one, claim=Claim(key=CLAIM.key, words="cc" * 16))
+    assert (said.call.id, said.words) == (call.id, False)
+    assert await again(store, one, claim=Claim(key="dd" * 20, words=CLAIM.words)) is True
+    assert await again(store, one, claim=None) is True
+
+
+async def test_a_full_inbox_still_knows_what_lies_in_it(store, one):
+    call = await park(store, one, claim=CLAIM)
+    same = new(one, claim=CLAIM)
+    assert (await store.park(same, row(same), room=1, kept_s=60.0)).call.id == call.id
+
+
+async def test_a_call_that_has_ended_has_its_message_for_a_while_and_one_that_expired_has_not(store, one, migrated):
+    first = await park(store, one, claim=CLAIM)
+    await end(store, first, answer=b"{}")
+    said = await again(store, one)
+    assert (said.call.id, said.call.answer) == (first.id, b"{}")
+    await let_time_pass(migrated, "ended_at")
+    assert await again(store, one, kept_s=0.5) is True
+    await let_time_pass(migrated, "expires_at")
+    await store.end_overdue(
+        State.PARKED, to=State.EXPIRED, ending=Ending.EXPIRED, limit=10, history=lambda c: ended(c)[0]
+    )
+    assert await again(store, one) is True, "no agent has seen it"
+    assert (await store.find(one, first.id)).answer == b"{}"
+
+
+async def test_who_stays_for_the_answer_of_an_earlier_call_is_waited_for(store, one):
+    call = await park(store, one, claim=CLAIM)
+    assert await store.receive(one, call.id) is None
+    await again(store, one, waits_s=60.0)
+    await again(store, one, waits_s=1.0)
+    received = await store.receive(one, call.id)
+    assert received is not None
+    assert received.state is State.DISPATCHED

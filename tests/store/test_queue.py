@@ -276,6 +276,7 @@ PLAN: Mapping[str, Any] = {
     "busy": 1, "delay_s": 1.0, "lives_s": 60.0, "room": 100, "limit": 10, "lease_s": 60.0, "older_s": 1.0,
     "eager": True, "to": "expired", "ending": "expired", "sources": ["queued"], "answer": None, "status": 200,
     "headers": "{}", "claim": SOMEBODY, "claims": [SOMEBODY], "ids": [SOMEBODY], "attempts": 1,
+    "key": "00", "words": "00",
 }  # fmt: skip
 
 
