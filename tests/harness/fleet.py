@@ -24,9 +24,7 @@ class Fleet:
         self._started += 1
         name = f"g{self._started}"
         self._ends[name] = AsyncExitStack()
-        self.alive[name] = await self._ends[name].enter_async_context(
-            process.started("serve", "--host", "127.0.0.1", "--port", "0", env=self._env)
-        )
+        self.alive[name] = await self._ends[name].enter_async_context(process.serving(env=self._env))
         self._world.gateways = list(self.alive.values())
 
     async def kill(self, name: str) -> None:

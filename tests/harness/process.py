@@ -9,14 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import IO
 
+from tests.harness import seed
+
 READY_S = 20.0
 STOP_S = 20.0
-_CROWDED = """
-import os, sys
-for number in range(3, int(sys.argv[1])):
-    os.dup2(0, number)
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
 
 
 class DidNotStart(AssertionError):
@@ -26,7 +22,7 @@ class DidNotStart(AssertionError):
 class GatewayProcess:
     """One process of `a2a-gateway`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: IO[bytes]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | seed.Forked, log: IO[bytes]) -> None:
         self._process = process
         self._log = log
         self.url = ""
@@ -76,34 +72,54 @@ class GatewayProcess:
 
 @asynccontextmanager
 async def started(
-    *arguments: str,
-    env: Mapping[str, str],
-    ready: bool = True,
-    module: str = "gateway",
-    first_file: int = 0,
+    *arguments: str, env: Mapping[str, str], ready: bool = True, module: str = "gateway"
 ) -> AsyncIterator[GatewayProcess]:
-    """Run `python -m MODULE ARGUMENTS`; killed at the end if it still runs.
+    """Run `python -m MODULE ARGUMENTS`; killed at the end if it still runs."""
+    with tempfile.TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, *arguments,
+            env=_clean(env), stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        async with _kept(process, log, ready) as gateway:
+            yield gateway
+
+
+@asynccontextmanager
+async def serving(*, env: Mapping[str, str], first_file: int = 0) -> AsyncIterator[GatewayProcess]:
+    """Run `a2a-gateway serve` on a port of its own, in a quarter of the time that `started` takes.
 
     first_file: the lowest file descriptor that it can open; those below are taken.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "A2A_", "ADMIN_"))}
-    command = ["-m", module, *arguments]
-    if first_file:
-        command = ["-c", _CROWDED, str(first_file), *command]
-    with tempfile.TemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *command,
-            env={**kept, **env}, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        gateway = GatewayProcess(process, log)
-        try:
-            if ready:
-                await gateway.wait_ready()
+    command = ("serve", "--host", "127.0.0.1", "--port", "0")
+    if "PYTHONPATH" in env:  # it is another gateway than the one that this process can import
+        async with started(*command, env=env) as gateway:
             yield gateway
-        finally:
-            gateway.send(signal.SIGCONT)
-            gateway.send(signal.SIGKILL)
-            await process.wait()
+        return
+    with tempfile.TemporaryFile() as log:
+        process = await seed.fork(command, env=_clean(env), stderr=log, first_file=first_file)
+        async with _kept(process, log, ready=True) as gateway:
+            yield gateway
+
+
+@asynccontextmanager
+async def _kept(
+    process: asyncio.subprocess.Process | seed.Forked, log: IO[bytes], ready: bool
+) -> AsyncIterator[GatewayProcess]:
+    gateway = GatewayProcess(process, log)
+    try:
+        if ready:
+            await gateway.wait_ready()
+        yield gateway
+    finally:
+        gateway.send(signal.SIGCONT)
+        gateway.send(signal.SIGKILL)
+        await process.wait()
+
+
+def _clean(env: Mapping[str, str]) -> dict[str, str]:
+    """This environment, and of the test's own what no setting of ours is."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "A2A_", "ADMIN_"))}
+    return {**own, **env}
 
 
 async def run(*arguments: str, env: Mapping[str, str]) -> str:

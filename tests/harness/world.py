@@ -49,10 +49,7 @@ class World:
 
     async def start(self, *, first_file: int = 0, **env: str) -> GatewayProcess:
         """Start one more gateway on the same datastores; `first_file` is the lowest file descriptor it can open."""
-        settings = {**self.env, **env}
-        one = await self._stack.enter_async_context(
-            process.started("serve", "--host", "127.0.0.1", "--port", "0", env=settings, first_file=first_file)
-        )
+        one = await self._stack.enter_async_context(process.serving(env={**self.env, **env}, first_file=first_file))
         self.gateways.append(one)
         return one
 
