@@ -36,6 +36,7 @@ class Ending(StrEnum):
     INTERRUPTED = "interrupted"
     DELIVERED_TO_INBOX = "delivered_to_inbox"
     EXPIRED = "expired"
+    CANCELLED = "cancelled"
     INTERNAL = "internal"
 
 
@@ -124,12 +125,31 @@ class Lapsed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Cancelled:
+    """It was called off. `under_way`: after it had begun, so that nobody knows what its agent has done."""
+
+    under_way: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Broke:
     """The gateway itself failed: a bug, logged with its trace."""
 
 
 Outcome = (
-    Answered | NotConnected | Reset | Cut | TooLarge | Unheld | Expired | Stopped | Orphaned | Parked | Lapsed | Broke
+    Answered
+    | NotConnected
+    | Reset
+    | Cut
+    | TooLarge
+    | Unheld
+    | Expired
+    | Stopped
+    | Orphaned
+    | Parked
+    | Lapsed
+    | Cancelled
+    | Broke
 )
 
 
@@ -258,6 +278,18 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
         case Lapsed():
             answer = _refused(HTTPStatus.GONE, "the call's time was over before its agent fetched it", Ending.EXPIRED)
             return Ended(ending=Ending.EXPIRED, answer=answer, delivered=False)
+        case Cancelled(under_way=True):
+            answer = _refused(
+                HTTPStatus.CONFLICT,
+                "the call was cancelled",
+                Ending.CANCELLED,
+                outcome="unknown",
+                delivery_confirmed=None,
+            )
+            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=None)
+        case Cancelled():
+            answer = _refused(HTTPStatus.CONFLICT, "the call was cancelled", Ending.CANCELLED)
+            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=False)
         case Broke():
             answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", Ending.INTERNAL, outcome="unknown")
             return Ended(ending=Ending.INTERNAL, answer=answer, delivered=None)

@@ -23,6 +23,7 @@ class Code(StrEnum):
     EXPIRED = "expired"
     CURSOR_GONE = "cursor_gone"
     CALL_ENDED = "call_ended"
+    CALL_UNDER_WAY = "call_under_way"
     MESSAGE_ID_REUSED = "message_id_reused"
     ALREADY_COMPLETED = "already_completed"
     TOO_LARGE = "too_large"

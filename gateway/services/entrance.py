@@ -9,6 +9,7 @@ from gateway import ports
 from gateway.core import budget
 from gateway.core.claims import Claim
 from gateway.core.ids import find_uuid
+from gateway.core.journey import Arrival, Journey
 from gateway.core.prices import MILLION
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import Workspace
@@ -21,7 +22,7 @@ log = structlog.get_logger("gateway.entrance")
 class Wish:
     """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is; `holds`: whether
     this process has it in its hands until its end, with a part of its target's budget; `claim`: what makes another call
-    the same."""
+    the same; `journey`: how it is about to travel."""
 
     call_id: str
     caller_id: str | None
@@ -32,6 +33,7 @@ class Wish:
     limit_s: float | None
     holds: bool = True
     claim: Claim | None = None
+    journey: Journey | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +122,7 @@ class Entrance:
             serves=find_uuid(wish.serves) if wish.serves is not None else None,
             limit_s=wish.limit_s,
             claim=wish.claim,
+            journey=wish.journey,
             budget=None
             if target.budget_limit is None
             else ports.Budget(
@@ -131,8 +134,11 @@ class Entrance:
             ),
         )
 
-    def leave(self, ticket: Ticket, cost: int, kept: ports.Kept | None = None) -> None:
-        """Say that a call has ended, what it cost (millionths of a cent) and what is kept of it; nothing here waits."""
+    def leave(self, ticket: Ticket, cost: int, kept: ports.Kept | None = None, arrival: Arrival | None = None) -> None:
+        """Say that a call has ended, what it cost (millionths of a cent) and what is kept of it; nothing here waits.
+
+        arrival: how it ended, of one that was sent.
+        """
         self._gate.leave(
             ports.Left(
                 call_id=ticket.call_id,
@@ -141,6 +147,7 @@ class Entrance:
                 month=ticket.month,
                 cost=cost,
                 kept=kept,
+                arrival=arrival,
             )
         )
 

@@ -14,8 +14,10 @@ NOTHING: Final = Usage()
 STATUSES: Final[Mapping[State, HTTPStatus]] = {
     State.COMPLETED: HTTPStatus.OK,
     State.EXPIRED: HTTPStatus.GONE,
+    State.CANCELLED: HTTPStatus.CONFLICT,
+    State.INTERRUPTED: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-"""What who asks for the answer of an ended call is told."""
+"""What who asks for the answer of an ended call is told, where no answer is stored with its own."""
 
 
 def ended_row(call: Call, shown: Any = None, used: Usage = NOTHING, cost: int = 0) -> Mapping[str, Any]:

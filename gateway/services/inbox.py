@@ -114,7 +114,7 @@ class Inbox:
         except ports.StoreError as error:
             raise platform_unavailable() from error
         if not kept:
-            raise _ended(found)
+            raise ended(found)
         return found.state
 
     async def acknowledge(self, workspace_id: str, call_id: str) -> State:
@@ -127,14 +127,14 @@ class Inbox:
             received = await self._calls.receive(workspace_id, call_id)
             if received is not None:
                 return received.state
-            ended = await self._end(target, call_id, Ending.DELIVERED_TO_INBOX, None, {State.PARKED})
-            if ended is not None:
-                return ended.state
+            acknowledged = await self._end(target, call_id, Ending.DELIVERED_TO_INBOX, None, {State.PARKED})
+            if acknowledged is not None:
+                return acknowledged.state
             found = await self._get(workspace_id, call_id)
         except ports.StoreError as error:
             raise platform_unavailable() from error
         if found.ended and found.ending is not Ending.DELIVERED_TO_INBOX:
-            raise _ended(found)
+            raise ended(found)
         return found.state
 
     async def reply(self, workspace_id: str, call_id: str, answer: bytes) -> State:
@@ -145,12 +145,12 @@ class Inbox:
         """
         target = await self._directory.get(workspace_id)
         try:
-            ended = await self._end(target, call_id, Ending.COMPLETED, answer, MOVES[State.COMPLETED])
-            found = ended or await self._get(workspace_id, call_id)
+            replied = await self._end(target, call_id, Ending.COMPLETED, answer, MOVES[State.COMPLETED])
+            found = replied or await self._get(workspace_id, call_id)
         except ports.StoreError as error:
             raise platform_unavailable() from error
         if found.answer != answer:
-            raise _ended(found)
+            raise ended(found)
         return found.state
 
     async def _end(
@@ -194,6 +194,7 @@ def unknown_call() -> Refusal:
     return Refusal(Code.NOT_FOUND, "no such call")
 
 
-def _ended(call: Call) -> Refusal:
+def ended(call: Call) -> Refusal:
+    """Refuse because a call has come to its end."""
     ending = None if call.ending is None else call.ending.value
     return Refusal(Code.CALL_ENDED, "the call has ended", state=call.state.value, ending=ending)

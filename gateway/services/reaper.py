@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import structlog
 
@@ -9,6 +10,7 @@ from events.bus import Bus
 from events.event import event
 from gateway import ports
 from gateway.core import endings
+from gateway.core.journey import Arrival
 from gateway.services.activity import ActivityLog, Line
 
 log = structlog.get_logger("gateway.reaper")
@@ -56,6 +58,10 @@ class Reaper:
     def _end(self, orphan: ports.Orphan) -> None:
         ended = endings.classify(endings.Orphaned())
         ending, method, duration_ms = ended.ending.value, orphan.method, round(orphan.age_s * 1000)
+        arrival = None
+        if orphan.journey is not None:
+            journey = replace(orphan.journey, status=int(ended.answer.status))
+            arrival = Arrival(ending=ended.ending, duration_ms=duration_ms, journey=journey)
         line = Line(
             workspace_id=orphan.target_id,
             activity_type="a2a_receive",
@@ -68,6 +74,7 @@ class Reaper:
             duration_ms=duration_ms,
             error_detail=ending,
             counts=True,
+            arrival=arrival,
         )
         self._activity.log(line)
         if orphan.caller_id is not None and orphan.caller_id != orphan.target_id:
@@ -80,7 +87,12 @@ class Reaper:
         }
         self._bus.publish(event("CALL_ENDED", orphan.target_id, shown))
         left = ports.Left(
-            call_id=orphan.call_id, target_id=orphan.target_id, trace_id=orphan.trace_id, month="", cost=0
+            call_id=orphan.call_id,
+            target_id=orphan.target_id,
+            trace_id=orphan.trace_id,
+            month="",
+            cost=0,
+            arrival=arrival,
         )
         self._gate.leave(left)
         self.interrupted += 1

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State, allowed
 from gateway.core.endings import UNDELIVERED, Ending
+from gateway.core.journey import Journey
 from gateway.ports import History, Message, NewCall, Same
 from gateway.store.database import Transaction
 from gateway.store.db import Database, Json, Row
@@ -33,6 +34,7 @@ def from_row(row: Row) -> Call:
         dispatched_at=row["dispatched_at"],
         ended_at=row["ended_at"],
         answer=row["answer"],
+        journey=None if row["journey"] is None else Journey.from_json(row["journey"]),
     )
 
 
@@ -130,8 +132,9 @@ class CallStore:
         ending: Ending,
         answer: bytes | None,
         history: History,
+        kinds: Collection[Kind] = INBOX_KINDS,
     ) -> Call | None:
-        """End a call that is in one of these states, and write what `history` makes of it; None for any other."""
+        """End a call of these kinds in one of these states, and write what `history` makes of it; None for others."""
         async with self._database.transaction() as transaction:
             row = await transaction.fetch_one(
                 _SQL["end"],
@@ -140,7 +143,7 @@ class CallStore:
                 to=to.value,
                 ending=ending.value,
                 answer=answer,
-                kinds=_KINDS,
+                kinds=sorted(kinds),
                 sources=allowed(to, sources),
             )
             if row is None:
@@ -169,6 +172,11 @@ class CallStore:
             if calls:
                 await transaction.execute(_ACTIVITY["end"], rows=Json([history(call) for call in calls]))
         return calls
+
+    async def forget_old(self, *, kept_s: float, limit: int) -> int:
+        """Take away calls that ended longer ago than this, `limit` at most; return how many those were."""
+        rows = await self._database.fetch(_SQL["forget_old"], kept_s=kept_s, limit=limit)
+        return len(rows)
 
     async def find(self, workspace_id: str, call_id: str) -> Call | None:
         """Return a call to this workspace."""

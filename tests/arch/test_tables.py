@@ -37,6 +37,7 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.INTERRUPTED: endings.Orphaned(),
     Ending.DELIVERED_TO_INBOX: endings.Parked(call_id="c-1", method="message/send"),
     Ending.EXPIRED: endings.Lapsed(),
+    Ending.CANCELLED: endings.Cancelled(),
     Ending.INTERNAL: endings.Broke(),
 }
 """What brings each ending about."""

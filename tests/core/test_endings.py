@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.core.endings import (
     Answered,
     Broke,
+    Cancelled,
     Clock,
     Cut,
     Ending,
@@ -58,6 +59,8 @@ def answered(status: int, body: bytes = b"{}", **headers: str) -> Answered:
         (Expired(clock=Clock.DEADLINE), Ending.DEADLINE, 504, None),
         (Expired(clock=Clock.CEILING), Ending.CEILING, 504, None),
         (Stopped(), Ending.GATEWAY_SHUTDOWN, 503, None),
+        (Cancelled(), Ending.CANCELLED, 409, False),
+        (Cancelled(under_way=True), Ending.CANCELLED, 409, None),
         (Broke(), Ending.INTERNAL, 500, None),
     ],
 )
@@ -73,6 +76,7 @@ def test_every_ending_can_happen() -> None:
         Unheld(status=200),
         Stopped(),
         Orphaned(),
+        Cancelled(),
         Broke(),
         Lapsed(),
         Parked(call_id="c", method="m"),

@@ -82,6 +82,7 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "POST /workspaces/{workspace_id}/a2a": _call,
     "POST /workspaces/{workspace_id}/a2a/": _call,
     "GET /workspaces/{workspace_id}/a2a/calls/{call_id}": None,
+    "POST /workspaces/{workspace_id}/a2a/calls/{call_id}/cancel": None,
 }
 """A good body for each route, None where it takes none. A new route needs its row."""
 

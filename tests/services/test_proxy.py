@@ -20,6 +20,7 @@ from gateway.core.endings import (
     Answer,
     Answered,
     Broke,
+    Cancelled,
     Clock,
     Cut,
     Ending,
@@ -39,6 +40,7 @@ from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
 from gateway.services.entrance import Entrance
+from gateway.services.flights import Flights
 from gateway.services.joining import Joining
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
@@ -81,6 +83,7 @@ FAILURES = [
     (Unheld(status=200), Ending.OVERLOADED),
     *((Expired(clock=clock), Ending(clock)) for clock in Clock),
     (Stopped(), Ending.GATEWAY_SHUTDOWN),
+    (Cancelled(under_way=True), Ending.CANCELLED),
     (Broke(), Ending.INTERNAL),
 ]
 
@@ -127,6 +130,7 @@ class Switchboard:
         self.callers = Wakes(capacity=10)
         self.shelf = Shelf(lasts_s=60, each_bytes=1000, all_bytes=100_000)
         self.joining = Joining(gate=self.gate, callers=self.callers, shelf=self.shelf, capacity=3)
+        self.flights = Flights("replica-1")
         requests = Requests(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),
             parking=self.parking,
@@ -145,6 +149,7 @@ class Switchboard:
             waiting=Waiting(ScriptedLiveness(), every_s=1),
             parking=self.parking,
             joining=self.joining,
+            flights=self.flights,
             capacity=capacity,
             share=share,
             spawn=tasks.spawn,

@@ -86,6 +86,7 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "POST /workspaces/{workspace_id}/a2a": CALLER,
     "POST /workspaces/{workspace_id}/a2a/": CALLER,
     "GET /workspaces/{workspace_id}/a2a/calls/{call_id}": PARTY,  # the sibling has made the call
+    "POST /workspaces/{workspace_id}/a2a/calls/{call_id}/cancel": PARTY,
 }
 """200 stands for whatever the route answers to whom it lets in. A new route needs its row."""
 
