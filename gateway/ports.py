@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State
 from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ending, Outcome
+from gateway.core.journey import Arrival, Journey, Sign
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
 
@@ -116,7 +117,8 @@ class OpenSession:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """A row of the list of changes: a cache must forget this key. `kind` is `workspace`, `token` or `session`."""
+    """A row of the list of changes: a cache must forget this key. `kind` is `workspace`, `token` or `session`; or it is
+    `call`, and whoever makes the call with this id is to end it."""
 
     id: int
     kind: str
@@ -143,11 +145,29 @@ class Hold(Protocol):
         """Hold so many more bytes; raises NoRoom."""
 
 
+class Clockwork(Protocol):
+    """`net/clocks.Watch`: the clocks of one call."""
+
+    def last_reset(self) -> tuple[Sign, float]:
+        """Return what set the idle clock back last, and when: seconds after the call was sent."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Meter:
+    """What is seen of one call on its way, by whoever sends it. `first_byte_s`: when its answer began, seconds after
+    it was sent; None before."""
+
+    attempts: int = 0
+    first_byte_s: float | None = None
+    received_bytes: int = 0
+    clockwork: Clockwork | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outbound:
     """A call as it goes out. Times are seconds; `limit_s` is the caller's deadline if `by_deadline`, else a ceiling.
 
-    hold: what counts the bytes of the answer.
+    hold: what counts the bytes of the answer. meter: what says how far it is.
     """
 
     call_id: str
@@ -159,6 +179,7 @@ class Outbound:
     limit_s: float | None
     by_deadline: bool
     hold: Hold = field(repr=False)
+    meter: Meter = field(default_factory=Meter, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -320,7 +341,8 @@ class Entry:
 
     payer, rate: whose bucket it comes out of, None: nobody's. trace_id: the call's own trace. held: whether it ends
     with the replica that lets it in. serves: the call that the caller says it serves. limit_s: how long it may take,
-    None for ever. budget: None without one. claim: what makes another call the same, None: nothing does.
+    None for ever. budget: None without one. claim: what makes another call the same, None: nothing does. journey: how
+    it is about to travel, None where it is not sent.
     """
 
     payer: str
@@ -335,6 +357,7 @@ class Entry:
     limit_s: float | None
     budget: Budget | None
     claim: Claim | None = None
+    journey: Journey | None = None
 
 
 class Stage(Enum):
@@ -363,7 +386,7 @@ class Earlier:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Orphan:
-    """A call in flight whose replica has died, `age_s` seconds after it began."""
+    """A call in flight whose replica has died, `age_s` seconds after it began. `journey`: None of an older release."""
 
     call_id: str
     target_id: str
@@ -371,6 +394,20 @@ class Orphan:
     method: str
     trace_id: str
     age_s: float
+    journey: Journey | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Travelling:
+    """A pushed call as all replicas know it, `age_s` seconds after it began; `arrival` once it has ended."""
+
+    call_id: str
+    target_id: str
+    caller_id: str | None
+    method: str
+    age_s: float
+    journey: Journey
+    arrival: Arrival | None
 
 
 class Barred(Enum):
@@ -416,7 +453,8 @@ class Left:
     """A call that has ended, or waits. `cost` is in millionths of a cent; `month` that of its budget, "" without one.
 
     keep_s: how long it is known how deep in its chain it was, None for as long as of any call that has ended.
-    kept: what others with its claim get, None where it has none.
+    kept: what others with its claim get, None where it has none. arrival: how it ended, for who asks before its row
+    is written; None where it has its row.
     """
 
     call_id: str
@@ -426,6 +464,7 @@ class Left:
     cost: int
     keep_s: float | None = None
     kept: Kept | None = None
+    arrival: Arrival | None = None
 
 
 EDITABLE: Final = (
@@ -613,6 +652,9 @@ class Calls(Protocol):
     ) -> Sequence[Call]:
         """End calls in this state whose time is over, `limit` at most, each by one replica only."""
 
+    async def forget_old(self, *, kept_s: float, limit: int) -> int:
+        """Take away calls that ended longer ago than this, `limit` at most; return how many those were."""
+
     async def find(self, workspace_id: str, call_id: str) -> Call | None:
         """Return a call to this workspace."""
 
@@ -702,6 +744,9 @@ class Changes(Protocol):
     async def list_since(self, horizon: str) -> tuple[Sequence[Change], str]:
         """Return the changes since a horizon (some may come twice) and the new horizon."""
 
+    async def call_off(self, call_id: str) -> None:
+        """List a call that its process is to end."""
+
     async def forget_old(self) -> None:
         """Drop rows that no cache needs any more."""
 
@@ -733,6 +778,9 @@ class Gate(Protocol):
 
     async def look(self, claim: Claim) -> Earlier | None:
         """Return the call that has a claim. Raises LiveUnavailable."""
+
+    async def find(self, call_id: str) -> Travelling | None:
+        """Return a pushed call that has not ended, or has a moment ago. Raises LiveUnavailable."""
 
     def leave(self, left: Left) -> None:
         """Say that a call has ended, now or once Redis is back."""

@@ -343,6 +343,13 @@ class Settings:
         default=5.0,
         unit="s",
     )
+    calls_kept_s: float = _setting(
+        "GATEWAY_CALLS_KEPT_SECONDS",
+        _seconds,
+        "How long calls that have ended can be asked for.",
+        default=30 * 86_400.0,
+        unit="s",
+    )
     max_calls_each: int = _setting(
         "GATEWAY_MAX_CALLS_EACH",
         _count,

@@ -29,12 +29,14 @@ from gateway.net import clocks, connector, dispatch
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.calls import Calls
+from gateway.services.cancelling import Cancelling
 from gateway.services.changes import ChangeReader
 from gateway.services.directory import Directory
 from gateway.services.drain import Drain
 from gateway.services.edits import Edits
 from gateway.services.entrance import Entrance
 from gateway.services.expiry import Expiry
+from gateway.services.flights import Flights
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
@@ -44,12 +46,14 @@ from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
+from gateway.services.pushed import Pushed
 from gateway.services.queue import Queue
 from gateway.services.queue import Times as QueueTimes
 from gateway.services.readiness import Readiness
 from gateway.services.reaper import Reaper
 from gateway.services.registry import Registry
 from gateway.services.requests import Requests, Times
+from gateway.services.retention import Retention
 from gateway.services.room import Room
 from gateway.services.sessions import Sessions
 from gateway.services.shelf import Shelf
@@ -91,6 +95,8 @@ ACTIVITY_CAPACITY: Final = 20_000
 """Activity rows that wait while PostgreSQL is away."""
 PROBES_A_RENEWAL: Final = 2.5
 """How often the lease in Redis is renewed, and looked for those of the dead, in probes of the bus."""
+FORGET_EVERY_S: Final = 60.0
+"""How often calls that ended long ago are forgotten."""
 TOKENS_USED_EVERY_S: Final = 30.0
 """How often it is written which tokens have been used."""
 
@@ -154,7 +160,13 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             identity.forget_session(hash_hex)
             visibility.doubt(Proof.SESSION, hash_hex)
 
-        forget = {"workspace": directory.forget, "token": forget_token, "session": forget_session}
+        flights = Flights(link.publisher)
+        forget = {
+            "workspace": directory.forget,
+            "token": forget_token,
+            "session": forget_session,
+            "call": flights.call_off,
+        }
         reader = ChangeReader(changes, forget, every_s=settings.changes_every_s)
         await reader.start()
 
@@ -297,10 +309,14 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             queue=queue,
             freed=drain.freed,
             joining=joining,
+            flights=flights,
             capacity=settings.max_calls,
             share=settings.max_calls_each,
             spawn=loops.spawn,
         )
+        pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
+        cancelling = Cancelling(flights=flights, pushed=pushed, changes=changes, bus=bus, callers=callers)
+        retention = Retention(ledger, kept_s=settings.calls_kept_s, every_s=FORGET_EVERY_S)
 
         # who hears of it
         prober = Prober(bus.publish, every_s=settings.probe_s, on_heard=lambda at: hub.confirm(at))
@@ -364,6 +380,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(expiry.run, "calls:expire")
         loops.loop(drain.run, "queue:drain")
         loops.loop(drain.renew, "queue:renew")
+        loops.loop(retention.run, "calls:forget")
         loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
@@ -418,7 +435,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application = site(settings, cross_origin)
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
-        application[keys.CALLS] = Calls(calls=ledger, queue=line, activity=activity, bus=bus)
+        application[keys.CALLS] = Calls(
+            calls=ledger, queue=line, pushed=pushed, cancelling=cancelling, activity=activity, bus=bus
+        )
         application[keys.INBOX] = Inbox(
             calls=ledger,
             activity=activity,

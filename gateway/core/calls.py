@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from gateway.core.endings import Ending
+from gateway.core.journey import Arrival, Journey
 
 
 class Kind(StrEnum):
@@ -86,9 +87,10 @@ class Call:
     """A call as the ledger has it. `workspace_id` is the target; times are PostgreSQL's.
 
     `caller_id`: the calling workspace, None for a person. `attempts`: how often it was handed out, or sent or tried.
-    `answer`: what its caller gets, None before there is something: the agent's own bytes where it has answered. Of
-    calls that wait for a busy agent: `busy` is how often it was, `last_error` the code of what went wrong last;
-    `answer_status` and `answer_headers` go with the answer.
+    `answer`: what its caller gets, None before there is something: the agent's own bytes where it has answered.
+    `expires_at`: until when it may last, None for as long as it likes. `journey`: of one that is sent to its agent at
+    once, None of others. Of calls that wait for a busy agent: `busy` is how often it was, `last_error` the code of what
+    went wrong last; `answer_status` and `answer_headers` go with the answer.
     """
 
     id: str
@@ -99,7 +101,7 @@ class Call:
     method: str
     attempts: int
     created_at: datetime
-    expires_at: datetime
+    expires_at: datetime | None
     ending: Ending | None = None
     lease_until: datetime | None = None
     dispatched_at: datetime | None = None
@@ -110,6 +112,7 @@ class Call:
     priority: int = 50
     busy: int = 0
     last_error: str | None = None
+    journey: Journey | None = None
 
     @property
     def ended(self) -> bool:
@@ -120,6 +123,36 @@ class Call:
     def duration_ms(self) -> int:
         """How long it took to its end, 0 before it."""
         return 0 if self.ended_at is None else round((self.ended_at - self.created_at).total_seconds() * 1000)
+
+
+def pushed(
+    *,
+    call_id: str,
+    workspace_id: str,
+    caller_id: str | None,
+    method: str,
+    created_at: datetime,
+    journey: Journey,
+    arrival: Arrival | None,
+) -> Call:
+    """Return a call on its way, or that has arrived, as the ledger will have it."""
+    if arrival is not None:
+        journey = arrival.journey
+    return Call(
+        id=call_id,
+        kind=Kind.PUSH,
+        state=S.DISPATCHED if arrival is None else END_STATES[arrival.ending],
+        workspace_id=workspace_id,
+        caller_id=caller_id,
+        method=method,
+        attempts=journey.attempts,
+        created_at=created_at,
+        expires_at=None if journey.limit_s is None else created_at + timedelta(seconds=journey.limit_s),
+        ending=None if arrival is None else arrival.ending,
+        dispatched_at=created_at,
+        ended_at=None if arrival is None else created_at + timedelta(milliseconds=arrival.duration_ms),
+        journey=journey,
+    )
 
 
 def may_move(source: State, to: State) -> bool:

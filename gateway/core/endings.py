@@ -128,15 +128,17 @@ class Lapsed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cancelled:
-    """It was called off while it waited."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Rejected:
     """It has waited, and may not be sent any more; `reason` is the code of the refusal."""
 
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cancelled:
+    """It was called off. `under_way`: after it had begun, so that nobody knows what its agent has done."""
+
+    under_way: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,13 +289,22 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
         case Lapsed():
             answer = _refused(HTTPStatus.GONE, "the call's time was over before its agent took it", Ending.EXPIRED)
             return Ended(ending=Ending.EXPIRED, answer=answer, delivered=False)
-        case Cancelled():
-            answer = _refused(HTTPStatus.CONFLICT, "the call was cancelled", Ending.CANCELLED)
-            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=False)
         case Rejected(reason=reason):
             sentence = "the call has waited, and may not be sent any more"
             answer = _refused(HTTPStatus.FORBIDDEN, sentence, Ending.REJECTED, reason=reason)
             return Ended(ending=Ending.REJECTED, answer=answer, delivered=False)
+        case Cancelled(under_way=True):
+            answer = _refused(
+                HTTPStatus.CONFLICT,
+                "the call was cancelled",
+                Ending.CANCELLED,
+                outcome="unknown",
+                delivery_confirmed=None,
+            )
+            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=None)
+        case Cancelled():
+            answer = _refused(HTTPStatus.CONFLICT, "the call was cancelled", Ending.CANCELLED)
+            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=False)
         case Broke():
             answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", Ending.INTERNAL, outcome="unknown")
             return Ended(ending=Ending.INTERNAL, answer=answer, delivered=None)

@@ -8,8 +8,9 @@
 -- ARGV: 1 requests (0: as many as it likes) in 2 milliseconds; and for a call: 3 replica, 4 caller, 5 target,
 -- 6 its own limit in ms (-1: none), 7 how long to keep its record without one, 8 the deepest chain, 9 its id, 10 its
 -- trace, 11 its method, 12 what a replica's lease is called, 13 what it says and 14 how long to keep a claim after the
--- record (ms); and with a budget, in millionths of a cent: 15 limit, 16 spent by our prices as the database knows, 17 as
--- the workspace reports, 18 the least to reserve (-1: nothing at all), 19 how long to keep the month (ms).
+-- record (ms), 15 how it travels ("": it is not sent); and with a budget, in millionths of a cent: 16 limit, 17 spent by
+-- our prices as the database knows, 18 as the workspace reports, 19 the least to reserve (-1: nothing at all), 20 how
+-- long to keep the month (ms).
 -- Answers {verdict, remaining, ms until full, ms until the next, depth, ms that the call served has left (-1: none),
 -- reserved}, and of an earlier call {.., id, what it says, "running", "waits", "lost" or "ended", again, status, headers, body}.
 local time = redis.call('TIME')
@@ -85,12 +86,12 @@ end
 
 -- The budget: what is spent, and what calls under way may still spend; a call that is alone may always be made.
 local reserved = 0
-if ARGV[15] then
-    local limit = tonumber(ARGV[15])
+if ARGV[16] then
+    local limit = tonumber(ARGV[16])
     local known = redis.call('HMGET', KEYS[6], 'spent', 'typical')
-    local priced = math.max(tonumber(known[1] or 0), tonumber(ARGV[16]))
-    local spent = math.max(priced, tonumber(ARGV[17]))
-    reserved = tonumber(ARGV[18]) < 0 and 0 or math.max(tonumber(known[2] or 0), tonumber(ARGV[18]))
+    local priced = math.max(tonumber(known[1] or 0), tonumber(ARGV[17]))
+    local spent = math.max(priced, tonumber(ARGV[18]))
+    reserved = tonumber(ARGV[19]) < 0 and 0 or math.max(tonumber(known[2] or 0), tonumber(ARGV[19]))
     local others = 0
     local by_replica = redis.call('HGETALL', KEYS[7])
     for at = 1, #by_replica, 2 do
@@ -104,10 +105,10 @@ if ARGV[15] then
         return {'spent', remaining, math.ceil(full_in), 0, depth, -1, 0}
     end
     redis.call('HSET', KEYS[6], 'spent', string.format('%.0f', priced))
-    redis.call('PEXPIRE', KEYS[6], ARGV[19])
+    redis.call('PEXPIRE', KEYS[6], ARGV[20])
     if reserved > 0 then
         redis.call('HINCRBY', KEYS[7], ARGV[3], string.format('%.0f', reserved))
-        redis.call('PEXPIRE', KEYS[7], ARGV[19])
+        redis.call('PEXPIRE', KEYS[7], ARGV[20])
     end
 end
 
@@ -122,7 +123,7 @@ end
 redis.call('HDEL', KEYS[2], 'ended')
 redis.call('HSET', KEYS[2], 'target', ARGV[5], 'caller', caller, 'replica', ARGV[3], 'depth', depth, 'ends', ends,
            'reserved', string.format('%.0f', reserved), 'trace', ARGV[10], 'method', ARGV[11],
-           'began', string.format('%.0f', now))
+           'began', string.format('%.0f', now), 'journey', ARGV[15])
 redis.call('PEXPIRE', KEYS[2], keep)
 if KEYS[8] ~= '' then
     redis.call('SADD', KEYS[8], ARGV[9])

@@ -9,19 +9,21 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
+import orjson
 import structlog
 
 from events.redis import Servers
 from gateway.core.claims import Claim
 from gateway.core.endings import Answer
+from gateway.core.journey import Arrival, Journey
 from gateway.core.rates import Rate, Standing
 from gateway.live.pipe import Pipe
-from gateway.ports import Barred, Earlier, Entered, Entry, Kept, Left, LiveUnavailable, Orphan, Stage
+from gateway.ports import Barred, Earlier, Entered, Entry, Kept, Left, LiveUnavailable, Orphan, Stage, Travelling
 
 log = structlog.get_logger("gateway.live")
 
 _SCRIPTS: Final = {
-    name: files("gateway.live").joinpath(f"{name}.lua").read_text() for name in ("admit", "inherit", "leave")
+    name: files("gateway.live").joinpath(f"{name}.lua").read_text() for name in ("admit", "find", "inherit", "leave")
 }
 RENEWALS: Final = 3
 """A replica that has missed so many renewals of its lease holds no budget any more."""
@@ -111,6 +113,7 @@ class Gate:
             self._lease,
             entry.claim.words if entry.claim is not None else "",
             _ms(self._kept_s),
+            "" if entry.journey is None else orjson.dumps(entry.journey.to_json()),
         ]
         if budget is not None:
             reserve = -1 if budget.reserve is None else budget.reserve
@@ -133,6 +136,22 @@ class Gate:
         said = await self._pipe.script("admit", keys, 0, 0, self._replica, "", "", -1, 0, 0, "", "", "", self._lease)
         return _earlier(said, claim)
 
+    async def find(self, call_id: str) -> Travelling | None:
+        """Return a pushed call that has not ended, or has a moment ago. Raises LiveUnavailable."""
+        said = await self._pipe.script("find", (self._call(call_id),))
+        if said is None:
+            return None
+        target, caller, method, age_ms, limit_ms, journey, ended = said
+        return Travelling(
+            call_id=call_id,
+            target_id=target.decode(),
+            caller_id=caller.decode() or None,
+            method=method.decode(),
+            age_s=age_ms / 1000,
+            journey=_within(Journey.from_json(orjson.loads(journey)), limit_ms),
+            arrival=Arrival.from_json(orjson.loads(ended)) if ended else None,
+        )
+
     def leave(self, left: Left) -> None:
         """Say that a call has ended, now or once Redis is back."""
         self._leave(left, left.cost)
@@ -147,7 +166,8 @@ class Gate:
             self._message(kept.claim) if kept is not None else "",
         )
         keep_ms = _ms(AFTER_S + (left.keep_s or 0.0))
-        arguments: list[str | int | bytes] = [self._replica, cost, keep_ms, _ms(MONTH_S), left.call_id]
+        how = b"1" if left.arrival is None else orjson.dumps(left.arrival.to_json())
+        arguments: list[str | int | bytes] = [self._replica, cost, keep_ms, _ms(MONTH_S), left.call_id, how]
         if kept is not None:
             arguments += [kept.claim.words, _ms(self._kept_for_s(left, kept)), _word(kept)]
             if kept.answer is None:
@@ -260,7 +280,9 @@ def _standing(rate: Rate, remaining: int, full_ms: int, retry_ms: int) -> Standi
     return Standing(limit=rate.requests, remaining=remaining, reset_s=full_ms / 1000, retry_s=retry_ms / 1000)
 
 
-def _orphan(call_id: bytes, target: bytes, caller: bytes, method: bytes, trace: bytes, age_ms: int) -> Orphan:
+def _orphan(
+    call_id: bytes, target: bytes, caller: bytes, method: bytes, trace: bytes, age_ms: int, journey: bytes
+) -> Orphan:
     return Orphan(
         call_id=call_id.decode(),
         target_id=target.decode(),
@@ -268,7 +290,15 @@ def _orphan(call_id: bytes, target: bytes, caller: bytes, method: bytes, trace: 
         method=method.decode(),
         trace_id=trace.decode(),
         age_s=age_ms / 1000,
+        journey=Journey.from_json(orjson.loads(journey)) if journey else None,
     )
+
+
+def _within(journey: Journey, limit_ms: int) -> Journey:
+    """Return the journey with the limit that it has got, where the call that it serves leaves it less than it wants."""
+    if limit_ms < 0 or (journey.limit_s is not None and _ms(journey.limit_s) <= limit_ms):
+        return journey
+    return replace(journey, limit_s=limit_ms / 1000, by_deadline=True)
 
 
 def _ms(seconds: float) -> int:

@@ -3,27 +3,28 @@
 --
 -- KEYS: 1 the call, 2 what its target serves in this trace, 3 spend of the month, 4 what is reserved ("" without budget),
 -- 5 the calls of this replica, 6 its claim ("" without one).
--- ARGV: 1 replica, 2 cost (millionths of a cent), 3 how long to keep the record and 4 the month (ms), 5 the call's id;
--- and with a claim: 6 what it says, 7 how long to keep the claim (ms), 8 whether the next such call is made (1 or 0;
--- "waits": it has not ended, and the ledger has it), 9 status (0: the answer is not kept), 10 headers, 11 body.
+-- ARGV: 1 replica, 2 cost (millionths of a cent), 3 how long to keep the record and 4 the month (ms), 5 the call's id,
+-- 6 how it ended, for who asks for it (1: there is nothing to tell); and with a claim: 7 what it says, 8 how long to
+-- keep the claim (ms), 9 whether the next such call is made (1 or 0; "waits": it has not ended, and the ledger has it),
+-- 10 status (0: the answer is not kept), 11 headers, 12 body.
 redis.call('SREM', KEYS[5], ARGV[5])
 if KEYS[6] ~= '' then
     local was = redis.call('HMGET', KEYS[6], 'call', 'again')
     -- Redis may have been away when the call began; and this may be told twice, the second time without the answer.
     local open = not was[2] or was[2] == 'waits'
-    if (was[1] == ARGV[5] and open) or (not was[1] and ARGV[8] ~= '1') then
-        redis.call('HSET', KEYS[6], 'call', ARGV[5], 'words', ARGV[6], 'replica', ARGV[1], 'again', ARGV[8])
-        if ARGV[9] ~= '0' then
-            redis.call('HSET', KEYS[6], 'status', ARGV[9], 'headers', ARGV[10], 'body', ARGV[11])
+    if (was[1] == ARGV[5] and open) or (not was[1] and ARGV[9] ~= '1') then
+        redis.call('HSET', KEYS[6], 'call', ARGV[5], 'words', ARGV[7], 'replica', ARGV[1], 'again', ARGV[9])
+        if ARGV[10] ~= '0' then
+            redis.call('HSET', KEYS[6], 'status', ARGV[10], 'headers', ARGV[11], 'body', ARGV[12])
         end
-        redis.call('PEXPIRE', KEYS[6], ARGV[7])
+        redis.call('PEXPIRE', KEYS[6], ARGV[8])
     end
 end
 local was = redis.call('HMGET', KEYS[1], 'ended', 'reserved', 'depth')
 if was[1] then
     return 0
 end
-redis.call('HSET', KEYS[1], 'ended', 1)
+redis.call('HSET', KEYS[1], 'ended', ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 local serving = redis.call('GET', KEYS[2])
 if serving and string.match(serving, '^%S+') == KEYS[1] then

@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.core.endings import Clock
+from gateway.core.journey import Sign
 from gateway.ports import Silence, StoreError
 
 log = structlog.get_logger("gateway.net.clocks")
@@ -136,7 +137,7 @@ class Watch:
     """The clocks of one call, as the block in which it is made; `touch` is for bytes of its answer."""
 
     __slots__ = (
-        "_cancels", "_cell", "_clocks", "_expired", "_first_at", "_handle", "_heard_at", "_idle_s", "_limit",
+        "_began", "_cancels", "_cell", "_clocks", "_expired", "_first_at", "_handle", "_heard_at", "_idle_s", "_limit",
         "_limit_at", "_limit_s", "_loop", "_task", "left", "workspace_id",
     )  # fmt: skip
 
@@ -152,7 +153,7 @@ class Watch:
         self._limit_s = limit_s
         self._limit = limit
         self._limit_at = self._first_at = math.inf
-        self._heard_at = 0.0
+        self._began = self._heard_at = 0.0
         self._expired: Clock | None = None
         self._handle: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -163,13 +164,25 @@ class Watch:
         self._heard_at = self._loop.time()
         self._first_at = math.inf
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was wound up."""
+        return self._loop.time() - self._began
+
+    def last_reset(self) -> tuple[Sign, float]:
+        """Return what set the idle clock back last, and when: seconds after it was wound up."""
+        sign_at = self._cell.last
+        if sign_at > self._heard_at:
+            return Sign.WORKSPACE, sign_at - self._began
+        return (Sign.ANSWER if self._heard_at > self._began else Sign.SENT), self._heard_at - self._began
+
     async def __aenter__(self) -> "Watch":
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._cancels = task.cancelling()
         self._cell = self._clocks.enter(self.workspace_id)
-        self._heard_at = self._loop.time()
+        self._began = self._heard_at = self._loop.time()
         if self._limit_s is not None:
             self._limit_at = self._heard_at + self._limit_s
         self._first_at = self._heard_at + self._clocks.first_byte_s

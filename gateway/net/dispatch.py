@@ -23,7 +23,7 @@ from gateway.core import endings
 from gateway.core.endings import Clock, Outcome
 from gateway.net.clocks import ClockExpired, Clocks, Watch
 from gateway.net.connector import refused
-from gateway.ports import Hold, NoRoom, Outbound
+from gateway.ports import Hold, Meter, NoRoom, Outbound
 
 log = structlog.get_logger("gateway.net.dispatch")
 
@@ -60,6 +60,7 @@ class Dispatcher:
         )
         try:
             async with watch:
+                outbound.meter.clockwork = watch
                 outcome = await self._attempt(outbound, watch)
                 if outcome == endings.NotConnected():
                     outcome = await self._attempt(outbound, watch)
@@ -68,6 +69,8 @@ class Dispatcher:
             return endings.Expired(clock=expired.clock)
 
     async def _attempt(self, outbound: Outbound, watch: Watch) -> Outcome:
+        meter = outbound.meter
+        meter.attempts += 1
         try:
             request = self._session.post(
                 URL(outbound.url, encoded=True),
@@ -77,7 +80,8 @@ class Dispatcher:
             )
             async with request as response:
                 watch.touch()
-                return await self._read(response, watch, outbound.hold)
+                meter.first_byte_s = watch.age_s
+                return await self._read(response, watch, outbound.hold, meter)
         except (ClientConnectorError, ConnectionTimeoutError, InvalidURL) as error:
             log.info(
                 "agent_unreachable",
@@ -92,13 +96,13 @@ class Dispatcher:
             )
             return endings.Reset()
 
-    async def _read(self, response: ClientResponse, watch: Watch, hold: Hold) -> Outcome:
+    async def _read(self, response: ClientResponse, watch: Watch, hold: Hold, meter: Meter) -> Outcome:
         chunks: list[bytes] = []
         size = 0
         try:
             async for chunk in response.content.iter_any():
                 watch.touch()
-                size += len(chunk)
+                meter.received_bytes = size = size + len(chunk)
                 if size > self._limit_bytes:
                     response.close()
                     return endings.TooLarge()

@@ -12,7 +12,9 @@ import structlog
 from events.bus import Bus
 from events.event import Event, event
 from gateway import ports
+from gateway.core.calls import END_STATES
 from gateway.core.ids import new_id
+from gateway.core.journey import Arrival
 from gateway.core.usage import Usage
 from gateway.services.outage import Outage
 
@@ -44,6 +46,8 @@ class Line:
     """In millionths of a cent."""
     counts: bool = False
     sign: bool = False
+    arrival: Arrival | None = None
+    """Of a pushed call: its row in the ledger is written with this one."""
     id: str = field(default_factory=new_id)
 
     def as_sent(self) -> "Line":
@@ -59,6 +63,7 @@ class Line:
             usage=None,
             cost=0,
             counts=False,
+            arrival=None,
         )
 
     @property
@@ -106,7 +111,16 @@ class Line:
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
             "millionths": self.cost,
+            "call": None if self.arrival is None else _call(self.arrival),
         }
+
+
+def _call(arrival: Arrival) -> dict[str, Any]:
+    return {
+        "state": END_STATES[arrival.ending],
+        "ending": arrival.ending,
+        "journey": arrival.journey.to_json(),
+    }
 
 
 class ActivityLog:

@@ -1,4 +1,4 @@
-"""What anybody may learn of a stored call who has a part in it."""
+"""What anybody may learn of a call who has a part in it, and its end if they want it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,20 +10,33 @@ from gateway.core.calls import Call, Kind, State
 from gateway.core.endings import Ending
 from gateway.core.refusals import Code, Refusal, credential_required, invalid_credential, platform_unavailable
 from gateway.services.activity import ActivityLog, Line
+from gateway.services.cancelling import Cancelling
 from gateway.services.history import ended_row, publish_end, sent_line
 from gateway.services.inbox import ended, unknown_call
+from gateway.services.pushed import Pushed
 
 WAITING: Final = frozenset({State.PARKED, State.QUEUED})
-"""A call can be called off while its agent does not work on it."""
+"""A stored call can be called off while its agent does not work on it."""
 
 
 class Calls:
     """Shows calls to their callers, their targets and the organisation, who may call them off; for everybody else
     there are none."""
 
-    def __init__(self, *, calls: ports.Calls, queue: ports.Queue, activity: ActivityLog, bus: Bus) -> None:
+    def __init__(
+        self,
+        *,
+        calls: ports.Calls,
+        queue: ports.Queue,
+        pushed: Pushed,
+        cancelling: Cancelling,
+        activity: ActivityLog,
+        bus: Bus,
+    ) -> None:
         self._calls = calls
         self._queue = queue
+        self._pushed = pushed
+        self._cancelling = cancelling
         self._activity = activity
         self._bus = bus
 
@@ -54,11 +67,32 @@ class Calls:
             raise platform_unavailable() from error
 
     async def cancel(self, principal: Principal, workspace_id: str, call_id: str) -> Call:
-        """Call off a call that waits, and return it; to do so twice changes nothing.
+        """Call off a call that waits or is sent, and return it; to do so twice changes nothing.
 
-        Refuses with not_found, call_ended, and with call_under_way where its agent may have it already.
+        One that is sent may still be under way then, if the replica that has it was slow to say so. Refuses with
+        not_found, call_ended, and with call_under_way where an agent has fetched it.
         """
-        await self._find(principal, workspace_id, call_id)
+        call = await self._find(principal, workspace_id, call_id)
+        if call.kind is Kind.PUSH:
+            call = await self._cancel_pushed(call)
+        if call.kind is not Kind.PUSH and not call.ended:  # it may have begun to wait meanwhile
+            call = await self._cancel_waiting(principal, call)
+        if call.ended and call.state is not State.CANCELLED:
+            raise ended(call)
+        return call
+
+    async def _cancel_pushed(self, call: Call) -> Call:
+        if call.ended:
+            return call
+        try:
+            called_off = await self._cancelling.cancel(call)
+            if not called_off.ended:  # its end may be told by its row alone
+                called_off = await self._calls.find(call.workspace_id, call.id) or called_off
+        except ports.StoreError as error:
+            raise platform_unavailable() from error
+        return called_off
+
+    async def _cancel_waiting(self, principal: Principal, call: Call) -> Call:
         lines: list[Line] = []
 
         def history(call: Call) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
@@ -66,9 +100,9 @@ class Calls:
             return ended_row(call), [line.row(0.0) for line in lines]
 
         try:
-            call = await self._calls.end(
-                workspace_id,
-                call_id,
+            cancelled = await self._calls.end(
+                call.workspace_id,
+                call.id,
                 WAITING,
                 to=State.CANCELLED,
                 ending=Ending.CANCELLED,
@@ -78,28 +112,44 @@ class Calls:
             )
         except ports.StoreError as error:
             raise platform_unavailable() from error
-        if call is None:
-            found = await self._find(principal, workspace_id, call_id)
-            if found.state is State.CANCELLED:
+        if cancelled is None:
+            found = await self._find(principal, call.workspace_id, call.id)
+            if found.ended:
                 return found
-            raise (
-                ended(found)
-                if found.ended
-                else Refusal(Code.CALL_UNDER_WAY, "the call has been sent to its agent", state=found.state.value)
-            )
+            raise Refusal(Code.CALL_UNDER_WAY, "the call has been sent to its agent", state=found.state.value)
         for line in lines:
             self._activity.tell(line)
-        publish_end(self._bus, call)
-        return call
+        publish_end(self._bus, cancelled)
+        return cancelled
 
     async def _find(self, principal: Principal, workspace_id: str, call_id: str) -> Call:
-        try:
-            call = await self._calls.find(workspace_id, call_id)
-        except ports.StoreError as error:
-            raise platform_unavailable() from error
+        call = await self._look(workspace_id, call_id)
         if call is None or not _may_see(principal, call):
             raise unknown_call()
         return call
+
+    async def _look(self, workspace_id: str, call_id: str) -> Call | None:
+        """Return a call from where it is: this process, its row, or its record; refuses where it may be in one of them
+        that does not answer."""
+        here = self._pushed.find_here(workspace_id, call_id)
+        if here is not None:
+            return here
+        away: Exception | None = None
+        try:
+            stored = await self._calls.find(workspace_id, call_id)
+            if stored is not None:
+                return stored
+        except ports.StoreError as error:
+            away = error
+        try:
+            travelling = await self._pushed.find(workspace_id, call_id)
+            if travelling is not None:
+                return travelling
+        except ports.LiveUnavailable as error:
+            away = error
+        if away is not None:
+            raise platform_unavailable() from away
+        return None
 
 
 def _may_see(principal: Principal, call: Call) -> bool:

@@ -9,6 +9,7 @@ from gateway import ports
 from gateway.core import budget
 from gateway.core.claims import Claim
 from gateway.core.ids import find_uuid
+from gateway.core.journey import Arrival, Journey
 from gateway.core.prices import MILLION
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import Workspace
@@ -24,7 +25,7 @@ METHOD_CHARS: Final = 200
 class Wish:
     """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is; `holds`: whether
     this process has it in its hands until its end, with a part of its target's budget; `ledgered`: if this process dies
-    the ledger ends it; `claim`: what makes another call the same."""
+    the ledger ends it; `claim`: what makes another call the same; `journey`: how it is about to travel."""
 
     call_id: str
     caller_id: str | None
@@ -36,6 +37,7 @@ class Wish:
     holds: bool = True
     ledgered: bool = False
     claim: Claim | None = None
+    journey: Journey | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +127,7 @@ class Entrance:
             serves=find_uuid(wish.serves) if wish.serves is not None else None,
             limit_s=wish.limit_s,
             claim=wish.claim,
+            journey=wish.journey,
             budget=None
             if target.budget_limit is None
             else ports.Budget(
@@ -136,10 +139,19 @@ class Entrance:
             ),
         )
 
-    def leave(self, ticket: Ticket, cost: int, kept: ports.Kept | None = None, *, waits_s: float | None = None) -> None:
+    def leave(
+        self,
+        ticket: Ticket,
+        cost: int,
+        kept: ports.Kept | None = None,
+        *,
+        arrival: Arrival | None = None,
+        waits_s: float | None = None,
+    ) -> None:
         """Say that a call has ended, what it cost (millionths of a cent) and what is kept of it; nothing here waits.
 
-        waits_s: it has not ended, but is not under way for so long, and begins again as deep in its chain as it was.
+        arrival: how it ended, of one that was sent. waits_s: it has not ended, but is not under way for so long, and
+        begins again as deep in its chain as it was.
         """
         self._gate.leave(
             ports.Left(
@@ -150,6 +162,7 @@ class Entrance:
                 cost=cost,
                 keep_s=waits_s,
                 kept=kept,
+                arrival=arrival,
             )
         )
 

@@ -3,9 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
-from time import monotonic
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -20,6 +19,7 @@ from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.entrance import METHOD_CHARS, Entrance, Ticket, Wish
+from gateway.services.flights import Flight, Flights, planned
 from gateway.services.joining import Joiner, Joining
 from gateway.services.parking import Parked, Parking
 from gateway.services.queue import Busy, Held, Queue
@@ -32,12 +32,18 @@ log = structlog.get_logger("gateway.proxy")
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 
+CLIENT_CLOSED: Final = 499
+"""How the log shows a call that was called off."""
+STOPPED_WITHIN_S: Final = 5.0
+"""How long the calls that are ended by a shutdown may take to end."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Call:
     wanted: Wanted
     outbound: ports.Outbound
     ticket: Ticket
-    started: float = field(default_factory=monotonic)
+    flight: Flight
 
 
 class Proxy:
@@ -61,6 +67,7 @@ class Proxy:
         queue: Queue,
         freed: Callable[[str], None],
         joining: Joining,
+        flights: Flights,
         capacity: int,
         share: int,
         spawn: Spawn,
@@ -77,20 +84,20 @@ class Proxy:
         self._queue = queue
         self._freed = freed
         self._joining = joining
+        self._flights = flights
         self._capacity = capacity
         self._share = share
         self._of_payer: Counter[str] = Counter()
         self._spawn = spawn
-        self._in_flight: dict[str, asyncio.Task[None]] = {}
         self._draining = False
 
     def __repr__(self) -> str:
-        return f"<Proxy in_flight={len(self._in_flight)}>"
+        return f"<Proxy in_flight={len(self._flights)}>"
 
     @property
     def in_flight(self) -> int:
         """Calls that have not ended."""
-        return len(self._in_flight)
+        return len(self._flights)
 
     async def call(self, asked: Asked) -> Answer:
         """Make a call and return its answer; refuses what may not or cannot be called.
@@ -104,8 +111,9 @@ class Proxy:
             return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": endings.JSON})
         return await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
 
-    async def _enter(self, wanted: Wanted, limit_s: float | None, *, pushed: bool) -> Ticket:
+    async def _enter(self, wanted: Wanted, limit_s: float | None) -> Ticket:
         """Let a call begin, or refuse; one that is pushed holds money, and is not made if it is the same as another."""
+        outbound = wanted.outbound
         wish = Wish(
             call_id=wanted.asked.call_id,
             caller_id=wanted.caller_id,
@@ -114,8 +122,9 @@ class Proxy:
             method=wanted.message.method or "",
             serves=wanted.asked.headers.get("X-A2A-Call-ID"),
             limit_s=limit_s,
-            holds=pushed,
-            claim=wanted.claim if pushed else None,
+            holds=outbound is not None,
+            claim=wanted.claim if outbound is not None else None,
+            journey=None if outbound is None else planned(outbound, self._flights.replica),
         )
         ticket = await self._entrance.enter(wanted.asked.toll, wish)
         if ticket.earlier is None:
@@ -134,7 +143,7 @@ class Proxy:
     async def _park(self, wanted: Wanted) -> Answer:
         """Put a call into its target's inbox: it holds no money, and stands in its chain until its time is over."""
         lives_s = self._parking.lives_s(wanted.message)
-        ticket = await self._enter(wanted, lives_s, pushed=False)
+        ticket = await self._enter(wanted, lives_s)
         call = Parked(
             call_id=wanted.asked.call_id,
             target=wanted.target,
@@ -160,19 +169,26 @@ class Proxy:
         if claim is not None and (held := self._joining.find(claim)) is not None:
             await self._tolls.take(wanted.asked.toll)
             return await self._joining.share(held, _joiner(wanted, claim, outbound))
-        ticket = await self._enter(wanted, outbound.limit_s, pushed=True)
+        ticket = await self._enter(wanted, outbound.limit_s)
         if claim is not None:
             answer = await self._join(wanted, claim, _within(outbound, ticket), ticket)
             if answer is None and ticket.earlier is not None:  # that one is over, and the next one is made
                 self._entrance.release(ticket.earlier, wanted.target, claim)
                 wanted.asked.toll.free = True  # it has paid
-                ticket = await self._enter(wanted, outbound.limit_s, pushed=True)
+                ticket = await self._enter(wanted, outbound.limit_s)
                 answer = await self._join(wanted, claim, _within(outbound, ticket), ticket)
             if answer is not None:
                 return answer
             if ticket.earlier is not None:
                 raise Refusal(Code.OVERLOADED, "too many calls with one message at once", retry_after_s=2)
-        return await self._make(_Call(wanted=wanted, outbound=_within(outbound, ticket), ticket=ticket))
+        outbound = _within(outbound, ticket)
+        flight = Flight(
+            outbound=outbound,
+            caller_id=wanted.caller_id,
+            method=(wanted.message.method or "")[:METHOD_CHARS],
+            replica=self._flights.replica,
+        )
+        return await self._make(_Call(wanted=wanted, outbound=outbound, ticket=ticket, flight=flight))
 
     async def _join(self, wanted: Wanted, claim: Claim, outbound: ports.Outbound, ticket: Ticket) -> Answer | None:
         """The answer of an earlier call that is the same; None where this one is to be made.
@@ -195,8 +211,8 @@ class Proxy:
         """Send a call out, and wait for its answer as long as its caller does."""
         call_id, claim = call.wanted.asked.call_id, call.wanted.claim
         answer: asyncio.Future[Answer | Held] = asyncio.get_running_loop().create_future()
-        task = self._spawn(self._run(call, answer), f"call:{call_id}")
-        self._in_flight[call_id] = task
+        task = call.flight.task = self._spawn(self._run(call, answer), f"call:{call_id}")
+        self._flights.add(call_id, call.flight)
         self._of_payer[call.wanted.asked.toll.payer] += 1
         if claim is not None:
             self._joining.hold(claim, call_id, answer)
@@ -209,7 +225,7 @@ class Proxy:
             return await self._queue.stay(got, wanted.wait_s, wanted.asked.gone)
 
     def _out(self, wanted: Wanted) -> None:
-        self._in_flight.pop(wanted.asked.call_id, None)
+        self._flights.remove(wanted.asked.call_id)
         if wanted.claim is not None:
             self._joining.drop(wanted.claim, wanted.asked.call_id)
         payer = wanted.asked.toll.payer
@@ -220,20 +236,24 @@ class Proxy:
     def _check_room(self, payer: str) -> None:
         if self._draining:
             raise Refusal(Code.DRAINING, "the gateway is shutting down", retry_after_s=5)
-        if len(self._in_flight) >= self._capacity:
+        if len(self._flights) >= self._capacity:
             raise Refusal(Code.OVERLOADED, "too many calls in flight", retry_after_s=2)
         if self._of_payer[payer] >= self._share:
             raise Refusal(Code.OVERLOADED, "too many calls in flight of this caller", retry_after_s=2)
 
     async def _run(self, call: _Call, answer: "asyncio.Future[Answer | Held]") -> None:
         """Make the call; whatever becomes of it, it ends here, once, or waits because its agent is busy."""
+        flight = call.flight
         outcome: endings.Outcome
         native_session = "session" in call.wanted.target.metadata.capabilities
         try:
-            with self._waiting.call(call.wanted.caller_id, call.wanted.target.id):
-                outcome = await self._dispatcher.send(call.outbound)
+            if flight.stopped is not None:  # before it was sent
+                outcome = flight.stopped
+            else:
+                with flight.under_way(), self._waiting.call(call.wanted.caller_id, call.wanted.target.id):
+                    outcome = await self._dispatcher.send(call.outbound)
         except asyncio.CancelledError:
-            outcome = endings.Stopped()
+            outcome = flight.stopped or endings.Stopped()
         except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
             log.exception("call_broke", call_id=call.wanted.asked.call_id)
             outcome = endings.Broke()
@@ -262,7 +282,7 @@ class Proxy:
             priority=wanted.priority,
             message=wanted.message,
             outbound=call.outbound,
-            took_s=monotonic() - call.started,
+            took_s=call.flight.took_s,
             claim=wanted.claim,
         )
         try:
@@ -278,7 +298,8 @@ class Proxy:
         method = message.method
         if method is not None:
             method = method[:METHOD_CHARS]
-        duration_ms = round((monotonic() - call.started) * 1000)
+        arrival = call.flight.arrive(ended)
+        duration_ms = arrival.duration_ms
         body, answered = ended.answer.body, ended.ending is Ending.COMPLETED
         said = views.parse(body)
         used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
@@ -286,7 +307,8 @@ class Proxy:
         if ended.delivered is None and self._prices.has(target.model):
             cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
         claim = call.wanted.claim
-        self._entrance.leave(call.ticket, cost, None if claim is None else self._joining.keep(claim, ended))
+        kept = None if claim is None else self._joining.keep(claim, ended)
+        self._entrance.leave(call.ticket, cost, kept, arrival=arrival)
         shown = views.view(body, said) if answered else None
         line = Line(
             workspace_id=target.id,
@@ -304,6 +326,7 @@ class Proxy:
             usage=used,
             cost=cost,
             counts=True,
+            arrival=arrival,
         )
         self._activity.log(line)
         if call.wanted.caller_id is not None and call.wanted.caller_id != target.id:
@@ -331,7 +354,7 @@ class Proxy:
                 caller_id=call.wanted.caller_id,
                 method=method,
                 ending=ended.ending.value,
-                status=int(ended.answer.status),
+                status=CLIENT_CLOSED if ended.ending is Ending.CANCELLED else int(ended.answer.status),
                 duration_ms=duration_ms,
             )
 
@@ -342,13 +365,7 @@ class Proxy:
     async def drain(self, within_s: float) -> None:
         """Let the calls in flight end by themselves within this time; end the rest as gateway_shutdown."""
         self._draining = True
-        if self._in_flight:
-            await asyncio.wait(list(self._in_flight.values()), timeout=within_s)
-        left = list(self._in_flight.values())
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=5)
+        await self._flights.drain(within_s, STOPPED_WITHIN_S)
 
 
 def _within(outbound: ports.Outbound, ticket: Ticket) -> ports.Outbound:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import structlog
 
@@ -9,6 +10,7 @@ from events.bus import Bus
 from events.event import event
 from gateway import ports
 from gateway.core import endings
+from gateway.core.journey import Arrival
 from gateway.services.activity import ActivityLog, Line
 
 log = structlog.get_logger("gateway.reaper")
@@ -62,13 +64,17 @@ class Reaper:
                 ledgered = await self._calls.list_ledgered([one.call_id for one in orphans]) if orphans else {}
                 for orphan in orphans:
                     if orphan.call_id in ledgered:
-                        self._leave(orphan, ledgered[orphan.call_id])
+                        self._leave(orphan, waits_s=ledgered[orphan.call_id])
                     else:
                         self._end(orphan)
 
     def _end(self, orphan: ports.Orphan) -> None:
         ended = endings.classify(endings.Orphaned())
         ending, method, duration_ms = ended.ending.value, orphan.method, round(orphan.age_s * 1000)
+        arrival = None
+        if orphan.journey is not None:
+            journey = replace(orphan.journey, status=int(ended.answer.status))
+            arrival = Arrival(ending=ended.ending, duration_ms=duration_ms, journey=journey)
         line = Line(
             workspace_id=orphan.target_id,
             activity_type="a2a_receive",
@@ -81,6 +87,7 @@ class Reaper:
             duration_ms=duration_ms,
             error_detail=ending,
             counts=True,
+            arrival=arrival,
         )
         self._activity.log(line)
         if orphan.caller_id is not None and orphan.caller_id != orphan.target_id:
@@ -92,11 +99,11 @@ class Reaper:
             "duration_ms": duration_ms,
         }
         self._bus.publish(event("CALL_ENDED", orphan.target_id, shown))
-        self._leave(orphan)
+        self._leave(orphan, arrival=arrival)
         self.interrupted += 1
         log.warning("call_interrupted", call_id=orphan.call_id, workspace_id=orphan.target_id)
 
-    def _leave(self, orphan: ports.Orphan, waits_s: float | None = None) -> None:
+    def _leave(self, orphan: ports.Orphan, *, arrival: Arrival | None = None, waits_s: float | None = None) -> None:
         left = ports.Left(
             call_id=orphan.call_id,
             target_id=orphan.target_id,
@@ -104,5 +111,6 @@ class Reaper:
             month="",
             cost=0,
             keep_s=waits_s,
+            arrival=arrival,
         )
         self._gate.leave(left)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State, allowed
 from gateway.core.claims import Claim
 from gateway.core.endings import CALLED_OFF, UNDELIVERED, Ending
+from gateway.core.journey import Journey
 from gateway.ports import History, Message, NewCall, Same
 from gateway.store.database import Transaction
 from gateway.store.db import Database, Json, Row
@@ -39,6 +40,7 @@ def from_row(row: Row) -> Call:
         priority=row["priority"],
         busy=row["busy"],
         last_error=row["last_error"],
+        journey=None if row["journey"] is None else Journey.from_json(row["journey"]),
     )
 
 
@@ -194,6 +196,11 @@ class CallStore:
             if calls:
                 await transaction.execute(_ACTIVITY["end"], rows=Json([history(call) for call in calls]))
         return calls
+
+    async def forget_old(self, *, kept_s: float, limit: int) -> int:
+        """Take away calls that ended longer ago than this, `limit` at most; return how many those were."""
+        rows = await self._database.fetch(_SQL["forget_old"], kept_s=kept_s, limit=limit)
+        return len(rows)
 
     async def find(self, workspace_id: str, call_id: str) -> Call | None:
         """Return a call to this workspace."""

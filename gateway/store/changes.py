@@ -30,6 +30,10 @@ class ChangeStore:
         changes = [Change(id=row["id"], kind=row["kind"], key=row["key"]) for row in rows if row["id"] is not None]
         return changes, rows[0]["horizon"]
 
+    async def call_off(self, call_id: str) -> None:
+        """List a call that its process is to end."""
+        await self._database.execute(_SQL["call_off"], idempotent=True, call_id=call_id)
+
     async def forget_old(self) -> None:
         """Drop rows that no cache needs any more."""
         await self._database.execute(_SQL["forget_old"], idempotent=True)

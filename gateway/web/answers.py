@@ -9,6 +9,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from gateway.core.calls import Kind, State
 from gateway.core.delivery import Mode
 from gateway.core.endings import Ending
+from gateway.core.journey import Sign
 from gateway.core.workspaces import Status
 
 EXACT: Final = ConfigDict(extra="forbid")
@@ -250,8 +251,41 @@ class Settled(TypedDict):
 
 
 @with_config(EXACT)
+class Clocks(TypedDict):
+    """What may end a call. `limit`: which clock `limit_seconds` is, its caller's deadline or the ceiling.
+
+    `reset_by`: what set the idle clock back last; null where another replica alone knows.
+    """
+
+    idle_seconds: float
+    limit_seconds: float | None
+    limit: Literal["deadline", "ceiling"] | None
+    reset_by: Sign | None
+    reset_at: datetime | None
+
+
+@with_config(EXACT)
+class Bytes(TypedDict):
+    """What has gone to an agent, and come back; null where another replica alone knows."""
+
+    sent: int
+    received: int | None
+
+
+@with_config(EXACT)
+class Journey(TypedDict):
+    """How a call is sent to its agent. `status`: what its caller was answered. `replica`: who has or had it."""
+
+    status: int | None
+    replica: str
+    clocks: Clocks
+    bytes: Bytes
+    first_byte_ms: int | None
+
+
+@with_config(EXACT)
 class Call(TypedDict):
-    """A call as the ledger has it; `response_body` once its agent has answered."""
+    """A call; `journey` if it is sent to its agent, `response_body` once the answer of one that polls is there."""
 
     id: str
     kind: Kind
@@ -264,9 +298,10 @@ class Call(TypedDict):
     created_at: datetime
     dispatched_at: datetime | None
     lease_until: datetime | None
-    expires_at: datetime
+    expires_at: datetime | None
     ended_at: datetime | None
     duration_ms: int | None
+    journey: NotRequired[Journey]
     response_body: NotRequired[Any]
 
 
@@ -294,9 +329,9 @@ class Queued(TypedDict):
 
 @with_config(EXACT)
 class Cancelled(TypedDict):
-    """`POST .../cancel`."""
+    """`POST .../cancel`: it has ended so, or its replica was told and has not said so yet."""
 
-    status: Literal["cancelled"]
+    status: Literal["cancelled", "cancelling"]
     state: State
 
 

@@ -1,6 +1,8 @@
-"""Stored calls over HTTP."""
+"""Calls over HTTP: how they stand, and their end."""
 
 import asyncio
+from datetime import timedelta
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
@@ -8,6 +10,7 @@ from aiohttp import web
 
 from gateway.core import views
 from gateway.core.calls import Call, State
+from gateway.core.journey import Journey
 from gateway.web import answers, keys, parse, render
 
 LONG_BYTES: Final = 64 * 1024
@@ -37,11 +40,13 @@ async def show_queued(request: web.Request) -> web.Response:
 
 
 async def cancel(request: web.Request) -> web.Response:
-    """Call off a call that waits."""
+    """Call off a call: 200 once it has ended so, 202 while it is about to."""
     call = await request.app[keys.CALLS].cancel(
         parse.principal(request), parse.workspace_id(request), parse.call_id(request)
     )
-    return render.json(answers.Cancelled(status="cancelled", state=call.state))
+    if call.ended:
+        return render.json(answers.Cancelled(status="cancelled", state=call.state))
+    return render.json(answers.Cancelled(status="cancelling", state=call.state), status=HTTPStatus.ACCEPTED)
 
 
 def _has_answered(one: Call) -> bool:
@@ -57,7 +62,7 @@ async def _response_body(one: Call) -> Any:
 
 
 def _call(one: Call) -> answers.Call:
-    return {
+    shown: answers.Call = {
         "id": one.id,
         "kind": one.kind,
         "state": one.state,
@@ -73,9 +78,13 @@ def _call(one: Call) -> answers.Call:
         "ended_at": one.ended_at,
         "duration_ms": one.duration_ms if one.ended else None,
     }
+    if one.journey is not None:
+        shown["journey"] = _journey(one, one.journey)
+    return shown
 
 
 def _queued(one: Call, position: int | None) -> answers.Queued:
+    assert one.expires_at is not None, "only a pushed call may last as long as it likes"
     return {
         "queue_id": one.id,
         "status": one.state,
@@ -92,4 +101,21 @@ def _queued(one: Call, position: int | None) -> answers.Queued:
         "dispatched_at": one.dispatched_at,
         "expires_at": one.expires_at,
         "ended_at": one.ended_at,
+    }
+
+
+def _journey(one: Call, journey: Journey) -> answers.Journey:
+    reset_at = None if journey.reset_ms is None else one.created_at + timedelta(milliseconds=journey.reset_ms)
+    return {
+        "status": journey.status,
+        "replica": journey.replica,
+        "clocks": {
+            "idle_seconds": journey.idle_s,
+            "limit_seconds": journey.limit_s,
+            "limit": None if journey.limit_s is None else "deadline" if journey.by_deadline else "ceiling",
+            "reset_by": journey.reset_by,
+            "reset_at": reset_at,
+        },
+        "bytes": {"sent": journey.sent_bytes, "received": journey.received_bytes},
+        "first_byte_ms": journey.first_byte_ms,
     }

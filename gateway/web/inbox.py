@@ -50,6 +50,7 @@ async def progress(request: web.Request) -> web.Response:
 
 def _message(one: Message) -> answers.Message:
     call = one.call
+    assert call.expires_at is not None, "what lies in an inbox has its time"
     return {
         "id": call.id,
         "method": call.method,

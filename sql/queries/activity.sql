@@ -1,12 +1,24 @@
 -- name: record
--- A batch of rows and the usage they report, together and once: a batch sent again after a lost reply counts nothing twice.
+-- A batch of rows, the usage they report and the calls that have ended with them, together and once: a batch sent again
+-- after a lost reply counts nothing twice.
 with given as (
     select r.* from jsonb_to_recordset(%(rows)s) as r (
         id uuid, workspace_id uuid, call_id uuid, activity_type text, source_id uuid, target_id uuid, method text,
         summary text, status text, duration_ms bigint, error_detail text, request_body jsonb, response_body jsonb,
         metadata jsonb, age_s double precision, calls bigint, input_tokens bigint, output_tokens bigint,
-        millionths bigint)
+        millionths bigint, call jsonb)
       join workspaces w on w.id = r.workspace_id
+), kept as (
+    insert into calls (id, kind, state, ending, workspace_id, caller_id, method, body, attempts, journey, created_at,
+                       dispatched_at, expires_at, ended_at)
+    select g.call_id, 'push', c.state, c.ending, g.workspace_id, g.source_id, coalesce(g.method, ''), '',
+           (c.journey ->> 'attempts')::integer, c.journey, b.at, b.at,
+           b.at + make_interval(secs => (c.journey ->> 'limit_s')::float8), now() - make_interval(secs => g.age_s)
+      from given g
+     cross join lateral jsonb_to_record(g.call) as c (state text, ending text, journey jsonb)
+     cross join lateral (select now() - make_interval(secs => g.age_s + g.duration_ms / 1000.0) as at) b
+     where g.call is not null
+    on conflict (id) do nothing
 ), written as (
     insert into activity (id, workspace_id, call_id, activity_type, source_id, target_id, method, summary, status,
                           duration_ms, error_detail, request_body, response_body, metadata, created_at)

@@ -90,3 +90,11 @@ returning c.*;
 
 -- name: find
 select * from calls where id = %(id)s and workspace_id = %(workspace_id)s;
+
+-- name: forget_old
+-- Those that ended longer ago than this; replicas that look at the same moment take away others.
+delete from calls where id in (
+       select id from calls where ended_at <= now() - make_interval(secs => %(kept_s)s)
+        order by ended_at limit %(limit)s
+          for update skip locked)
+returning id;

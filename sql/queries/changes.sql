@@ -12,3 +12,7 @@ select c.id, c.kind, c.key, s.horizon::text as horizon
 
 -- name: forget_old
 delete from changes where at < now() - interval '1 hour';
+
+-- name: call_off
+-- Whoever has this call in its hands is to end it; to the others the row means nothing.
+insert into changes (kind, key) values ('call', %(call_id)s);

@@ -19,6 +19,8 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "gateway/app/site.py": HANDLERS,
     "gateway/app/taps.py": "tests/e2e/test_poll.py",
     "gateway/services/calls.py": "tests/e2e/test_poll.py",
+    "gateway/services/cancelling.py": "tests/e2e/test_cancel.py",
+    "gateway/services/pushed.py": "tests/e2e/test_cancel.py",
     "gateway/services/history.py": "tests/services/test_inbox.py",
     "gateway/web/activity.py": "tests/e2e/test_history.py",
     "gateway/web/calls.py": "tests/e2e/test_poll.py",

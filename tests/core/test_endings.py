@@ -62,6 +62,7 @@ def answered(status: int, body: bytes = b"{}", **headers: str) -> Answered:
         (Stopped(), Ending.GATEWAY_SHUTDOWN, 503, None),
         (Cancelled(), Ending.CANCELLED, 409, False),
         (Rejected(reason="removed"), Ending.REJECTED, 403, False),
+        (Cancelled(under_way=True), Ending.CANCELLED, 409, None),
         (Broke(), Ending.INTERNAL, 500, None),
     ],
 )

@@ -28,6 +28,7 @@ from gateway.ports import (
     Owner,
     Same,
     StoreUnavailable,
+    Travelling,
 )
 
 
@@ -83,6 +84,7 @@ class Gate:
         self.orphans: dict[str, list[Orphan]] = {}
         self.looks: list[Earlier | None] = []
         self.looked = 0
+        self.travelling: dict[str, Travelling] = {}
 
     async def take(self, payer: str, rate: Rate) -> Standing:
         await asyncio.sleep(0)
@@ -108,6 +110,12 @@ class Gate:
 
     def leave(self, left: Left) -> None:
         self.left.append(left)
+
+    async def find(self, call_id: str) -> Travelling | None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise LiveUnavailable("away")
+        return self.travelling.get(call_id)
 
     async def lapsed(self) -> Sequence[str]:
         await asyncio.sleep(0)
@@ -241,6 +249,7 @@ class Changes(Away):
         self.looks = list(looks)
         self.since: list[str] = []
         self.cleaned = 0
+        self.called_off: list[str] = []
 
     async def horizon(self) -> str:
         await self.turn()
@@ -250,6 +259,10 @@ class Changes(Away):
         await self.turn()
         self.since.append(horizon)
         return self.looks.pop(0) if self.looks else [], str(len(self.since))
+
+    async def call_off(self, call_id: str) -> None:
+        await self.turn()
+        self.called_off.append(call_id)
 
     async def forget_old(self) -> None:
         self.cleaned += 1

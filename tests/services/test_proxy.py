@@ -20,6 +20,7 @@ from gateway.core.endings import (
     Answer,
     Answered,
     Broke,
+    Cancelled,
     Clock,
     Cut,
     Ending,
@@ -39,6 +40,7 @@ from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
 from gateway.services.entrance import Entrance
+from gateway.services.flights import Flights
 from gateway.services.joining import Joining
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
@@ -83,6 +85,7 @@ FAILURES = [
     (Unheld(status=200), Ending.OVERLOADED),
     *((Expired(clock=clock), Ending(clock)) for clock in Clock),
     (Stopped(), Ending.GATEWAY_SHUTDOWN),
+    (Cancelled(under_way=True), Ending.CANCELLED),
     (Broke(), Ending.INTERNAL),
 ]
 
@@ -140,6 +143,7 @@ class Switchboard:
             room=3,
         )
         self.joining = Joining(gate=self.gate, waits=waits, callers=self.callers, shelf=self.shelf, capacity=3)
+        self.flights = Flights("replica-1")
         requests = Requests(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),
             parking=self.parking,
@@ -160,6 +164,7 @@ class Switchboard:
             queue=waits,
             freed=self.freed.append,
             joining=self.joining,
+            flights=self.flights,
             capacity=capacity,
             share=share,
             spawn=tasks.spawn,

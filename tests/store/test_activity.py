@@ -5,9 +5,13 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
+from gateway.core.calls import Kind, State
+from gateway.core.endings import Ending
+from gateway.core.journey import Journey
 from gateway.core.workspaces import Status
 from gateway.ports import Filters, NewWorkspace, StoreConflict, UsageOfDay
 from gateway.store.activity import ActivityStore
+from gateway.store.calls import CallStore
 from gateway.store.workspaces import WorkspaceStore
 
 ROWS = "select method, created_at < now() - interval '50 seconds' as old from activity order by seq"
@@ -74,6 +78,41 @@ async def test_usage_is_of_today_alone(store, one, migrated):
         "insert into usage (workspace_id, day, calls) values (%(id)s, (now() at time zone 'utc')::date - 1, 7)", id=one
     )
     assert await store.usage_today(one) == UsageOfDay()
+
+
+# -- with the calls that have ended
+
+
+def ended(ending: str = "completed", state: str = "completed", limit_s: float | None = 60.0) -> dict:
+    journey = Journey(replica="r", idle_s=1.0, limit_s=limit_s, by_deadline=True, sent_bytes=7, attempts=2, status=200)
+    return {"ending": ending, "state": state, "journey": journey.to_json()}
+
+
+async def test_a_call_that_was_sent_has_its_row_in_the_ledger_once_with_the_times_it_had(store, one, migrated):
+    rows = [
+        row(one, call_id=str(uuid4()), method="message/send", duration_ms=1500, age_s=10.0, call=ended()),
+        row(one, call_id=str(uuid4()), duration_ms=0, source_id=OTHER, call=ended("ceiling", "failed", None)),
+        row(one, call_id=str(uuid4())),
+    ]
+    await store.record(rows)
+    await store.record(rows)
+    calls = CallStore(migrated)
+    [first, second] = [await calls.find(one, found["call_id"]) for found in rows[:2]]
+    assert len(await migrated.fetch("select * from calls")) == 2
+    assert (first.kind, first.state, first.ending, first.attempts) == (Kind.PUSH, State.COMPLETED, Ending.COMPLETED, 2)
+    assert (first.method, first.caller_id, first.duration_ms) == ("message/send", None, 1500)
+    assert (datetime.now(UTC) - first.ended_at).total_seconds() == pytest.approx(10, abs=5)
+    assert first.dispatched_at == first.created_at
+    assert first.expires_at - first.created_at == timedelta(seconds=60)
+    assert first.journey == Journey.from_json(rows[0]["call"]["journey"])
+    assert (second.state, second.ending, second.expires_at) == (State.FAILED, Ending.CEILING, None)
+    assert (second.method, second.caller_id) == ("", OTHER)
+
+
+async def test_of_a_batch_with_a_call_that_is_refused_nothing_is_kept(store, one, migrated):
+    with pytest.raises(StoreConflict):
+        await store.record([row(one, call_id=str(uuid4()), duration_ms=1, call=ended("completed", "dispatched"))])
+    assert await migrated.fetch(ROWS) == []
 
 
 # -- as it is read
