@@ -28,6 +28,7 @@ from gateway.ports import (
     Owner,
     Same,
     StoreUnavailable,
+    Waiting,
 )
 
 
@@ -81,6 +82,9 @@ class Gate:
         self.taken: list[tuple[str, Rate]] = []
         self.left: list[Left] = []
         self.orphans: dict[str, list[Orphan]] = {}
+        self.ups = 1
+        self.told = 1
+        self.remembered: list[Waiting] = []
         self.looks: list[Earlier | None] = []
         self.looked = 0
 
@@ -105,6 +109,12 @@ class Gate:
         if self.away:
             raise LiveUnavailable("away")
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    async def remember(self, waiting: Waiting) -> None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise LiveUnavailable("away")
+        self.remembered.append(waiting)
 
     def leave(self, left: Left) -> None:
         self.left.append(left)
