@@ -218,6 +218,16 @@ class Same:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """A message whose call waits for a busy agent, or was sent after it had: until when, and for how long (seconds)."""
+
+    call_id: str
+    claim: Claim
+    expires_at: datetime
+    left_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
     """A call as the agent that polls gets it."""
 
@@ -423,7 +433,7 @@ class Entered:
     """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end.
 
     `held`: of the target's budget, in millionths of a cent. `earlier`: the call that this one is the same as; then this
-    one has not begun.
+    one has not begun. `sure`: there is no other that Redis has forgotten, and that waits.
     """
 
     barred: Barred | None
@@ -432,6 +442,7 @@ class Entered:
     left_s: float | None
     held: int = 0
     earlier: Earlier | None = None
+    sure: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -618,6 +629,9 @@ class Calls(Protocol):
     async def find_same(self, claim: Claim, *, kept_s: float) -> Same | None:
         """Return the call that has this claim, as `park` does; None if another may be made."""
 
+    async def list_waiting(self, after: Waiting | None, *, limit: int) -> Sequence[Waiting]:
+        """Return messages whose calls wait for busy agents, from the first to expire, or from after this one."""
+
     async def list_ledgered(self, call_ids: Collection[str]) -> Mapping[str, float]:
         """Return those of these calls that are ended by the ledger, each with the seconds that it may still wait."""
 
@@ -759,7 +773,13 @@ class LiveUnavailable(Exception):
 
 
 class Gate(Protocol):
-    """`live/gate.py`: what all replicas decide together. Nobody waits for a Redis that is known to be away."""
+    """`live/gate.py`: what all replicas decide together. Nobody waits for a Redis that is known to be away.
+
+    `ups`: how often Redis has come up; `told`: the last of these after which it was told of all messages that wait.
+    """
+
+    ups: int
+    told: int
 
     async def take(self, payer: str, rate: Rate) -> Standing:
         """Take one request out of a bucket. Raises LiveUnavailable."""
@@ -781,6 +801,9 @@ class Gate(Protocol):
 
     async def find(self, call_id: str) -> Travelling | None:
         """Return a pushed call that has not ended, or has a moment ago. Raises LiveUnavailable."""
+
+    async def remember(self, waiting: Waiting) -> None:
+        """Say that a message's call waits, unless that is known. Raises LiveUnavailable."""
 
     def leave(self, left: Left) -> None:
         """Say that a call has ended, now or once Redis is back."""

@@ -51,6 +51,7 @@ from gateway.services.queue import Queue
 from gateway.services.queue import Times as QueueTimes
 from gateway.services.readiness import Readiness
 from gateway.services.reaper import Reaper
+from gateway.services.recall import Recall
 from gateway.services.registry import Registry
 from gateway.services.requests import Requests, Times
 from gateway.services.retention import Retention
@@ -361,12 +362,14 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             bus=bus,
             every_s=settings.probe_s * PROBES_A_RENEWAL,
         )
+        recall = Recall(gate=turnstile, calls=ledger, every_s=settings.queue_every_s)
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
         loops.loop(turnstile.renew, "gate:renew")
         loops.loop(reaper.run, "calls:reap")
+        loops.loop(recall.run, "calls:recall")
         loops.loop(bus.run, "bus:publish")
         loops.loop(prober.run, "bus:probe")
         loops.loop(subscriber.run, "bus:listen")

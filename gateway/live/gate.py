@@ -18,12 +18,25 @@ from gateway.core.endings import Answer
 from gateway.core.journey import Arrival, Journey
 from gateway.core.rates import Rate, Standing
 from gateway.live.pipe import Pipe
-from gateway.ports import Barred, Earlier, Entered, Entry, Kept, Left, LiveUnavailable, Orphan, Stage, Travelling
+from gateway.ports import (
+    Barred,
+    Earlier,
+    Entered,
+    Entry,
+    Kept,
+    Left,
+    LiveUnavailable,
+    Orphan,
+    Stage,
+    Travelling,
+    Waiting,
+)
 
 log = structlog.get_logger("gateway.live")
 
 _SCRIPTS: Final = {
-    name: files("gateway.live").joinpath(f"{name}.lua").read_text() for name in ("admit", "find", "inherit", "leave")
+    name: files("gateway.live").joinpath(f"{name}.lua").read_text()
+    for name in ("admit", "find", "inherit", "leave", "remember")
 }
 RENEWALS: Final = 3
 """A replica that has missed so many renewals of its lease holds no budget any more."""
@@ -68,6 +81,8 @@ class Gate:
         self._renew_s = renew_s
         self._lease = f"{prefix}:replica:"
         self._later: deque[Left] = deque(maxlen=LATER)
+        self.ups = 0
+        self.told = 0
         self._pipe = Pipe(servers, _SCRIPTS, answer_s=answer_s, on_up=self._begin)
 
     def __repr__(self) -> str:
@@ -128,6 +143,7 @@ class Gate:
             left_s=None if left_ms < 0 else left_ms / 1000,
             held=held,
             earlier=earlier,
+            sure=self.told == self.ups,
         )
 
     async def look(self, claim: Claim) -> Earlier | None:
@@ -151,6 +167,12 @@ class Gate:
             journey=_within(Journey.from_json(orjson.loads(journey)), limit_ms),
             arrival=Arrival.from_json(orjson.loads(ended)) if ended else None,
         )
+
+    async def remember(self, waiting: Waiting) -> None:
+        """Say that a message's call waits, unless that is known. Raises LiveUnavailable."""
+        keep_ms = _ms(waiting.left_s + ENDLESS_S + self._kept_s)
+        keys = (self._message(waiting.claim),)
+        await self._pipe.script("remember", keys, waiting.call_id, waiting.claim.words, keep_ms)
 
     def leave(self, left: Left) -> None:
         """Say that a call has ended, now or once Redis is back."""
@@ -194,6 +216,7 @@ class Gate:
 
     def _begin(self) -> None:
         """Renew the lease, and say what has ended meanwhile: what that cost has been in the database for a while."""
+        self.ups += 1
         self._renew()
         later, self._later = self._later, deque(maxlen=LATER)
         for left in later:

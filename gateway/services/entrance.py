@@ -45,7 +45,7 @@ class Ticket:
     """A call that has begun, unless there is an `earlier` one that is the same.
 
     `left_s` is what is left to the call that it serves, None if that may take for ever; `held`, in millionths of a
-    cent, what it holds of its target's budget. `sure`: Redis was asked whether there is an earlier one.
+    cent, what it holds of its target's budget. `sure`: there is no other that Redis does not know of.
     """
 
     call_id: str
@@ -101,6 +101,7 @@ class Entrance:
                     left_s=entered.left_s,
                     held=entered.held,
                     earlier=entered.earlier,
+                    sure=entered.sure,
                 )
             case ports.Barred.DEEP:
                 log.warning("call_too_deep", target_id=target.id, caller_id=wish.caller_id, depth=entered.depth)

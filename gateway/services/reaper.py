@@ -40,6 +40,7 @@ class Reaper:
         self._activity = activity
         self._bus = bus
         self._every_s = every_s
+        self._taken: list[ports.Orphan] = []
         self.interrupted = 0
 
     async def run(self) -> None:
@@ -51,6 +52,7 @@ class Reaper:
 
     async def tick(self) -> None:
         """End what the dead have left; raises LiveUnavailable or StoreError."""
+        await self._settle()
         lapsed = await self._gate.lapsed()
         if not lapsed:
             return
@@ -61,12 +63,20 @@ class Reaper:
             more = True
             while more:
                 orphans, more = await self._gate.inherit(replica)
-                ledgered = await self._calls.list_ledgered([one.call_id for one in orphans]) if orphans else {}
-                for orphan in orphans:
-                    if orphan.call_id in ledgered:
-                        self._leave(orphan, waits_s=ledgered[orphan.call_id])
-                    else:
-                        self._end(orphan)
+                self._taken += orphans
+                await self._settle()
+
+    async def _settle(self) -> None:
+        """End what was taken over, now or once the ledger can be asked: nobody else has it any more."""
+        if not self._taken:
+            return
+        ledgered = await self._calls.list_ledgered([one.call_id for one in self._taken])
+        taken, self._taken = self._taken, []
+        for orphan in taken:
+            if orphan.call_id in ledgered:
+                self._leave(orphan, waits_s=ledgered[orphan.call_id])
+            else:
+                self._end(orphan)
 
     def _end(self, orphan: ports.Orphan) -> None:
         ended = endings.classify(endings.Orphaned())

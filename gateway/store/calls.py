@@ -7,7 +7,7 @@ from gateway.core.calls import INBOX_KINDS, Call, Kind, State, allowed
 from gateway.core.claims import Claim
 from gateway.core.endings import CALLED_OFF, UNDELIVERED, Ending
 from gateway.core.journey import Journey
-from gateway.ports import History, Message, NewCall, Same
+from gateway.ports import History, Message, NewCall, Same, Waiting
 from gateway.store.database import Transaction
 from gateway.store.db import Database, Json, Row
 from sql import load
@@ -15,6 +15,7 @@ from sql import load
 _SQL: Final = load("calls")
 _ACTIVITY: Final = load("activity")
 _KINDS: Final = sorted(INBOX_KINDS)
+NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 _OVER: Final = {"undelivered": sorted(UNDELIVERED), "called_off": sorted(CALLED_OFF)}
 
 
@@ -103,6 +104,22 @@ class CallStore:
             _SQL["find_same"], idempotent=True, key=claim.key, words=claim.words, kept_s=kept_s, **_OVER
         )
         return None if row is None or row["over"] else Same(call=from_row(row), words=row["same_words"])
+
+    async def list_waiting(self, after: Waiting | None, *, limit: int) -> Sequence[Waiting]:
+        """Return messages whose calls wait for busy agents, from the first to expire, or from after this one."""
+        begin = {"expires_at": "-infinity", "id": NOBODY}
+        if after is not None:
+            begin = {"expires_at": after.expires_at.isoformat(), "id": after.call_id}
+        rows = await self._database.fetch(_SQL["list_waiting"], idempotent=True, **begin, limit=limit)
+        return [
+            Waiting(
+                call_id=row["id"],
+                claim=Claim(key=row["key"], words=row["words"]),
+                expires_at=row["expires_at"],
+                left_s=row["left_s"],
+            )
+            for row in rows
+        ]
 
     async def list_ledgered(self, call_ids: Collection[str]) -> Mapping[str, float]:
         """Return those of these calls that are ended by the ledger, each with the seconds that it may still wait."""

@@ -24,6 +24,21 @@ select *, message_words = decode(%(words)s, 'hex') as same_words,
 -- name: forget_message
 update calls set message_key = null where id = %(id)s;
 
+-- name: list_waiting
+-- The messages whose calls wait for busy agents or have been sent after they had, in one order, from a place on.
+select id, encode(message_key, 'hex') as key, encode(message_words, 'hex') as words, expires_at,
+       greatest(0, extract(epoch from expires_at - now()))::float8 as left_s
+  from ((select id, message_key, message_words, expires_at from calls
+          where state = 'queued' and message_key is not null
+            and expires_at >= %(expires_at)s and (expires_at, id) > (%(expires_at)s, %(id)s)
+          order by expires_at, id limit %(limit)s)
+        union all
+        (select id, message_key, message_words, expires_at from calls
+          where state = 'dispatched' and kind = 'queued' and message_key is not null
+            and expires_at >= %(expires_at)s and (expires_at, id) > (%(expires_at)s, %(id)s)
+          order by expires_at, id limit %(limit)s)) living
+ order by expires_at, id limit %(limit)s;
+
 -- name: list_ledgered
 -- Those whose end is written here, whatever becomes of the process that had them.
 select id, greatest(0, extract(epoch from expires_at - now()))::float8 as left_s from calls

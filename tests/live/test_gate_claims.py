@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,15 +15,15 @@ from redis.asyncio import Redis
 from gateway.core.claims import Claim
 from gateway.core.endings import Answer
 from gateway.core.rates import Rate
-from gateway.live.gate import RENEWALS, WAITERS_S, Gate
-from gateway.ports import Barred, Earlier, Entered, Entry, Kept, Left, Stage
+from gateway.live.gate import ENDLESS_S, RENEWALS, WAITERS_S, Gate
+from gateway.ports import Barred, Earlier, Entered, Entry, Kept, Left, Stage, Waiting
 from tests.harness.valkey import valkey
 from tests.harness.world import eventually
 from tests.live.conftest import RENEW_S
 from tests.live.test_gate import CENT, HOUR, A, B, budget, call
 
 DONE = Answer(status=200, body=b"\x00{}\xff", headers={"Content-Type": "text/plain; a: b", "X": "\udcff", "Y": ""})
-ENDS = ["kept", "unkept", "again"]
+ENDS = ["kept", "unkept", "again", "waits"]
 
 
 def claimed(key: str, words: str = "aa") -> Entry:
@@ -31,8 +32,14 @@ def claimed(key: str, words: str = "aa") -> Entry:
 
 def left(entry: Entry, end: str = "kept") -> Left:
     assert entry.claim is not None
-    kept = Kept(claim=entry.claim, answer=None if end == "unkept" else DONE, again=end == "again")
+    answer = DONE if end in ("kept", "again") else None
+    kept = Kept(claim=entry.claim, answer=answer, again=end == "again", waits=end == "waits")
     return Left(call_id=entry.call_id, target_id=A, trace_id=entry.trace_id, month="", cost=0, kept=kept)
+
+
+def waiting(entry: Entry) -> Waiting:
+    assert entry.claim is not None
+    return Waiting(call_id=entry.call_id, claim=entry.claim, expires_at=datetime.now(UTC), left_s=1000.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,7 @@ class Made:
         return Earlier(
             call_id=self.entry.call_id,
             words=words == self.entry.claim.words,
-            stage=Stage.RUNNING if self.end is None else Stage.ENDED,
+            stage={None: Stage.RUNNING, "waits": Stage.WAITS}.get(self.end, Stage.ENDED),
             answer=DONE if self.end in ("kept", "again") else None,
             again=self.end == "again",
         )
@@ -56,7 +63,7 @@ class Made:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["enter", "enter", "look", *ENDS, "twice", "foreign"]),
+        st.sampled_from(["enter", "enter", "look", *ENDS, "twice", "foreign", "remember"]),
         st.integers(0, 1),  # which replica
         st.sampled_from(["k1", "k2"]),
         st.sampled_from(["aa", "bb"]),
@@ -96,9 +103,14 @@ async def test_of_all_that_send_a_message_one_makes_the_call_and_all_others_hear
                 assert seen == (None if has is None else has.seen(words))
             case "foreign":  # one that never had the claim has ended
                 await leave(gate, left(claimed(key, words), "again"))
-            case "twice" if has is not None and has.end is not None:
+            case "remember":  # the ledger has a call of this message
+                entry = claimed(key, words)
+                await gate.remember(waiting(entry))
+                if has is None or has.end == "again":
+                    model[key] = Made(entry=entry, gate=gate, end="waits")
+            case "twice" if has is not None and has.end not in (None, "waits"):
                 await leave(has.gate, left(has.entry, "unkept"))
-            case _ if verb in ENDS and has is not None and has.end is None:
+            case _ if verb in ENDS and has is not None and has.end in (None, "waits"):
                 await leave(has.gate, left(has.entry, verb))
                 model[key] = replace(has, end=verb)
 
@@ -169,6 +181,33 @@ async def test_a_claim_runs_out(one: Gate, prefix, servers, end: str, least_s: f
         assert 100 + 60 + RENEWALS * RENEW_S < await client.pttl(key) / 1000 <= 100 + 60 + 60
         await leave(one, left(entry, end))
         assert least_s < await client.pttl(key) / 1000 <= most_s
+
+
+async def test_a_message_whose_call_waits_is_known_for_longer_than_it_waits_and_may_take(one: Gate, prefix, servers):
+    entry, told = claimed("k"), claimed("k2")
+    await one.enter(entry)
+    await leave(one, replace(left(entry, "waits"), keep_s=1000.0))
+    await one.remember(waiting(told))
+    async with Redis.from_url(servers.redis_url) as client:
+        for key in ("k", "k2"):
+            left_s = await client.pttl(f"{prefix}:message:{key}") / 1000
+            assert ENDLESS_S + 1000 + 55 < left_s <= ENDLESS_S + 1000 + 60
+
+
+async def test_one_that_has_just_come_up_does_not_know_what_waits_until_it_is_told(one: Gate) -> None:
+    entry = claimed("k")
+    assert one.ups == 1
+    assert (await one.enter(entry)).sure is False
+    one.told = one.ups
+    assert (await one.enter(claimed("k2"))).sure is True
+
+
+async def test_that_a_call_waits_is_told_though_redis_was_away_when_it_began(one: Gate) -> None:
+    entry = claimed("k")
+    await leave(one, left(entry, "waits"))
+    assert (await one.enter(claimed("k", "bb"))).earlier == Earlier(
+        call_id=entry.call_id, words=False, stage=Stage.WAITS
+    )
 
 
 async def test_the_answer_of_a_call_that_began_without_redis_is_kept_unless_another_has_its_claim(one: Gate) -> None:

@@ -29,6 +29,7 @@ from gateway.ports import (
     Same,
     StoreUnavailable,
     Travelling,
+    Waiting,
 )
 
 
@@ -82,6 +83,9 @@ class Gate:
         self.taken: list[tuple[str, Rate]] = []
         self.left: list[Left] = []
         self.orphans: dict[str, list[Orphan]] = {}
+        self.ups = 1
+        self.told = 1
+        self.remembered: list[Waiting] = []
         self.looks: list[Earlier | None] = []
         self.looked = 0
         self.travelling: dict[str, Travelling] = {}
@@ -107,6 +111,12 @@ class Gate:
         if self.away:
             raise LiveUnavailable("away")
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    async def remember(self, waiting: Waiting) -> None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise LiveUnavailable("away")
+        self.remembered.append(waiting)
 
     def leave(self, left: Left) -> None:
         self.left.append(left)

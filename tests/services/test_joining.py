@@ -2,19 +2,23 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pytest
 
 from events.bus import Bus
+from gateway.core.calls import Call, Kind, State
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer, Answered, NotConnected, Reset, classify
+from gateway.core.endings import Answer, Answered, Ending, NotConnected, Reset, classify
 from gateway.core.refusals import Code, Refusal
-from gateway.ports import Earlier, Stage
+from gateway.ports import Earlier, Same, Stage
 from gateway.services import joining as joinings
 from gateway.services.activity import ActivityLog
 from gateway.services.joining import Held, Joiner, Joining
+from gateway.services.queue import Held as Waits
 from gateway.services.queue import Queue, Times
 from gateway.services.room import Room
 from gateway.services.shelf import Shelf
@@ -296,3 +300,91 @@ async def test_only_so_many_follow(table):
     with table.callers.waiting("x"), table.callers.waiting("y"):
         assert await table.refusal(RUNNING) is Code.OVERLOADED
         assert (await table.follow(ENDED)).status == 200, "this one does not wait"
+
+
+# -- calls that wait for a busy agent
+
+
+WAITS = Earlier(call_id="c", words=True, stage=Stage.WAITS)
+TARGET = "00000000-0000-4000-8000-00000000000a"
+
+
+def ledger(state: State = State.QUEUED, *, words: bool = True, **fields: Any) -> Same:
+    now = datetime.now(UTC)
+    call = Call(
+        id="q", kind=Kind.QUEUED, state=state, workspace_id=TARGET, caller_id=None, method="message/send", attempts=0,
+        created_at=now, expires_at=now, **fields,
+    )  # fmt: skip
+    return Same(call=call, words=words)
+
+
+ANSWERED = ledger(
+    State.COMPLETED, ending=Ending.COMPLETED, answer=DONE.body, answer_status=200, answer_headers=DONE.headers
+)
+
+
+async def test_who_shares_a_call_whose_agent_is_busy_is_told_that_it_waits(table):
+    answer = held(table)
+    waits = Waits(call_id="c", workspace_id=TARGET, lives_s=60, answer=Answer(status=202, body=b"{}"))
+    async with asyncio.TaskGroup() as group:
+        shared = [group.create_task(table.joining.share(found(table), table.joiner())) for _ in range(2)]
+        await eventually(lambda: table.joining.joined == 2)
+        answer.set_result(waits)
+    assert [(one.result().status, one.result().call_id) for one in shared] == [(202, "c")] * 2
+
+
+async def test_who_shares_it_and_stays_gets_its_agents_answer(table):
+    waits = Waits(call_id="q", workspace_id=TARGET, lives_s=60, answer=Answer(status=202, body=b"{}"))
+    held(table).set_result(waits)
+    async with asyncio.TaskGroup() as group:
+        staying = group.create_task(table.joining.share(found(table), table.joiner(wait_s=SOON_S)))
+        late = group.create_task(table.joining.share(found(table), table.joiner(wait_s=SOON_S, limit_s=0.05)))
+        await eventually(lambda: len(table.late) == 2)
+        await eventually(late.done)
+        table.ledger.same = ANSWERED
+        table.late.wake("q")
+    assert late.result().status == 202, "it stays no longer than its own time"
+    assert (orjson.loads(staying.result().body)["id"], staying.result().call_id) == ("mine", "c")
+
+
+async def test_a_call_that_begins_to_wait_while_it_is_followed_is_told_of(table):
+    table.gate.looks, table.ledger.same = [RUNNING, WAITS], ledger()
+    async with asyncio.TaskGroup() as group:
+        followed = group.create_task(table.follow(RUNNING))
+        await eventually(lambda: table.gate.looked == 1)
+        table.callers.wake("c")
+    answer = followed.result()
+    assert (answer.status, answer.call_id, orjson.loads(answer.body)["queue_depth"]) == (202, "q", 7)
+
+
+@pytest.mark.parametrize("earlier", [WAITS, replace(WAITS, words=False), LOST])
+async def test_the_ledger_knows_what_has_become_of_a_call_that_waited(table, quickly, earlier):
+    table.gate.looks = [LOST]
+    table.ledger.same = ledger()
+    assert (await table.follow(earlier)).status == 202
+    table.ledger.same = ANSWERED
+    answer = await table.follow(earlier)
+    assert (answer.status, orjson.loads(answer.body)["id"], answer.call_id) == (200, "mine", "q")
+    table.ledger.same = ledger(State.INTERRUPTED, ending=Ending.INTERRUPTED)
+    assert code(await table.follow(earlier)) == "interrupted"
+    table.ledger.same = ledger(words=False)
+    assert await table.refusal(earlier) is Code.MESSAGE_ID_REUSED
+    table.ledger.same = ledger(State.COMPLETED, ending=Ending.DELIVERED_TO_INBOX)
+    assert await table.refusal(earlier) is Code.ALREADY_COMPLETED
+    table.ledger.away = True
+    assert await table.refusal(earlier) is Code.PLATFORM_UNAVAILABLE
+
+
+async def test_a_call_that_is_over_leaves_its_message_to_the_next_one(table):
+    joined = table.joining.joined
+    assert await table.follow(WAITS) is None
+    assert table.joining.joined == joined
+
+
+async def test_what_redis_has_not_told_of_is_found_in_the_ledger(table):
+    assert await table.joining.recall(table.joiner()) is None
+    table.ledger.same = ledger()
+    assert (await table.joining.recall(table.joiner())).status == 202
+    assert table.joining.joined == 1
+    table.ledger.away = True
+    assert await table.joining.recall(table.joiner()) is None, "while both are away calls go on"

@@ -89,6 +89,27 @@ async def test_who_has_lost_redis_alone_is_not_dead(scene):
     assert [left.call_id for left in scene.gate.left] == ["d", "c"]
 
 
+async def test_a_call_that_the_ledger_has_by_then_goes_on_and_nobody_is_told_of_an_end(scene):
+    scene.gate.orphans = {"dead": [orphan(call_id="waits"), orphan()]}
+    scene.calls.ledgered = {"waits": 50.0}
+    await scene.reaper.tick()
+    assert [row["call_id"] for row in await scene.written()] == ["c"]
+    assert [(left.call_id, left.keep_s) for left in scene.gate.left] == [("waits", 50.0), ("c", None)]
+    assert scene.reaper.interrupted == 1
+
+
+async def test_what_was_taken_over_while_the_ledger_is_away_ends_later(scene):
+    scene.gate.orphans = {"dead": [orphan()]}
+    scene.calls.away = True
+    with pytest.raises(StoreUnavailable):
+        await scene.reaper.tick()
+    assert (scene.gate.orphans, scene.reaper.interrupted) == ({}, 0)
+    scene.calls.away = False
+    await scene.reaper.tick()
+    await scene.reaper.tick()
+    assert scene.reaper.interrupted == 1
+
+
 async def test_while_either_cannot_say_who_is_dead_nobody_is(scene):
     scene.gate.orphans = {"dead": [orphan()]}
     scene.alive.away = True

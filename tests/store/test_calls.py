@@ -22,7 +22,7 @@ PLAN: Mapping[str, Any] = {
     "body": b"{}", "waits_s": 0.0, "lives_s": 60.0, "room": 100, "limit": 10, "limit_bytes": 1000, "lease_s": 60.0,
     "kinds": sorted(INBOX_KINDS), "sources": ["parked"], "to": "expired", "ending": "expired",
     "answer": None, "key": "00", "words": "00", "kept_s": 60.0, "undelivered": ["rejected"],
-    "called_off": ["expired"], "ids": [SOMEBODY],
+    "called_off": ["expired"], "ids": [SOMEBODY], "expires_at": "-infinity",
 }  # fmt: skip
 
 
