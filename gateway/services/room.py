@@ -32,25 +32,31 @@ class Room:
 
 
 class Hold:
-    """The bytes of one request and its answer (ports.Hold)."""
+    """The bytes of one request and its answer (ports.Hold), until it is released: an answer that comes later, because
+    nobody waits for it here any more, is let go at once."""
 
-    __slots__ = ("_held", "_room")
+    __slots__ = ("_held", "_released", "_room")
 
     def __init__(self, room: Room) -> None:
         self._room = room
         self._held = 0
+        self._released = False
 
     def grow(self, count: int) -> None:
         """Hold so many more bytes of an answer; raises NoRoom."""
-        self._room.take(count, 1.0)
-        self._held += count
+        self._take(count, 1.0)
 
     def grow_by_request(self, count: int) -> None:
         """Hold so many more bytes of a request; raises NoRoom."""
-        self._room.take(count, FOR_REQUESTS)
-        self._held += count
+        self._take(count, FOR_REQUESTS)
 
     def release(self) -> None:
         """Hold nothing any more; may come twice."""
         self._room.held -= self._held
         self._held = 0
+        self._released = True
+
+    def _take(self, count: int, share: float) -> None:
+        if not self._released:
+            self._room.take(count, share)
+            self._held += count

@@ -26,6 +26,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def rewind(self) -> None:
+        """Let it be 0 again; nothing may be wound up."""
+        assert not self.timers
+        self._jumping.now = 0.0
+
     @property
     def timers(self) -> int:
         """How many timers are wound up."""

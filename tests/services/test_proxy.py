@@ -1,6 +1,7 @@
 """A call's steps, with an agent that is only an outcome."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -13,6 +14,7 @@ from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
 from events.bus import Bus
+from gateway import ports
 from gateway.core.address import Reach
 from gateway.core.callers import Admin, Holder
 from gateway.core.calls import Call, Kind, State
@@ -106,7 +108,19 @@ def workspace(id_: str, **fields: object) -> Workspace:
 class Switchboard:
     """A proxy, and all that it speaks to."""
 
-    def __init__(self, bus: Bus, channel: Channel, tasks: Tasks, *, capacity: int = 100, share: int = 100) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        channel: Channel,
+        tasks: Tasks,
+        *,
+        capacity: int = 100,
+        share: int = 100,
+        dispatcher: ports.Dispatcher | None = None,
+        idle_s: float = 300.0,
+        ceiling_s: float = 1800.0,
+        gate: Gate | None = None,
+    ) -> None:
         self.workspaces = Workspaces(
             workspace(TARGET),
             workspace(CALLER),
@@ -119,7 +133,7 @@ class Switchboard:
         self.activity = ActivityLog(self.rows, bus, capacity=100, every_s=1)
         self.dispatcher = Dispatcher(DONE)
         self.tasks = tasks
-        self.gate = Gate()
+        self.gate = gate or Gate()
         self.tolls = Tolls(self.gate, dict.fromkeys(Tariff, RATE))
         self.inbox = Inbox()
         self.parking = Parking(
@@ -144,22 +158,24 @@ class Switchboard:
         )
         self.joining = Joining(gate=self.gate, waits=waits, callers=self.callers, shelf=self.shelf, capacity=3)
         self.flights = Flights("replica-1")
+        self.waiting = Waiting(ScriptedLiveness(), every_s=1)
+        self.room = Room(2**30)
         requests = Requests(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),
             parking=self.parking,
             vault=VAULT,
             reach=Reach.SAME_NETWORK,
-            times=Times(idle_s=300, ceiling_s=1800, max_s=3600),
+            times=Times(idle_s=idle_s, ceiling_s=ceiling_s, max_s=3600),
         )
         self.proxy = Proxy(
             requests=requests,
             tolls=self.tolls,
             entrance=Entrance(self.gate, self.tolls, reserve_cents=1),
             prices=PRICES,
-            dispatcher=self.dispatcher,
+            dispatcher=dispatcher or self.dispatcher,
             activity=self.activity,
             bus=bus,
-            waiting=Waiting(ScriptedLiveness(), every_s=1),
+            waiting=self.waiting,
             parking=self.parking,
             queue=waits,
             freed=self.freed.append,
@@ -177,23 +193,29 @@ class Switchboard:
         to: str = TARGET,
         body: bytes = BODY,
         payer: str = "somebody",
+        call_id: str | None = None,
+        gone: Callable[[], bool] = lambda: False,
         **headers: str,
     ) -> Answer:
         """Call as a browser of the operator, or as a workspace."""
+        hold = self.room.hold()
         asked = Asked(
-            hold=Room(2**30).hold(),
-            call_id=str(uuid4()),
+            hold=hold,
+            call_id=call_id or str(uuid4()),
             request_id="r-1",
             target_id=to,
             principal=Admin() if caller is None else Holder(workspace_id=caller),
             claimed=None,
             peer="192.0.2.1",
             toll=Toll(Tariff.CALL, payer),
-            gone=lambda: False,
+            gone=gone,
             headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
             body=body,
         )
-        return await self.proxy.call(asked)
+        try:
+            return await self.proxy.call(asked)
+        finally:
+            hold.release()
 
     async def ended(self) -> None:
         """Wait for the last call's bookkeeping."""

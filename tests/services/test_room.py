@@ -41,3 +41,13 @@ def test_never_more_than_fits_and_nothing_once_all_are_released(acts: list[tuple
     for hold in [*holds, *holds]:
         hold.release()
     assert room.held == 0
+
+
+def test_what_comes_after_the_release_is_held_by_nobody():
+    room = Room(100)
+    hold = room.hold()
+    hold.grow_by_request(10)
+    hold.release()
+    hold.grow(10)
+    hold.release()
+    assert room.held == 0
