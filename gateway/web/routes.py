@@ -262,17 +262,12 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/a2a/calls/{call_id}", handler=calls.show, scope=S.PARTY,
-        gives=answers.Call, about="How a call stands, and the answer of an agent that polls once there is one.",
+        gives=answers.Call, about="How a call stands, and its answer once there is one, if it has waited.",
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a/calls/{call_id}/cancel", handler=calls.cancel,
         scope=S.PARTY, gives=answers.Cancelled, refuses=(202, 409),
         about="Call off a call that waits, or that is sent; 202: the replica that has it was told.",
-    ),
-    Route(
-        method="POST", path="/workspaces/{workspace_id}/a2a/calls/{call_id}/cancel", handler=calls.cancel,
-        scope=S.PARTY, gives=answers.Cancelled, refuses=(409,),
-        about="Call off a call that waits: in an inbox, or for a busy agent.",
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/a2a/queue/{call_id}", handler=calls.show_queued, scope=S.PARTY,
