@@ -305,7 +305,7 @@ async def test_a_call_that_fails_is_told_and_written_and_no_sign_of_its_agent(bo
 
 def test_every_ending_that_a_dispatch_can_bring_has_been_tried_but_the_good_one():
     others = {
-        Ending.COMPLETED, Ending.DELIVERED_TO_INBOX, Ending.EXPIRED, Ending.CANCELLED, Ending.REJECTED,
+        Ending.COMPLETED, Ending.DELIVERED_TO_INBOX, Ending.EXPIRED, Ending.REJECTED,
         Ending.INTERRUPTED,
     }  # fmt: skip
     assert {ending for _, ending in FAILURES} == set(Ending) - others
