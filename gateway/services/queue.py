@@ -126,7 +126,10 @@ class Queue:
             raise claims.not_kept(call.id)
         if answer is not None:
             return replace(answer, call_id=call.id)
-        place = await self._queue.position(call.workspace_id, call.id)
+        try:
+            place = await self._queue.position(call.workspace_id, call.id)
+        except ports.StoreError:  # that it waits is known, and counts
+            place = None
         waiting = replace(queue.waiting(call, place), call_id=call.id)
         return Held(call_id=call.id, workspace_id=call.workspace_id, lives_s=self._times.lives_s, answer=waiting)
 

@@ -37,7 +37,7 @@ from gateway.core.prices import Price, Prices
 from gateway.core.rates import Rate, Tariff
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import RuntimeMetadata, Status, Workspace
-from gateway.ports import Earlier, Same, Stage, StoreTimeout, StoreUnavailable
+from gateway.ports import Earlier, Left, Same, Stage, StoreTimeout, StoreUnavailable
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
@@ -761,6 +761,82 @@ async def test_an_inbox_is_asked_who_has_the_message_and_redis_is_not(board: Swi
     answer = await board.call()
     assert (answer.call_id, orjson.loads(answer.body)["id"]) == (board.inbox.calls[0].id,) * 2
     assert [left.call_id for left in board.gate.left] == [board.gate.entries[1].call_id], "it stands in no chain"
+
+
+async def test_a_call_that_waits_leaves_its_message_to_the_ledger(board: Switchboard):
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    answer = await board.call()
+    await board.ended()
+    [entry], [left], [call] = board.gate.entries, board.gate.left, board.queue.calls
+    assert (answer.status, call.claim) == (202, entry.claim)
+    assert (left.kept.claim, left.kept.waits, left.kept.again) == (entry.claim, True, False)
+
+
+async def test_those_that_share_a_call_whose_agent_is_busy_are_all_told_that_it_waits(board: Switchboard, tasks: Tasks):
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    board.dispatcher.gate.clear()
+    callers = [tasks.spawn(board.call(), "caller") for _ in range(3)]
+    await eventually(lambda: board.joining.joined == 2)
+    board.dispatcher.gate.set()
+    answers = [await one for one in callers]
+    assert [one.status for one in answers] == [202] * 3
+    assert {orjson.loads(one.body)["queue_id"] for one in answers} == {board.dispatcher.sent[0].call_id}
+    assert len(board.queue.calls) == 1
+
+
+async def test_a_busy_agents_message_that_the_ledger_has_already_is_no_call_of_its_own(board: Switchboard):
+    """Redis had forgotten it."""
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    board.queue.same = Same(call=stored("q"), words=True)
+    answer = await board.call()
+    await board.ended()
+    assert (answer.call_id, orjson.loads(answer.body)["id"]) == ("q", "q")
+    board.queue.same = replace(board.queue.same, words=False)
+    assert (await board.refusal()).code is Code.MESSAGE_ID_REUSED
+    await board.ended()
+    assert [left.kept.waits for left in board.gate.left] == [True, True]
+    assert (await board.written(), await board.heard()) == ([], [])
+
+
+async def test_a_message_whose_call_waits_is_not_sent(board: Switchboard):
+    waits = Earlier(call_id="q", words=True, stage=Stage.WAITS)
+    board.gate.answer, board.queue.away = replace(board.gate.answer, earlier=waits), False
+    board.inbox.same = Same(call=stored("q"), words=True)
+    answer = await board.call()
+    assert (answer.call_id, board.dispatcher.sent, board.gate.left) == ("q", [], [])
+
+
+async def test_one_whose_call_waited_and_is_over_is_sent_and_pays_once(board: Switchboard, monkeypatch):
+    waits = Earlier(call_id="q", words=False, stage=Stage.WAITS)
+    board.gate.answer = replace(board.gate.answer, earlier=waits)
+    assert (await board.refusal()).code is Code.OVERLOADED, "others are always faster"
+    said = board.gate.leave
+
+    def leave(left: Left) -> None:
+        said(left)
+        board.gate.answer = replace(board.gate.answer, earlier=None)
+
+    monkeypatch.setattr(board.gate, "leave", leave)
+    board.gate.left.clear()
+    board.gate.entries.clear()
+    assert (await board.call()).status == 200
+    await board.ended()
+    released, ended = board.gate.left
+    assert (released.call_id, released.kept.again, released.kept.claim) == ("q", True, board.gate.entries[0].claim)
+    assert (ended.call_id, ended.kept.again) == (board.dispatcher.sent[0].call_id, False)
+    assert [entry.rate for entry in board.gate.entries] == [RATE, None]
+
+
+async def test_while_redis_may_have_forgotten_what_waits_the_ledger_is_asked(board: Switchboard):
+    board.gate.answer = replace(board.gate.answer, sure=False)
+    assert (await board.call()).status == 200
+    await board.ended()
+    board.inbox.same = Same(call=stored("q"), words=True)
+    assert (await board.call()).call_id == "q"
+    board.gate.away = True
+    assert (await board.call()).call_id == "q"
+    assert [left.kept.waits for left in board.gate.left] == [False, True, True]
+    assert len(board.dispatcher.sent) == 1
 
 
 def stored(call_id: str) -> Call:

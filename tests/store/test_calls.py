@@ -7,7 +7,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from gateway.core.calls import INBOX_KINDS, MOVES, Call, Kind, State
+from gateway.core.calls import END_STATES, INBOX_KINDS, MOVES, Call, Kind, State
 from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.workspaces import Status
@@ -88,6 +88,23 @@ async def end(store: CallStore, call: NewCall, to: State = State.COMPLETED, **fi
 
 async def let_time_pass(migrated: Any, column: str) -> None:
     await migrated.execute(f"update calls set {column} = now() - interval '1 second'")
+
+
+def looks(database_url: str, query: str, terms: Mapping[str, Any]) -> list[set[str]]:
+    """What one session, another and that other again find, in transactions that are open at the same time.
+
+    The planner is kept from the plans that would work however the query is written.
+    """
+    with closing(psycopg2.connect(database_url)) as first, closing(psycopg2.connect(database_url)) as second:
+        found = []
+        for session in (first, second, second):
+            with session.cursor() as cursor:
+                cursor.execute("set enable_hashjoin = off; set enable_hashagg = off; set enable_sort = off")
+                cursor.execute(query, terms)
+                found.append({row[0] for row in cursor.fetchall()})
+        for session in (first, second):
+            session.commit()
+        return found
 
 
 async def test_a_call_lies_in_the_inbox_byte_for_byte_with_its_row_of_history(store, one, migrated):
@@ -214,6 +231,14 @@ async def test_calls_whose_time_is_over_end_once_whoever_looks(store, one, migra
     ] == [10]
 
 
+async def test_of_two_that_look_at_once_each_ends_as_many_as_it_asks_for(store, one, migrated, migrated_database_url):
+    ids = [(await park(store, one, lives_s=float(number + 1))).id for number in range(10)]
+    await migrated.execute("update calls set expires_at = expires_at - interval '1 hour'")
+    terms = {"state": "parked", "to": "expired", "ending": "expired", "sources": ["parked"], "limit": 4}
+    found = looks(migrated_database_url, load("calls")["end_overdue"], terms)
+    assert found == [set(ids[:4]), set(ids[4:8]), set(ids[8:])]
+
+
 async def test_a_call_goes_with_its_workspace(store, one, migrated):
     call = await park(store, one)
     await migrated.execute("delete from workspaces")
@@ -320,3 +345,40 @@ async def test_who_stays_for_the_answer_of_an_earlier_call_is_waited_for(store, 
     received = await store.receive(one, call.id)
     assert received is not None
     assert received.state is State.DISPATCHED
+
+
+@pytest.mark.parametrize("ending", [Ending.EXPIRED, Ending.CANCELLED])
+async def test_a_call_that_was_called_off_leaves_its_message_unless_an_agent_had_it(store, one, ending):
+    to = END_STATES[ending]
+    handed_out = await park(store, one, claim=CLAIM)
+    assert await take(store, one, lease_s=0.0) == [handed_out.id]
+    await store.end(one, handed_out.id, {State.PARKED}, to=to, ending=ending, answer=None, history=ended)
+    said = await again(store, one)
+    assert (said.call.id, said.call.ending) == (handed_out.id, ending), "nobody knows what it has done with it"
+    assert await store.find_same(CLAIM, kept_s=60.0) == said
+    untouched = await park(store, one, claim=Claim(key="cc" * 20, words="bb" * 16))
+    await store.end(one, untouched.id, {State.PARKED}, to=to, ending=ending, answer=None, history=ended)
+    assert await store.find_same(Claim(key="cc" * 20, words="bb" * 16), kept_s=60.0) is None
+    assert await again(store, one, claim=Claim(key="cc" * 20, words="dd" * 16)) is True
+
+
+async def test_the_call_of_a_message_is_found_for_as_long_as_it_has_it(store, one, migrated):
+    assert await store.find_same(CLAIM, kept_s=60.0) is None
+    call = await park(store, one, claim=CLAIM)
+    found = await store.find_same(CLAIM, kept_s=60.0)
+    assert (found.call.id, found.words) == (call.id, True)
+    assert (await store.find_same(Claim(key=CLAIM.key, words="cc" * 16), kept_s=60.0)).words is False
+    await end(store, call)
+    await let_time_pass(migrated, "ended_at")
+    assert (await store.find_same(CLAIM, kept_s=60.0)).call.answer == b"{}"
+    assert await store.find_same(CLAIM, kept_s=0.5) is None
+
+
+async def test_what_the_ledger_ends_is_told_from_what_it_does_not_know(store, one, migrated):
+    calls = [await park(store, one, lives_s=100.0) for _ in range(2)]
+    await migrated.execute("update calls set kind = 'push' where id = %(id)s", id=calls[1].id)
+    found = await store.list_ledgered([SOMEBODY, *(call.id for call in calls)])
+    assert set(found) == {calls[0].id}
+    assert 90 < found[calls[0].id] <= 100
+    await let_time_pass(migrated, "expires_at")
+    assert await store.list_ledgered([calls[0].id]) == {calls[0].id: 0.0}
