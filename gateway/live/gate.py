@@ -113,7 +113,7 @@ class Gate:
             self._lease,
             entry.claim.words if entry.claim is not None else "",
             _ms(self._kept_s),
-            "" if entry.journey is None else orjson.dumps(entry.journey.to_json()),
+            "" if entry.journey is None else orjson.dumps(entry.journey),
         ]
         if budget is not None:
             reserve = -1 if budget.reserve is None else budget.reserve
@@ -165,7 +165,7 @@ class Gate:
             self._calls(self._replica),
             self._message(kept.claim) if kept is not None else "",
         )
-        how = b"1" if left.arrival is None else orjson.dumps(left.arrival.to_json())
+        how = b"1" if left.arrival is None else orjson.dumps(left.arrival)
         arguments: list[str | int | bytes] = [self._replica, cost, _ms(AFTER_S), _ms(MONTH_S), left.call_id, how]
         if kept is not None:
             keep_ms = _ms(WAITERS_S if kept.again else self._kept_s)

@@ -4,7 +4,8 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from gateway.core.journey import Journey
+from gateway.core.endings import Ending
+from gateway.core.journey import Arrival, Journey
 from gateway.ports import LiveUnavailable, Orphan, StoreUnavailable
 from gateway.services.activity import ActivityLog
 from gateway.services.reaper import Reaper
@@ -71,10 +72,10 @@ async def test_a_call_of_a_dead_replica_ends_as_interrupted_for_everybody(scene)
     assert (ended.type, ended.workspace_id) == ("CALL_ENDED", TARGET)
     assert orjson.loads(ended.payload) == {"call_id": "c", "ending": "interrupted", "status": 503, "duration_ms": 2500}
     assert [(left.call_id, left.cost, left.month) for left in scene.gate.left] == [("c", 0, "")]
-    journey = replace(JOURNEY, status=503).to_json()
+    journey = replace(JOURNEY, status=503)
     assert received["call"] == {"state": "interrupted", "ending": "interrupted", "journey": journey}
     assert sent["call"] is None
-    assert scene.gate.left[0].arrival.to_json() == {"ending": "interrupted", "duration_ms": 2500, "journey": journey}
+    assert scene.gate.left[0].arrival == Arrival(ending=Ending.INTERRUPTED, duration_ms=2500, journey=journey)
     assert scene.reaper.interrupted == 1
     await scene.reaper.tick()
     assert scene.reaper.interrupted == 1
