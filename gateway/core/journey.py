@@ -25,7 +25,7 @@ class Journey:
 
     `replica`: who has it in its hands. `limit_s`: the caller's deadline if `by_deadline`, else a ceiling; None for no
     end. `attempts`: how often it was sent, or tried to be. Milliseconds are counted from its beginning. `status`: what
-    its caller was answered.
+    its caller was answered. orjson writes it as it is stored.
     """
 
     replica: str
@@ -39,22 +39,6 @@ class Journey:
     reset_by: Sign | None = None
     reset_ms: int | None = None
     status: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as it is stored."""
-        return {
-            "replica": self.replica,
-            "idle_s": self.idle_s,
-            "limit_s": self.limit_s,
-            "by_deadline": self.by_deadline,
-            "sent_bytes": self.sent_bytes,
-            "attempts": self.attempts,
-            "received_bytes": self.received_bytes,
-            "first_byte_ms": self.first_byte_ms,
-            "reset_by": self.reset_by,
-            "reset_ms": self.reset_ms,
-            "status": self.status,
-        }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Journey":
@@ -77,15 +61,11 @@ class Journey:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrival:
-    """The one end of a journey."""
+    """The one end of a journey; orjson writes it as it is stored."""
 
     ending: Ending
     duration_ms: int
     journey: Journey
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as it is stored."""
-        return {"ending": self.ending, "duration_ms": self.duration_ms, "journey": self.journey.to_json()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Arrival":

@@ -128,7 +128,7 @@ class Gate:
             self._lease,
             entry.claim.words if entry.claim is not None else "",
             _ms(self._kept_s),
-            "" if entry.journey is None else orjson.dumps(entry.journey.to_json()),
+            "" if entry.journey is None else orjson.dumps(entry.journey),
         ]
         if budget is not None:
             reserve = -1 if budget.reserve is None else budget.reserve
@@ -188,7 +188,7 @@ class Gate:
             self._message(kept.claim) if kept is not None else "",
         )
         keep_ms = _ms(AFTER_S + (left.keep_s or 0.0))
-        how = b"1" if left.arrival is None else orjson.dumps(left.arrival.to_json())
+        how = b"1" if left.arrival is None else orjson.dumps(left.arrival)
         arguments: list[str | int | bytes] = [self._replica, cost, keep_ms, _ms(MONTH_S), left.call_id, how]
         if kept is not None:
             arguments += [kept.claim.words, _ms(self._kept_for_s(left, kept)), _word(kept)]

@@ -119,7 +119,7 @@ def _call(arrival: Arrival) -> dict[str, Any]:
     return {
         "state": END_STATES[arrival.ending],
         "ending": arrival.ending,
-        "journey": arrival.journey.to_json(),
+        "journey": arrival.journey,
     }
 
 

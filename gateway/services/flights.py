@@ -1,9 +1,6 @@
 """The calls that this process has in its hands: how far each is, and that each may be stopped before its end."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 
@@ -15,64 +12,57 @@ from gateway.core.journey import Arrival, Journey
 
 
 class Flight:
-    """One call, from when it was let in to its end. `task` makes it; `stopped` is why it is to end early, if it is."""
+    """One call, from when it was let in to its end.
+
+    `task` makes it; `stopped` is why it is to end early, if it is: that cancels the task while it is `under_way`, and
+    before that the task looks by itself.
+    """
 
     __slots__ = (
-        "_call_id", "_caller_id", "_created_at", "_method", "_outbound", "_planned", "_started", "_under_way",
-        "arrival", "stopped", "task",
+        "_caller_id", "_created_at", "_method", "_outbound", "_replica", "_started", "arrival", "stopped", "task",
+        "under_way",
     )  # fmt: skip
 
     task: "asyncio.Task[None]"
 
     def __init__(self, *, outbound: ports.Outbound, caller_id: str | None, method: str, replica: str) -> None:
-        self._call_id = outbound.call_id
         self._outbound = outbound
         self._caller_id = caller_id
         self._method = method
-        self._planned = planned(outbound, replica)
+        self._replica = replica
         self._created_at = datetime.now(UTC)
         self._started = monotonic()
-        self._under_way = False
+        self.under_way = False
         self.stopped: Outcome | None = None
         self.arrival: Arrival | None = None
 
     def __repr__(self) -> str:
-        return f"<Flight {self._call_id} stopped={self.stopped} arrival={self.arrival}>"
+        return f"<Flight {self._outbound.call_id} stopped={self.stopped} arrival={self.arrival}>"
 
     @property
     def took_s(self) -> float:
         """For how long it has been under way."""
         return monotonic() - self._started
 
-    @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """Be stopped by a cancel while the block lasts; before it, and after it, nothing has to be cancelled."""
-        self._under_way = True
-        try:
-            yield
-        finally:
-            self._under_way = False
-
     def stop(self, outcome: Outcome) -> None:
         """Let it end with this, at once; whoever comes first says how, and after its end nothing changes any more."""
         if self.stopped is not None or self.arrival is not None:
             return
         self.stopped = outcome
-        if self._under_way:
+        if self.under_way:
             self.task.cancel()
 
     def arrive(self, ended: Ended) -> Arrival:
         """Note its one end, and return what there is to know of it."""
         assert self.arrival is None, "a call ends once"
-        journey = replace(self._journey(), status=int(ended.answer.status))
-        duration_ms = round(self.took_s * 1000)
-        self.arrival = Arrival(ending=ended.ending, duration_ms=duration_ms, journey=journey)
+        journey = self._journey(int(ended.answer.status))
+        self.arrival = Arrival(ending=ended.ending, duration_ms=round(self.took_s * 1000), journey=journey)
         return self.arrival
 
     def call(self) -> Call:
         """Return it as the ledger will have it."""
         return calls.pushed(
-            call_id=self._call_id,
+            call_id=self._outbound.call_id,
             workspace_id=self._outbound.workspace_id,
             caller_id=self._caller_id,
             method=self._method,
@@ -81,18 +71,21 @@ class Flight:
             arrival=self.arrival,
         )
 
-    def _journey(self) -> Journey:
-        meter = self._outbound.meter
-        if meter.clockwork is None:  # nobody has begun to send it
-            return replace(self._planned, attempts=0, received_bytes=0)
-        reset_by, reset_s = meter.clockwork.last_reset()
-        return replace(
-            self._planned,
+    def _journey(self, status: int | None = None) -> Journey:
+        outbound, meter = self._outbound, self._outbound.meter
+        reset_by, reset_s = (None, 0.0) if meter.clockwork is None else meter.clockwork.last_reset()
+        return Journey(
+            replica=self._replica,
+            idle_s=outbound.idle_s,
+            limit_s=outbound.limit_s,
+            by_deadline=outbound.by_deadline,
+            sent_bytes=len(outbound.body),
             attempts=meter.attempts,
             received_bytes=meter.received_bytes,
             first_byte_ms=None if meter.first_byte_s is None else round(meter.first_byte_s * 1000),
             reset_by=reset_by,
-            reset_ms=round(reset_s * 1000),
+            reset_ms=None if reset_by is None else round(reset_s * 1000),
+            status=status,
         )
 
 

@@ -250,13 +250,15 @@ class Proxy:
             if flight.stopped is not None:  # before it was sent
                 outcome = flight.stopped
             else:
-                with flight.under_way(), self._waiting.call(call.wanted.caller_id, call.wanted.target.id):
+                flight.under_way = True
+                with self._waiting.call(call.wanted.caller_id, call.wanted.target.id):
                     outcome = await self._dispatcher.send(call.outbound)
         except asyncio.CancelledError:
             outcome = flight.stopped or endings.Stopped()
         except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
             log.exception("call_broke", call_id=call.wanted.asked.call_id)
             outcome = endings.Broke()
+        flight.under_way = False
         ended = endings.classify(outcome, native_session=native_session)
         busy = ended.ending is Ending.AGENT_BUSY and not native_session
         got = await self._hold(call) if busy else None

@@ -5,6 +5,7 @@ from typing import cast
 import pytest
 
 from gateway.core.endings import Clock
+from gateway.core.journey import Sign
 from gateway.net.clocks import CONFIRM_S, RECHECK_S, ClockExpired, Clocks
 from gateway.ports import StoreUnavailable
 from gateway.services.tasks import Tasks
@@ -217,3 +218,15 @@ async def test_after_an_expiry_the_task_does_not_count_as_cancelled(bench: Bench
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+async def test_it_is_told_what_set_the_clock_back_last_and_when(bench: Bench):
+    async with bench.clocks.watch("w", idle_s=10, limit_s=None, limit=Clock.CEILING) as watch:
+        assert watch.last_reset() == (Sign.SENT, 0)
+        await asyncio.sleep(1)
+        bench.clocks.stamp("w")
+        await asyncio.sleep(1)
+        assert watch.last_reset() == (Sign.WORKSPACE, 1)
+        watch.touch()
+        await asyncio.sleep(1)
+        assert (watch.last_reset(), watch.age_s) == ((Sign.ANSWER, 2), 3)

@@ -1,6 +1,6 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -10,9 +10,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.core.address import Reach
 from gateway.core.endings import Answered, Clock, Cut, Expired, NotConnected, Outcome, Reset, TooLarge
+from gateway.core.journey import Sign
 from gateway.net import connector, dispatch
 from gateway.net.clocks import Clocks
-from gateway.ports import Outbound
+from gateway.ports import Meter, Outbound
 from gateway.services.room import Room
 from gateway.services.tasks import Tasks
 from tests.harness import raw
@@ -243,3 +244,26 @@ async def test_five_hundred_calls_that_stall_leave_no_task_behind(sender: Sender
         assert all(call.cancelled() for call in stopped)
         await eventually(lambda: told.closed_early == 500)
         await eventually(lambda: asyncio.all_tasks() <= before)
+
+
+async def test_how_far_a_call_is_can_be_seen_while_it_lasts_and_after_it(sender: Sender):
+    meter = Meter()
+    async with running(dripping) as told:
+        sender.tasks.spawn(_forget(sender.send(told.url, meter=meter)), "send")
+        await eventually(lambda: 0 < meter.received_bytes < 8)
+        assert (meter.attempts, meter.first_byte_s is not None) == (1, True)
+        assert meter.clockwork is not None
+        await eventually(lambda: meter.clockwork.last_reset()[0] is Sign.ANSWER)
+        await eventually(lambda: meter.received_bytes == 8)
+
+
+async def test_each_attempt_to_connect_is_counted(sender: Sender):
+    meter = Meter()
+    with socket.socket() as bound:  # nobody listens
+        bound.bind(("127.0.0.1", 0))
+        assert await sender.send(f"http://127.0.0.1:{bound.getsockname()[1]}/", meter=meter) == NotConnected()
+    assert (meter.attempts, meter.received_bytes, meter.first_byte_s) == (2, 0, None)
+
+
+async def _forget(sending: Awaitable[Outcome]) -> None:
+    await sending

@@ -35,10 +35,11 @@ def fly(tasks, one: Flight, seen: list[str], *, lasts: asyncio.Event) -> None:
     async def run() -> None:
         if one.stopped is None:
             try:
-                with one.under_way():
-                    await lasts.wait()
+                one.under_way = True
+                await lasts.wait()
             except asyncio.CancelledError:
                 seen.append("cancelled")
+        one.under_way = False
         one.arrive(DONE if one.stopped is None else endings.classify(one.stopped))
 
     one.task = tasks.spawn(run(), "call:c")

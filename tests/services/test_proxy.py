@@ -845,3 +845,35 @@ def stored(call_id: str) -> Call:
         id=call_id, kind=Kind.PARKED, state=State.PARKED, workspace_id=TARGET, caller_id=None, method="message/send",
         attempts=0, created_at=now, expires_at=now,
     )  # fmt: skip
+
+
+# -- a call that is called off
+
+
+async def test_a_call_that_is_called_off_ends_at_once_and_its_row_says_so(board):
+    board.dispatcher.gate.clear()
+    id_ = str(uuid4())
+    waits = board.tasks.spawn(board.call(caller=CALLER, call_id=id_), "waits")
+    await eventually(lambda: board.dispatcher.sent)
+    with capture_logs() as logs:
+        board.flights.call_off(id_)
+        board.flights.call_off(id_)
+        answer = await waits
+    said = orjson.loads(answer.body)
+    assert (answer.status, said["code"], said["outcome"]) == (409, "cancelled", "unknown")
+    assert [(one["ending"], one["status"]) for one in logs if one["event"] == "call_ended"] == [("cancelled", 499)]
+    received, _sent = await board.written()
+    assert (received["call"]["state"], received["call"]["journey"].status) == ("cancelled", 409)
+    _, ended = await board.heard.one("CALL_ENDED")
+    assert (ended["ending"], ended["status"]) == ("cancelled", 409)
+    [left] = board.gate.left
+    assert (left.arrival.ending, left.kept.again) == (Ending.CANCELLED, False)
+    assert left.kept.answer == answer, "who sends it again gets the same: nobody knows what became of it"
+
+
+async def test_what_replicas_know_of_a_call_is_how_it_goes_out(board):
+    await board.call(X_Timeout="7")
+    [entry] = board.gate.entries
+    journey = entry.journey
+    assert (journey.replica, journey.idle_s, journey.limit_s, journey.by_deadline) == ("replica-1", 300.0, 7.0, True)
+    assert journey.sent_bytes == len(board.dispatcher.sent[0].body)

@@ -234,7 +234,7 @@ def check(stage: Stage) -> Counter[str]:
     for one, row in ((one, row) for one in told for row in rows if row["call_id"] == one["call_id"]):
         assert one["ending"] == row["call"]["ending"] == ended[one["call_id"]].ending
         assert row["call"]["state"] == END_STATES[Ending(one["ending"])]
-        assert one["status"] == row["call"]["journey"]["status"]
+        assert one["status"] == row["call"]["journey"].status
     for one in story.calls:
         if one.id in made:
             true_to_life(stage, one, ended[one.id].ending)

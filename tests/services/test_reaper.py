@@ -1,8 +1,11 @@
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import orjson
 import pytest
 
+from gateway.core.endings import Ending
+from gateway.core.journey import Arrival, Journey
 from gateway.ports import LiveUnavailable, Orphan, StoreUnavailable
 from gateway.services.activity import ActivityLog
 from gateway.services.reaper import Reaper
@@ -48,10 +51,14 @@ def scene(bus, heard) -> Scene:
     return Scene(bus, heard)
 
 
-def orphan(caller_id: str | None = None, call_id: str = "c") -> Orphan:
+JOURNEY = Journey(replica="dead", idle_s=300.0, limit_s=None, by_deadline=False, sent_bytes=12)
+
+
+def orphan(caller_id: str | None = None, call_id: str = "c", journey: Journey | None = JOURNEY) -> Orphan:
     return Orphan(
-        call_id=call_id, target_id=TARGET, caller_id=caller_id, method="message/send", trace_id="t", age_s=2.5
-    )
+        call_id=call_id, target_id=TARGET, caller_id=caller_id, method="message/send", trace_id="t", age_s=2.5,
+        journey=journey,
+    )  # fmt: skip
 
 
 async def test_a_call_of_a_dead_replica_ends_as_interrupted_for_everybody(scene):
@@ -68,9 +75,20 @@ async def test_a_call_of_a_dead_replica_ends_as_interrupted_for_everybody(scene)
     assert (ended.type, ended.workspace_id) == ("CALL_ENDED", TARGET)
     assert orjson.loads(ended.payload) == {"call_id": "c", "ending": "interrupted", "status": 503, "duration_ms": 2500}
     assert [(left.call_id, left.cost, left.month) for left in scene.gate.left] == [("c", 0, "")]
+    journey = replace(JOURNEY, status=503)
+    assert received["call"] == {"state": "interrupted", "ending": "interrupted", "journey": journey}
+    assert sent["call"] is None
+    assert scene.gate.left[0].arrival == Arrival(ending=Ending.INTERRUPTED, duration_ms=2500, journey=journey)
     assert scene.reaper.interrupted == 1
     await scene.reaper.tick()
     assert scene.reaper.interrupted == 1
+
+
+async def test_a_call_of_an_older_release_ends_though_nobody_knows_how_it_was_sent(scene):
+    scene.gate.orphans = {"dead": [orphan(journey=None)]}
+    await scene.reaper.tick()
+    [row] = await scene.written()
+    assert (row["error_detail"], row["call"], scene.gate.left[0].arrival) == ("interrupted", None, None)
 
 
 async def test_a_persons_call_has_no_caller_to_tell(scene):

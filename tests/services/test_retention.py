@@ -13,7 +13,7 @@ AGE = "update calls set ended_at = now() - make_interval(secs => %(age_s)s) wher
 
 async def ended(stores, target: str, *, age_s: float) -> str:
     journey = Journey(replica="r", idle_s=1.0, limit_s=None, by_deadline=False, sent_bytes=1)
-    call = {"state": "completed", "ending": "completed", "journey": journey.to_json()}
+    call = {"state": "completed", "ending": "completed", "journey": journey}
     line = Line(workspace_id=target, activity_type="a2a_receive", call_id=str(uuid4()), duration_ms=0)
     await stores.activity.record([{**line.row(0.0), "call": call}])
     assert line.call_id is not None

@@ -85,7 +85,7 @@ async def test_usage_is_of_today_alone(store, one, migrated):
 
 def ended(ending: str = "completed", state: str = "completed", limit_s: float | None = 60.0) -> dict:
     journey = Journey(replica="r", idle_s=1.0, limit_s=limit_s, by_deadline=True, sent_bytes=7, attempts=2, status=200)
-    return {"ending": ending, "state": state, "journey": journey.to_json()}
+    return {"ending": ending, "state": state, "journey": journey}
 
 
 async def test_a_call_that_was_sent_has_its_row_in_the_ledger_once_with_the_times_it_had(store, one, migrated):
@@ -104,7 +104,7 @@ async def test_a_call_that_was_sent_has_its_row_in_the_ledger_once_with_the_time
     assert (datetime.now(UTC) - first.ended_at).total_seconds() == pytest.approx(10, abs=5)
     assert first.dispatched_at == first.created_at
     assert first.expires_at - first.created_at == timedelta(seconds=60)
-    assert first.journey == Journey.from_json(rows[0]["call"]["journey"])
+    assert first.journey == rows[0]["call"]["journey"]
     assert (second.state, second.ending, second.expires_at) == (State.FAILED, Ending.CEILING, None)
     assert (second.method, second.caller_id) == ("", OTHER)
 
