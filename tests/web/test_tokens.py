@@ -4,7 +4,8 @@ import asyncio
 import time
 from uuid import uuid4
 
-from tests.harness.world import ADMIN_TOKEN, World, eventually
+from tests.e2e.test_poll import eventually_waiting
+from tests.harness.world import ADMIN_TOKEN, World, eventually, until
 
 WITHIN_S = 3.0
 """A second is promised; a busy machine may need more to tell."""
@@ -65,6 +66,28 @@ async def test_streams_and_sockets_end_with_their_token_on_another_replica_and_n
         async with asyncio.timeout(WITHIN_S):
             while (await other.receive_json())["event"] != "TASK_UPDATED":
                 pass
+
+
+async def test_who_waits_for_messages_gets_none_once_its_token_is_revoked_on_another_replica(world: World):
+    for _ in range(2):
+        await world.start()
+    mine = await world.workspace(delivery_mode="poll")
+    path = f"/workspaces/{mine.id}"
+    _, stolen, _ = await world.request("POST", f"{path}/tokens", headers=mine.bearer)
+    wait = f"{path}/inbox?wait=30"
+    async with asyncio.TaskGroup() as group:
+        thief, agent = [
+            group.create_task(world.request("GET", wait, gateway=world.gateways[1], headers=bearing(token)))
+            for token in (stolen["auth_token"], mine.token)
+        ]
+        await eventually_waiting(world, "gateway_agents_waiting", world.gateways[1], 2)
+        status, _, _ = await world.request("DELETE", f"{path}/tokens/{stolen['id']}", headers=mine.bearer)
+        assert status == 200
+        await until(lambda: status_of(world, path, stolen["auth_token"], 1), lambda found: found == 401)
+        assert (await world.call(mine))[0] == 200
+    assert thief.result()[0] == 401
+    status, said, _ = agent.result()
+    assert (status, len(said["messages"])) == (200, 1)
 
 
 async def test_everything_of_a_workspace_ends_when_it_is_removed(world: World):
