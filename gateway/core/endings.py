@@ -9,6 +9,8 @@ from typing import Any, Final, assert_never
 
 import orjson
 
+from gateway.core import jsontext
+
 JSON: Final = "application/json"
 LAST_STATUS: Final = 599
 OVERLOADED_RETRY_S: Final = 2
@@ -279,8 +281,9 @@ def _as_is(answer: Answered) -> Answer:
 def _agent_error(answer: Answered) -> Answer:
     """A JSON-RPC body as it is; else the agent's own string error, or the reason phrase of its status."""
     said: Any = None
-    with suppress(orjson.JSONDecodeError):
-        said = orjson.loads(answer.body)
+    if not jsontext.is_crowded(answer.body):
+        with suppress(orjson.JSONDecodeError):
+            said = orjson.loads(answer.body)
     match said:
         case {"jsonrpc": _}:
             return _as_is(answer)

@@ -25,7 +25,7 @@ meets the close on its way has an unknown outcome."""
 MAX_ADDRESSES: Final = 8
 """Addresses of one name that are tried; a hostile answer could hold hundreds."""
 MAX_INTERIM: Final = 20
-"""Interim answers (RFC 9110, 15.2) before an answer; the library would read them for ever, and nothing else meanwhile."""
+"""Interim answers (RFC 9110, 15.2) before an answer; the library would read them for ever, and nothing else."""
 
 _PROBE_AFTER_S, _PROBE_EVERY_S, _PROBES = 30, 10, 3
 _SILENCE_MS: Final = (_PROBE_AFTER_S + _PROBE_EVERY_S * _PROBES) * 1000

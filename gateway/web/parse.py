@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from events.event import CATALOGUE
+from gateway.core import jsontext
 from gateway.core.callers import Principal
 from gateway.core.clients import Network, client_address
 from gateway.core.coding import unfold
@@ -154,6 +155,8 @@ def _fitting(value: object, model: type[M]) -> M:
 
 
 def _json(received: bytes) -> object:
+    if jsontext.is_crowded(received):
+        raise Refusal(Code.INVALID_REQUEST, f"the body has more than {jsontext.MAX_CROWD} arrays, objects or names")
     try:
         return orjson.loads(received)
     except orjson.JSONDecodeError:
