@@ -225,7 +225,8 @@ class Proxy:
         if ended.delivered is None and self._prices.has(target.model):
             cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
         claim = call.wanted.claim
-        self._entrance.leave(call.ticket, cost, None if claim is None else self._joining.keep(claim, ended))
+        kept = None if claim is None else self._joining.keep(claim, ended, asked.toll.payer)
+        self._entrance.leave(call.ticket, cost, kept)
         shown = views.view(body, said) if answered else None
         line = Line(
             workspace_id=target.id,
