@@ -4,8 +4,6 @@ import orjson
 from aiohttp import web
 
 from gateway.core import inbox
-from gateway.core.callers import find_credential
-from gateway.core.refusals import invalid_credential
 from gateway.ports import Message
 from gateway.web import answers, keys, models, parse, query, render
 
@@ -17,17 +15,10 @@ async def take(request: web.Request) -> web.Response:
         wait_s=query.wait_s(request),
         limit=query.messages(request),
         gone=lambda: request.transport is None,
-        check=lambda: _check(request),
+        check=lambda: parse.check_still_good(request),
     )
     messages = [_message(one) for one in taken.messages]
     return render.json(answers.Messages(messages=messages, lease_seconds=taken.lease_s))
-
-
-async def _check(request: web.Request) -> None:
-    """Refuse whose credential has been taken back meanwhile."""
-    shown = find_credential(parse.principal(request))
-    if shown is not None and not await request.app[keys.IDENTITY].is_good(shown):
-        raise invalid_credential()
 
 
 async def acknowledge(request: web.Request) -> web.Response:
