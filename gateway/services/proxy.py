@@ -20,7 +20,7 @@ from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.entrance import Entrance, Ticket, Wish
-from gateway.services.joining import Joiner, Joining
+from gateway.services.joining import Held, Joiner, Joining
 from gateway.services.parking import Parked, Parking
 from gateway.services.requests import Asked, Requests, Wanted
 from gateway.services.tolls import Tolls
@@ -154,16 +154,16 @@ class Proxy:
         claim = wanted.claim
         if claim is not None and (held := self._joining.find(claim)) is not None:
             await self._tolls.take(wanted.asked.toll)
-            return await self._joining.share(held, _joiner(wanted, claim, outbound))
+            return await self._join(wanted, _joiner(wanted, claim, outbound), held)
         ticket = await self._enter(wanted, outbound.limit_s, pushed=True)
         if ticket.left_s is not None and (outbound.limit_s is None or ticket.left_s < outbound.limit_s):
             outbound = replace(outbound, limit_s=ticket.left_s, by_deadline=True)
         if claim is not None and (held := self._joining.find(claim)) is not None:  # it has begun here meanwhile
             if ticket.earlier is None:  # and Redis does not know of it
                 self._leave_unmade(ticket, claim)
-            return await self._joining.share(held, _joiner(wanted, claim, outbound))
+            return await self._join(wanted, _joiner(wanted, claim, outbound), held)
         if claim is not None and ticket.earlier is not None:
-            return await self._joining.follow(ticket.earlier, _joiner(wanted, claim, outbound))
+            return await self._join(wanted, _joiner(wanted, claim, outbound), ticket.earlier)
         return await self._make(_Call(wanted=wanted, outbound=outbound, ticket=ticket))
 
     async def _make(self, call: _Call) -> Answer:
@@ -178,11 +178,25 @@ class Proxy:
         task.add_done_callback(lambda _: self._out(call.wanted))
         return await asyncio.shield(answer)  # others may wait for it, too
 
+    async def _join(self, wanted: Wanted, joiner: Joiner, earlier: Held | ports.Earlier) -> Answer:
+        """Wait for the answer of an earlier call: the places for that are shared as those in flight are."""
+        payer = wanted.asked.toll.payer
+        self._check_room(payer)
+        self._of_payer[payer] += 1
+        try:
+            if isinstance(earlier, Held):
+                return await self._joining.share(earlier, joiner)
+            return await self._joining.follow(earlier, joiner)
+        finally:
+            self._give_back(payer)
+
     def _out(self, wanted: Wanted) -> None:
         self._in_flight.pop(wanted.asked.call_id, None)
         if wanted.claim is not None:
             self._joining.drop(wanted.claim, wanted.asked.call_id)
-        payer = wanted.asked.toll.payer
+        self._give_back(wanted.asked.toll.payer)
+
+    def _give_back(self, payer: str) -> None:
         self._of_payer[payer] -= 1
         if not self._of_payer[payer]:
             del self._of_payer[payer]
