@@ -45,6 +45,10 @@ UNDELIVERED: Final = frozenset({Ending.AGENT_BUSY, Ending.AGENT_UNREACHABLE, End
 """Those that say that no agent has taken the message: to send it once more is to send it for the first time."""
 
 
+UNREAD: Final = frozenset({Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE, Ending.OVERLOADED})
+"""Those in which the agent has answered and its answer was lost, with what it says of its usage."""
+
+
 class Clock(StrEnum):
     """The clocks that may end a call; each value is the ending it causes."""
 

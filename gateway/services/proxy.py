@@ -236,7 +236,8 @@ class Proxy:
         said = views.parse(body)
         used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
         cost = self._prices.cost(target.model, used)
-        if ended.delivered is None and self._prices.has(target.model):
+        unknown = ended.delivered is None or ended.ending in endings.UNREAD
+        if unknown and self._prices.has(target.model):
             cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
         claim = call.wanted.claim
         kept = None if claim is None else self._joining.keep(claim, ended, asked.toll.payer)
