@@ -9,6 +9,8 @@ from typing import Any, Final, assert_never
 
 import orjson
 
+from gateway.core import jsontext
+
 JSON: Final = "application/json"
 LAST_STATUS: Final = 599
 OVERLOADED_RETRY_S: Final = 2
@@ -45,6 +47,10 @@ UNDELIVERED: Final = frozenset({Ending.AGENT_BUSY, Ending.AGENT_UNREACHABLE, End
 """Those that say that no agent has taken the message: to send it once more is to send it for the first time ..."""
 CALLED_OFF: Final = frozenset({Ending.EXPIRED, Ending.CANCELLED})
 """... and those that say so of a call that had not been handed to its agent."""
+
+
+UNREAD: Final = frozenset({Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE, Ending.OVERLOADED})
+"""Those in which the agent has answered and its answer was lost, with what it says of its usage."""
 
 
 class Clock(StrEnum):
@@ -326,8 +332,9 @@ def _as_is(answer: Answered) -> Answer:
 def _agent_error(answer: Answered) -> Answer:
     """A JSON-RPC body as it is; else the agent's own string error, or the reason phrase of its status."""
     said: Any = None
-    with suppress(orjson.JSONDecodeError):
-        said = orjson.loads(answer.body)
+    if not jsontext.is_crowded(answer.body):
+        with suppress(orjson.JSONDecodeError):
+            said = orjson.loads(answer.body)
     match said:
         case {"jsonrpc": _}:
             return _as_is(answer)

@@ -16,6 +16,8 @@ MAX_DIGITS: Final = 4300
 MAX_CROWD: Final = 50_000
 """Arrays and objects in one text, and names in it: what unfolds from a thousand bytes could hold up everybody."""
 
+_STRIDE: Final = 64 * 1024
+"""How much is looked at before it is seen whether that was too many."""
 _BOM: Final = b"\xef\xbb\xbf"
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _BRACKETS: Final = b"[{]}"
@@ -90,6 +92,26 @@ def is_deeper(raw: bytes, levels: int) -> bool:
     return raw.count(b"[") + raw.count(b"{") > levels and _depth(_outside_strings(raw)) > levels
 
 
+def is_crowded(raw: bytes) -> bool:
+    """Return whether there are more arrays and objects, or names, than anybody needs; a count unless there may be.
+
+    Whoever parses what others have written on the loop asks this before: ten megabytes of them take a second.
+    """
+    if raw.count(b"[") + raw.count(b"{") <= MAX_CROWD and raw.count(b":") <= MAX_CROWD:
+        return False
+    text, inside = _unescaped(raw), 0
+    groups = names = 0
+    for start in range(0, len(text), _STRIDE):
+        pieces = text[start : start + _STRIDE].split(b'"')
+        bare = b"".join(pieces[inside::2])
+        inside = (inside + len(pieces) - 1) % 2
+        groups += bare.count(b"[") + bare.count(b"{")
+        names += bare.count(b":")
+        if groups > MAX_CROWD or names > MAX_CROWD:
+            return True
+    return False
+
+
 def skip_space(text: str, at: int) -> int:
     """Return the place of the first character from `at` on that is no white space, which must exist."""
     if text[at] not in " \t\n\r":
@@ -125,7 +147,7 @@ _DECODER: Final = JSONDecoder(parse_int=float, parse_constant=_refuse_constant)
 
 def _is_absurd(raw: bytes) -> bool:
     """Return whether depth, number or digits are over the limit; cheap unless the text has that many."""
-    if is_deeper(raw, MAX_DEPTH) or _is_crowded(raw):
+    if is_crowded(raw) or is_deeper(raw, MAX_DEPTH):
         return True
     # A run of more than MAX_DIGITS digits covers at least one of the places that are MAX_DIGITS apart.
     suspects = raw[MAX_DIGITS::MAX_DIGITS]
@@ -134,17 +156,14 @@ def _is_absurd(raw: bytes) -> bool:
     return b"9" * (MAX_DIGITS + 1) in _outside_strings(raw).translate(_NINES)
 
 
-def _is_crowded(raw: bytes) -> bool:
-    if raw.count(b"[") + raw.count(b"{") <= MAX_CROWD and raw.count(b'":') <= MAX_CROWD:
-        return False
-    bare = _outside_strings(raw)
-    return bare.count(b"[") + bare.count(b"{") > MAX_CROWD or bare.count(b'":') > MAX_CROWD
-
-
 def _outside_strings(raw: bytes) -> bytes:
     """Return the text with the contents of its strings left out."""
-    unescaped = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b'"'.join(unescaped.split(b'"')[::2])
+    return b'"'.join(_unescaped(raw).split(b'"')[::2])
+
+
+def _unescaped(raw: bytes) -> bytes:
+    """Return the text without what could make a quote in it that ends no string."""
+    return raw.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 
 def _depth(bare: bytes) -> int:

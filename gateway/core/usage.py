@@ -10,7 +10,12 @@ import orjson
 _INPUT: Final = ("input_tokens", "prompt_tokens", "inputTokens", "promptTokens")
 _OUTPUT: Final = ("output_tokens", "completion_tokens", "outputTokens", "completionTokens")
 _MOST: Final = 10**12
-_BLOCK: Final = re.compile(rb'"usage"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}(\{[^{}]{0,2048}\})')
+LOOKS: Final = 100
+_NAME: Final = b'"usage"'
+_BLOCK: Final = re.compile(
+    rb'"usage"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}(\{[^{}]{0,2048}+(?:\{[^{}]{0,512}+\}[^{}]{0,512}+){0,8}+\})'
+)
+"""A block, with others in it: some providers tell what of the tokens was cached. Nothing is tried twice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,15 +49,20 @@ def read(answer: Any) -> Usage:
 def find(body: bytes) -> Usage:
     """Read the usage of an answer that is too long to be parsed: the last block of that name which says anything.
 
-    In strings such a block has its quotes escaped, so that only one that is meant is found.
+    In strings such a block has its quotes escaped, so that only one that is meant is found. No more than the last
+    LOOKS are looked at: an agent may write a million.
     """
-    used = Usage()
-    for match in _BLOCK.finditer(body):
+    at = len(body)
+    for _ in range(LOOKS):
+        at = body.rfind(_NAME, 0, at)
+        if at < 0:
+            break
+        match = _BLOCK.match(body, at)
         with suppress(orjson.JSONDecodeError):
-            said = read({"usage": orjson.loads(match[1])})
+            said = Usage() if match is None else read({"usage": orjson.loads(match[1])})
             if said.input_tokens or said.output_tokens:
-                used = said
-    return used
+                return said
+    return Usage()
 
 
 def _first(block: dict[str, Any], names: tuple[str, ...]) -> int:

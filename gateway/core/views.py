@@ -11,6 +11,8 @@ VIEW_BYTES: Final = 64 * 1024
 """A longer body is shown as the beginning of its text, and not parsed: that would hold up everybody else."""
 VIEW_DEPTH: Final = 200
 """A body nested deeper is shown as text, too: orjson reads 1024 levels and writes 254, some of them around the view."""
+ODD_BYTES: Final = 512 * 1024
+"""What orjson refuses is looked at once more, by a parser that is ten times as slow, if it is no longer than this."""
 _KEPT_BYTES: Final = 2048
 
 
@@ -36,14 +38,20 @@ def _parse_loosely(body: bytes) -> Any:
 def whole(body: bytes) -> bytes:
     """Return a body as one line of JSON: its own text, numbers and escapes untouched, or a string of what is no JSON.
 
-    Takes some milliseconds a megabyte.
+    Takes some milliseconds a megabyte; what would take longer becomes a string, too.
     """
+    if jsontext.is_crowded(body):
+        return _quoted(body)
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError:
-        if not _is_json(body):
-            return orjson.dumps(body.decode("utf-8", "replace"))
+        if len(body) > ODD_BYTES or not _is_json(body):
+            return _quoted(body)
     return body.replace(b"\r", b" ").replace(b"\n", b" ")  # in JSON text they are space between values alone
+
+
+def _quoted(body: bytes) -> bytes:
+    return orjson.dumps(body.decode("utf-8", "replace"))
 
 
 def _is_json(body: bytes) -> bool:

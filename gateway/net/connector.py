@@ -7,12 +7,15 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import AddrInfoType, Connection
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
 
 from gateway.core.address import Reach, check_ip, check_port
 
@@ -21,6 +24,8 @@ KEEPALIVE_S: Final = 2.0
 meets the close on its way has an unknown outcome."""
 MAX_ADDRESSES: Final = 8
 """Addresses of one name that are tried; a hostile answer could hold hundreds."""
+MAX_INTERIM: Final = 20
+"""Interim answers (RFC 9110, 15.2) before an answer; the library would read them for ever, and nothing else."""
 
 _PROBE_AFTER_S, _PROBE_EVERY_S, _PROBES = 30, 10, 3
 _SILENCE_MS: Final = (_PROBE_AFTER_S + _PROBE_EVERY_S * _PROBES) * 1000
@@ -140,7 +145,28 @@ class _CheckedResolver(AbstractResolver):
 
 
 class _Protocol(ResponseHandler):
-    """Tells who reads a body that it is broken: the library closes the connection and lets the reader wait."""
+    """Tells who reads a body that it is broken: the library closes the connection and lets the reader wait.
+
+    Leaves out interim answers, which nobody waits for, and gives an agent up that has nothing else to say.
+    """
+
+    _interim = 0
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take the head of an answer."""
+        status = data[0].code
+        if HTTPStatus.CONTINUE <= status < HTTPStatus.OK and status != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._interim += 1
+            return
+        self._interim = 0
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless interim answers have no end."""
+        super().data_received(data)
+        if self._interim > MAX_INTERIM and self.transport is not None:
+            self.transport.abort()
+            self.set_exception(aiohttp.ClientPayloadError("interim answers have no end"))
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         """Fail what is being read, too."""

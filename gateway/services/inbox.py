@@ -1,6 +1,6 @@
 """What an agent that polls does with its messages: it fetches, keeps, acknowledges and answers them."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
@@ -66,10 +66,19 @@ class Inbox:
         self._wait_s = wait_s
         self._now = now
 
-    async def take(self, workspace_id: str, *, wait_s: float, limit: int, gone: Callable[[], bool]) -> Taken:
+    async def take(
+        self,
+        workspace_id: str,
+        *,
+        wait_s: float,
+        limit: int,
+        gone: Callable[[], bool],
+        check: Callable[[], Awaitable[None]],
+    ) -> Taken:
         """Return the oldest messages that nobody else has; wait for one if there is none.
 
         wait_s: at most, and never longer than may be. gone: tells whether the agent has hung up: then it gets none.
+        check: refuses who may not have them any more, asked before they are taken after a wait.
         Looks when it is asked, when something has come, when a lease has run out, and at the end; in between nothing
         is asked of the database.
         """
@@ -89,6 +98,7 @@ class Inbox:
                 await heard(woken, left_s if free_s is None else min(left_s, max(free_s, LEAST_WAIT_S)), gone)
             if gone():
                 return Taken(messages=(), lease_s=self._lease_s)
+            await check()
 
     async def _look(self, workspace_id: str, limit: int) -> Sequence[ports.Message]:
         try:

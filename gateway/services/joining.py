@@ -98,11 +98,11 @@ class Joining:
         if held is not None and held.call_id == call_id:
             del self._held[claim.key]
 
-    def keep(self, claim: Claim, ended: Ended) -> ports.Kept:
-        """Return what is kept of a call that has ended, for those who make it again."""
+    def keep(self, claim: Claim, ended: Ended, payer: str) -> ports.Kept:
+        """Return what is kept of a payer's call that has ended, for those who make it again."""
         again = ended.ending in UNDELIVERED
         answer = ended.answer
-        kept = again or self._shelf.takes(len(answer.body))
+        kept = again or self._shelf.takes(_weight(answer), payer)
         return ports.Kept(claim=claim, answer=answer if kept else None, again=again)
 
     async def share(self, held: Held, joiner: Joiner) -> Answer:
@@ -229,6 +229,12 @@ def _id(got: Answer | queue.Held) -> str:
     call_id = got.call_id
     assert call_id is not None
     return call_id
+
+
+def _weight(answer: Answer) -> int:
+    """The bytes of an answer as it is kept; an agent's headers may be longer than what it says."""
+    heads = sum(len(name) + len(value.encode(errors="replace")) for name, value in answer.headers.items())
+    return heads + len(answer.body)
 
 
 async def _readdress(answer: Answer, call_id: str, joiner: Joiner) -> Answer:

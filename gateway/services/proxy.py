@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -168,7 +169,8 @@ class Proxy:
         claim = wanted.claim
         if claim is not None and (held := self._joining.find(claim)) is not None:
             await self._tolls.take(wanted.asked.toll)
-            return await self._joining.share(held, _joiner(wanted, claim, outbound))
+            with self._joined(wanted.asked.toll.payer):
+                return await self._joining.share(held, _joiner(wanted, claim, outbound))
         ticket = await self._enter(wanted, outbound.limit_s)
         if claim is not None:
             answer = await self._join(wanted, claim, _within(outbound, ticket), ticket)
@@ -204,8 +206,22 @@ class Proxy:
         if (held := self._joining.find(claim)) is not None:  # it has begun here meanwhile
             if ticket.earlier is None:  # and Redis does not know of it
                 self._leave_unmade(ticket, claim)
-            return await self._joining.share(held, joiner)
-        return None if ticket.earlier is None else await self._joining.follow(ticket.earlier, joiner)
+            with self._joined(wanted.asked.toll.payer):
+                return await self._joining.share(held, joiner)
+        if ticket.earlier is None:
+            return None
+        with self._joined(wanted.asked.toll.payer):
+            return await self._joining.follow(ticket.earlier, joiner)
+
+    @contextmanager
+    def _joined(self, payer: str) -> Iterator[None]:
+        """A place for who waits for the answer of an earlier call: they are shared as those in flight are."""
+        self._check_room(payer)
+        self._of_payer[payer] += 1
+        try:
+            yield
+        finally:
+            self._give_back(payer)
 
     async def _make(self, call: _Call) -> Answer:
         """Send a call out, and wait for its answer as long as its caller does."""
@@ -228,7 +244,9 @@ class Proxy:
         self._flights.remove(wanted.asked.call_id)
         if wanted.claim is not None:
             self._joining.drop(wanted.claim, wanted.asked.call_id)
-        payer = wanted.asked.toll.payer
+        self._give_back(wanted.asked.toll.payer)
+
+    def _give_back(self, payer: str) -> None:
         self._of_payer[payer] -= 1
         if not self._of_payer[payer]:
             del self._of_payer[payer]
@@ -306,10 +324,11 @@ class Proxy:
         said = views.parse(body)
         used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
         cost = self._prices.cost(target.model, used)
-        if ended.delivered is None and self._prices.has(target.model):
+        unknown = ended.delivered is None or ended.ending in endings.UNREAD
+        if unknown and self._prices.has(target.model):
             cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
         claim = call.wanted.claim
-        kept = None if claim is None else self._joining.keep(claim, ended)
+        kept = None if claim is None else self._joining.keep(claim, ended, asked.toll.payer)
         self._entrance.leave(call.ticket, cost, kept, arrival=arrival)
         shown = views.view(body, said) if answered else None
         line = Line(

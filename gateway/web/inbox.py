@@ -15,6 +15,7 @@ async def take(request: web.Request) -> web.Response:
         wait_s=query.wait_s(request),
         limit=query.messages(request),
         gone=lambda: request.transport is None,
+        check=lambda: parse.check_still_good(request),
     )
     messages = [_message(one) for one in taken.messages]
     return render.json(answers.Messages(messages=messages, lease_seconds=taken.lease_s))

@@ -12,13 +12,15 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from events.event import CATALOGUE
-from gateway.core.callers import Principal
+from gateway.core import jsontext
+from gateway.core.callers import Principal, find_credential
 from gateway.core.clients import Network, client_address
 from gateway.core.coding import unfold
 from gateway.core.ids import find_uuid
-from gateway.core.refusals import Code, Refusal, bad_field, unknown_workspace
+from gateway.core.refusals import Code, Refusal, bad_field, invalid_credential, unknown_workspace
 from gateway.ports import NoRoom
 from gateway.services.room import Hold, Room
+from gateway.web import keys
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -42,6 +44,8 @@ SMALL_BYTES: Final = 4 * 1024
 LOGIN_BYTES: Final = 8 * 1024
 """What is read of it where nobody need show a credential: enough to log in with the longest token."""
 PACE: Final = web.AppKey["Pace"]("pace")
+PROVEN_S: Final = 1.0
+"""If a body takes longer to come than a revoked token may be good for, it is asked once more whether it is."""
 SETTLE_S: Final = 3.0
 """For how long a body may come more slowly than the slowest pace."""
 TRUSTED_PROXIES: Final[web.AppKey[Sequence[Network]]] = web.AppKey("trusted_proxies")
@@ -98,7 +102,10 @@ async def _whole(request: web.Request) -> bytes:
         received = request.content.read_nowait()  # all of it came with the headers, as nearly always
         hold.grow_by_request(len(received))
     else:
+        began = asyncio.get_running_loop().time()
         received = await _arriving(request, hold)
+        if asyncio.get_running_loop().time() - began > PROVEN_S:
+            await check_still_good(request)
     if len(received) > request.client_max_size:
         raise _too_large(request.client_max_size)
     coding = request.headers.get("Content-Encoding")
@@ -154,6 +161,8 @@ def _fitting(value: object, model: type[M]) -> M:
 
 
 def _json(received: bytes) -> object:
+    if jsontext.is_crowded(received):
+        raise Refusal(Code.INVALID_REQUEST, f"the body has more than {jsontext.MAX_CROWD} arrays, objects or names")
     try:
         return orjson.loads(received)
     except orjson.JSONDecodeError:
@@ -277,6 +286,13 @@ def peer(request: web.Request) -> str:
     trusted = request.app[TRUSTED_PROXIES]
     forwarded_for = request.headers.getall("X-Forwarded-For", []) if trusted else []
     return client_address(request.remote, forwarded_for, trusted)
+
+
+async def check_still_good(request: web.Request) -> None:
+    """Refuse whose credential has been taken back, or has ended, since the request began."""
+    shown = find_credential(principal(request))
+    if shown is not None and not await request.app[keys.IDENTITY].is_good(shown):
+        raise invalid_credential()
 
 
 def principal(request: web.Request) -> Principal:

@@ -15,7 +15,7 @@ from events.hub import Hub, NotLoaded
 from events.readers import Style, Subscription, Wanted
 from gateway.core.refusals import Code, Refusal
 from gateway.services.visibility import View, Visibility
-from gateway.web import parse
+from gateway.web import keys, parse
 from gateway.web.cors import CrossOrigin
 from gateway.web.events import end_spread, resume, wait_for_cursor
 from gateway.web.places import Places
@@ -183,6 +183,9 @@ class EventSockets:
                 finally:
                     feeding.cancel()
                     await asyncio.wait([feeding])  # it may be in the middle of a message
+            toll = request.get(keys.TOLL)
+            if asked is not None and toll is not None:  # it costs what a request costs
+                await request.app[keys.TOLLS].take(toll)
 
     def _check_origin(self, request: web.Request) -> None:
         """A browser tells which site's page asks: our own may, and those that the operator has named."""

@@ -27,6 +27,7 @@ from gateway.core.endings import (
     Unheld,
     classify,
 )
+from gateway.core.jsontext import MAX_CROWD
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 
@@ -92,6 +93,7 @@ def test_an_answer_goes_back_as_it_came() -> None:
         (b'{"error": {"a": 1}}', "Bad Gateway"),
         (b"<html>trace</html>", "Bad Gateway"),
         (b"", "Bad Gateway"),
+        pytest.param(b'{"error": "no", "a": [' + b"[]," * MAX_CROWD + b"1]}", "Bad Gateway", id="a crowd"),
     ],
 )
 def test_an_error_shows_the_agents_own_string_or_the_reason(body: bytes, sentence: str) -> None:

@@ -152,10 +152,17 @@ def test_digits_inside_strings_are_no_number():
     assert jsontext.parse(text.encode()) == json.loads(text)
 
 
-@pytest.mark.parametrize("crowd", [b"[],", b"{},", b'"a":{},'])
+@pytest.mark.parametrize("crowd", [b"[],", b"{},", b'"a":{},', b'"a" : 1,'])
 def test_a_text_of_more_things_than_anybody_means_is_not_read(crowd: bytes) -> None:
     begin, end = (b"{", b'"z":1}') if b":" in crowd else (b"[", b"1]")
     jsontext.parse(begin + crowd * (jsontext.MAX_CROWD - 10) + end)
     with pytest.raises(jsontext.Unparsable):
         jsontext.parse(begin + crowd * jsontext.MAX_CROWD + end)
     jsontext.parse(b'["' + crowd.replace(b'"', b"") * jsontext.MAX_CROWD + b'"]')
+
+
+@pytest.mark.parametrize("before", [b"", b" ", b"   ", b'"\\\\", ', b'"\\"", '])
+def test_what_stands_in_strings_is_no_crowd_however_long_they_are(before: bytes) -> None:
+    text = b"[" + before + b'"a", ' * 30_000 + b'"' + b"[:" * 100_000 + b'\\"", "' + b"{:" * 100_000 + b'"]'
+    assert not jsontext.is_crowded(text)
+    assert jsontext.is_crowded(text + b"[]" * (jsontext.MAX_CROWD + 1))

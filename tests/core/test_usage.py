@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.usage import Usage, find, read
+from gateway.core.usage import LOOKS, Usage, find, read
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -52,6 +52,11 @@ def test_a_block_that_says_nothing_does_not_hide_one_that_does() -> None:
     [
         (b'{"result": {"usage" : {"input_tokens": 3, "output_tokens": 5}}}', Usage(input_tokens=3, output_tokens=5)),
         (b'{"result": {"usage": {"input_tokens": 3}, "metadata": {"usage": {}}}}', Usage(input_tokens=3)),
+        (
+            b'{"usage": {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens": 5, '
+            b'"completion_tokens_details": {"reasoning_tokens": 1}}}',
+            Usage(input_tokens=3, output_tokens=5),
+        ),
         (b'{"text": "{\\"usage\\": {\\"input_tokens\\": 3}}"}', Usage()),
         (b'{"usage": {"input_tokens": 3', Usage()),
         (b'"usage": {]}', Usage()),
@@ -60,6 +65,12 @@ def test_a_block_that_says_nothing_does_not_hide_one_that_does() -> None:
 )
 def test_in_an_answer_that_is_too_long_to_parse_it_is_found_too(body: bytes, used: Usage) -> None:
     assert find(body) == used
+
+
+def test_in_a_long_answer_the_last_that_says_anything_counts_among_as_many_as_are_looked_at() -> None:
+    says, none = b'"usage":{"input_tokens":%d}', b'"usage":{}'
+    assert find(says % 1 + says % 2 + none * (LOOKS - 1)) == Usage(input_tokens=2)
+    assert find(says % 1 + none * LOOKS) == Usage()
 
 
 @given(st.binary(max_size=200))

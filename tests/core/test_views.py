@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import views
-from gateway.core.jsontext import MAX_DEPTH
+from gateway.core.jsontext import MAX_CROWD, MAX_DEPTH
 
 
 def shown(body: bytes) -> object:
@@ -94,3 +94,12 @@ def test_the_whole_of_a_body_is_its_own_text_in_one_line(body):
 )
 def test_the_whole_of_a_body_that_is_no_json_is_a_string_of_it(body):
     assert orjson.loads(views.whole(body)) == body.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" + b"[]," * MAX_CROWD + b"1]", b'["\\ud800"' + b",1" * views.ODD_BYTES + b"]"],
+    ids=["a crowd", "long and odd"],
+)
+def test_what_would_take_long_to_read_is_a_string_too(body: bytes) -> None:
+    assert orjson.loads(views.whole(body)) == body.decode()

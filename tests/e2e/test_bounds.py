@@ -136,6 +136,15 @@ async def test_a_head_without_end_is_refused(
     answers(gateway)
 
 
+async def test_a_body_of_more_things_than_anybody_means_is_refused_before_it_is_read(world: World) -> None:
+    """A megabyte of them holds up everybody for as long as ten thousand heartbeats; zipped it is no more than 10 KB."""
+    await world.start()
+    one = await world.workspace()
+    body = b'{"workspace_id":"%b","a":[' % one.id.encode() + b"[]," * 60_000 + b"1]}"
+    status, said, _ = await world.request("POST", "/registry/heartbeat", data=body, headers=one.bearer)
+    assert (status, said["code"]) == (400, "invalid_request")
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, gzip"])
 async def test_a_compressed_bomb_is_no_more_than_a_body_that_is_too_large(world: World, coding: str):
     gateway = await world.start()

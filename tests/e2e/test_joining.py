@@ -171,6 +171,22 @@ async def test_what_reached_no_agent_is_sent_again(world: World) -> None:
     assert len(agent.bodies) == 1
 
 
+async def test_one_caller_cannot_take_all_places_of_those_that_wait_for_earlier_calls(world: World) -> None:
+    """It need not even stay: who has joined waits to the end."""
+    await world.start(GATEWAY_MAX_CALLS="4", GATEWAY_MAX_CALLS_EACH="2")
+    opened = asyncio.Event()
+    agent = await world.agent(once(opened))
+    target, greedy, other = await world.workspace(agent.url), await world.workspace(), await world.workspace()
+    async with asyncio.TaskGroup() as group:
+        many = [group.create_task(send(world, target, headers=greedy.bearer)) for _ in range(8)]
+        await eventually(lambda: sum(one.done() for one in many) == 6)
+        assert {one.result()[1]["code"] for one in many if one.done()} == {"overloaded"}
+        mine = [group.create_task(send(world, target, headers=other.bearer)) for _ in range(2)]
+        await joined(world, 2)
+        opened.set()
+    assert [one.result()[0] for one in mine] == [200, 200]
+
+
 async def test_a_first_caller_that_goes_away_takes_nothing_from_those_that_have_joined(world: World) -> None:
     gateways = await two(world)
     opened = asyncio.Event()

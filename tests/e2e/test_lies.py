@@ -92,6 +92,37 @@ async def test_an_impossible_head_leaves_the_caller_with_an_answer(world: World,
     assert answered in (status, 503)  # 503: the parser gave up before there was a status
 
 
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 102 Wait\r\n\r\n", b"HTTP/1.1 103 Soon\r\nLink: </a>\r\n\r\n"])
+async def test_an_agent_that_only_ever_promises_an_answer_is_given_up_and_holds_up_nobody(
+    world: World, interim: bytes
+) -> None:
+    """Each costs us more than it costs the agent."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        while True:
+            writer.write(interim * 1000)
+            await writer.drain()
+
+    await world.start()
+    async with liar(serve) as url:
+        status, body, _ = await world.call(await world.workspace(url), headers={"X-Timeout": "20"})
+    assert (status, body["code"]) == (503, "agent_reset")
+
+
+async def test_an_answer_may_come_after_a_few_interim_ones(world: World) -> None:
+    """On one connection, again and again: those before one answer are counted together, and no others."""
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        body = b'{"jsonrpc":"2.0","id":"1","result":%d}' % number
+        writer.write(b"HTTP/1.1 102 Wait\r\n\r\n" * 20 + OK % (len(body), body))
+
+    await world.start()
+    async with liar(serve) as url:
+        target = await world.workspace(url)
+        answers = [await world.call(target) for _ in range(3)]
+    assert [body["result"] for _, body, _ in answers] == [1, 2, 3]
+
+
 async def test_stalled_calls_of_a_workspace_do_not_keep_calls_to_it_alive(world: World) -> None:
     """Their ends are the gateway's own doing. (While they last it waits, and that does.)"""
     await world.start(A2A_IDLE_TIMEOUT_SECONDS="1", GATEWAY_PROBE_SECONDS="0.2")

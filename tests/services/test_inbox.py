@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.calls import Kind, State
 from gateway.core.prices import Price, Prices
-from gateway.core.refusals import Code, Refusal
+from gateway.core.refusals import Code, Refusal, invalid_credential
 from gateway.core.views import VIEW_BYTES
 from gateway.ports import Filters, NewCall, StoreUnavailable
 from gateway.services.activity import ActivityLog, Line
@@ -41,6 +41,7 @@ class Box:
             wait_s=LONG_S,
         )
         self.hung_up = False
+        self.revoked = False
         self.charged: list[tuple[str, int]] = []
 
     async def put(self, *, by_person: bool = False, waits_s: float = 0.0) -> str:
@@ -55,7 +56,13 @@ class Box:
 
     async def take(self, wait_s: float = 0.0) -> Taken:
         async with asyncio.timeout(LONG_S / 2):
-            return await self.inbox.take(self.target, wait_s=wait_s, limit=10, gone=lambda: self.hung_up)
+            return await self.inbox.take(
+                self.target, wait_s=wait_s, limit=10, gone=lambda: self.hung_up, check=self.check
+            )
+
+    async def check(self) -> None:
+        if self.revoked:
+            raise invalid_credential()
 
     async def ids(self, wait_s: float = 0.0) -> list[str]:
         return [one.call.id for one in (await self.take(wait_s)).messages]
@@ -123,6 +130,17 @@ async def test_an_agent_that_has_hung_up_takes_nothing_with_it(box):
         id_ = await box.put()
     assert got.result() == []
     box.hung_up = False
+    assert await box.ids() == [id_]
+
+
+async def test_an_agent_whose_token_is_revoked_while_it_waits_takes_nothing(box):
+    async with asyncio.TaskGroup() as group:
+        refused = group.create_task(code(box.take(LONG_S)))
+        await eventually(lambda: box.target in box.agents)
+        box.revoked = True
+        id_ = await box.put()
+    assert refused.result() is Code.INVALID_CREDENTIAL
+    box.revoked = False
     assert await box.ids() == [id_]
 
 

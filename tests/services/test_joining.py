@@ -34,6 +34,7 @@ RUNNING = Earlier(call_id="c", words=True, stage=Stage.RUNNING)
 ENDED = Earlier(call_id="c", words=True, stage=Stage.ENDED, answer=DONE)
 LOST = Earlier(call_id="c", words=True, stage=Stage.LOST)
 SOON_S = 8.0
+PAYER = "call:somebody"
 
 
 class Table:
@@ -191,13 +192,28 @@ async def test_a_long_answer_is_given_too(table):
 
 def test_what_reached_no_agent_is_made_again_and_what_did_is_kept(table):
     done = classify(Answered(status=200, headers={}, body=b"{}"))
-    assert (table.joining.keep(CLAIM, done).answer, table.joining.keep(CLAIM, done).again) == (done.answer, False)
-    unknown = table.joining.keep(CLAIM, classify(Reset()))
+    assert (table.joining.keep(CLAIM, done, PAYER).answer, table.joining.keep(CLAIM, done, PAYER).again) == (
+        done.answer,
+        False,
+    )
+    unknown = table.joining.keep(CLAIM, classify(Reset()), PAYER)
     assert (unknown.again, code(unknown.answer)) == (False, "agent_reset")
     for outcome in (NotConnected(), Answered(status=429, headers={}, body=b"")):
-        assert table.joining.keep(CLAIM, classify(outcome)).again
-    large = table.joining.keep(CLAIM, classify(Answered(status=200, headers={}, body=b"a" * 1001)))
-    assert (large.answer, large.again) == (None, False)
+        assert table.joining.keep(CLAIM, classify(outcome), PAYER).again
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        Answered(status=200, headers={}, body=b"a" * 1001),
+        Answered(status=200, headers={"A2A-Extensions": "a" * 1000}, body=b""),
+        Answered(status=200, headers={"A2A-Extensions": "\u00e9" * 500}, body=b""),
+    ],
+    ids=["body", "header", "characters of two bytes"],
+)
+def test_an_answer_that_is_too_large_is_not_kept_whatever_of_it_is(table, large):
+    kept = table.joining.keep(CLAIM, classify(large), PAYER)
+    assert (kept.answer, kept.again) == (None, False)
 
 
 # -- calls that another replica makes, and calls that have ended

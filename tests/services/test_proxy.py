@@ -639,7 +639,18 @@ async def test_one_payer_may_have_so_many_calls_in_flight_and_leaves_room_for_ot
     assert (await board.call()).status == 200
 
 
-@pytest.mark.parametrize(("outcome", "cost"), [(Reset(), 77), (Expired(clock=Clock.DEADLINE), 77), (NotConnected(), 0)])
+@pytest.mark.parametrize(
+    ("outcome", "cost"),
+    [
+        (Reset(), 77),
+        (Expired(clock=Clock.DEADLINE), 77),
+        (Cut(status=200), 77),
+        (TooLarge(), 77),
+        (Unheld(status=200), 77),
+        (NotConnected(), 0),
+    ],
+    ids=str,
+)
 async def test_a_call_of_which_nobody_knows_what_it_used_costs_what_it_held(board, outcome, cost):
     board.gate.answer = replace(board.gate.answer, held=77)
     board.dispatcher.outcome = outcome

@@ -125,6 +125,17 @@ async def test_a_client_hears_what_it_subscribes_to_from_then_on(world: World):
         assert [await client.task() for _ in range(2)] == ["not any more", "2"]
 
 
+async def test_each_thing_that_a_client_asks_for_costs_a_request(world: World):
+    await world.start(GATEWAY_RATE_REQUESTS="4/3600")
+    mine = await world.workspace()
+    async with connected(world, mine) as client:
+        for _ in range(4):
+            await client.socket.send_json({"subscribe": []})
+        assert await client.closed() == 1008
+    status, _, headers = await world.request("GET", f"/workspaces/{mine.id}", headers=mine.bearer)
+    assert (status, headers["X-RateLimit-Remaining"]) == (429, "0")
+
+
 @pytest.mark.parametrize(
     "said",
     [

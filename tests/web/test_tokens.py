@@ -4,7 +4,11 @@ import asyncio
 import time
 from uuid import uuid4
 
-from tests.harness.world import ADMIN_TOKEN, World, eventually
+from gateway.web.parse import PROVEN_S
+from tests.e2e.test_bounds import holds
+from tests.e2e.test_poll import eventually_waiting
+from tests.harness.client import connected, head
+from tests.harness.world import ADMIN_TOKEN, World, eventually, until
 
 WITHIN_S = 3.0
 """A second is promised; a busy machine may need more to tell."""
@@ -65,6 +69,50 @@ async def test_streams_and_sockets_end_with_their_token_on_another_replica_and_n
         async with asyncio.timeout(WITHIN_S):
             while (await other.receive_json())["event"] != "TASK_UPDATED":
                 pass
+
+
+async def test_who_waits_for_messages_gets_none_once_its_token_is_revoked_on_another_replica(world: World):
+    for _ in range(2):
+        await world.start()
+    mine = await world.workspace(delivery_mode="poll")
+    path = f"/workspaces/{mine.id}"
+    _, stolen, _ = await world.request("POST", f"{path}/tokens", headers=mine.bearer)
+    wait = f"{path}/inbox?wait=30"
+    async with asyncio.TaskGroup() as group:
+        thief, agent = [
+            group.create_task(world.request("GET", wait, gateway=world.gateways[1], headers=bearing(token)))
+            for token in (stolen["auth_token"], mine.token)
+        ]
+        await eventually_waiting(world, "gateway_agents_waiting", world.gateways[1], 2)
+        status, _, _ = await world.request("DELETE", f"{path}/tokens/{stolen['id']}", headers=mine.bearer)
+        assert status == 200
+        await until(lambda: status_of(world, path, stolen["auth_token"], 1), lambda found: found == 401)
+        assert (await world.call(mine))[0] == 200
+    assert thief.result()[0] == 401
+    status, said, _ = agent.result()
+    assert (status, len(said["messages"])) == (200, 1)
+
+
+async def test_a_body_that_comes_after_its_token_was_revoked_makes_nothing(world: World):
+    """A thief may have begun many such requests, and go on with one of them once it is found out."""
+    for _ in range(2):
+        await world.start()
+    _, stolen, _ = await world.request("POST", "/org/tokens", json={})
+    body = b'{"name":"back door","external":true}'
+    async with connected(world.gateways[1].url) as thief:
+        begun = head("POST", "/workspaces", f"Content-Length: {len(body)}", token=stolen["auth_token"])
+        await thief.send(begun + body[:-1])
+        await holds(world, world.gateways[1], lambda count: count == len(body) - 1)
+        began = time.monotonic()
+        assert (await world.request("DELETE", f"/org/tokens/{stolen['id']}"))[0] == 200
+        await until(
+            lambda: status_of(world, "/workspaces", stolen["auth_token"], 1),
+            lambda found: found == 401 and time.monotonic() - began > PROVEN_S * 1.5,
+        )
+        await thief.send(body[-1:])
+        assert b"HTTP/1.1 401" in await thief.until(b"\r\n")
+    _, workspaces, _ = await world.request("GET", "/workspaces")
+    assert workspaces == []
 
 
 async def test_everything_of_a_workspace_ends_when_it_is_removed(world: World):
