@@ -396,7 +396,10 @@ class Earlier:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Orphan:
-    """A call in flight whose replica has died, `age_s` seconds after it began. `journey`: None of an older release."""
+    """A call whose replica has died, `age_s` seconds after it began.
+
+    `journey`: None of an older release. `arrival`: None if it was in flight, else how it ended: its row may be lacking.
+    """
 
     call_id: str
     target_id: str
@@ -405,6 +408,7 @@ class Orphan:
     trace_id: str
     age_s: float
     journey: Journey | None = None
+    arrival: Arrival | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -807,6 +811,9 @@ class Gate(Protocol):
 
     def leave(self, left: Left) -> None:
         """Say that a call has ended, now or once Redis is back."""
+
+    def let_go(self, call_ids: Collection[str]) -> None:
+        """Say that the rows of these calls are written, now or once Redis is back: nobody has to inherit them."""
 
 
 # -- the rest of the world

@@ -219,7 +219,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
 
         # what is done
-        activity = ActivityLog(history, bus, capacity=ACTIVITY_CAPACITY, every_s=settings.write_every_s)
+        activity = ActivityLog(
+            history, bus, capacity=ACTIVITY_CAPACITY, every_s=settings.write_every_s, settled=turnstile.let_go
+        )
         admission = Admission(directory)
         registry = Registry(
             workspaces=workspaces,

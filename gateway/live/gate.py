@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.resources import files
@@ -81,6 +81,7 @@ class Gate:
         self._renew_s = renew_s
         self._lease = f"{prefix}:replica:"
         self._later: deque[Left] = deque(maxlen=LATER)
+        self._written_later: deque[str] = deque(maxlen=LATER)
         self.ups = 0
         self.told = 0
         self._pipe = Pipe(servers, _SCRIPTS, answer_s=answer_s, on_up=self._begin)
@@ -203,6 +204,19 @@ class Gate:
             return
         said.add_done_callback(lambda one: self._put_off(left) if one.exception() is not None else None)
 
+    def let_go(self, call_ids: Collection[str]) -> None:
+        """Say that the rows of these calls are written, now or once Redis is back: nobody has to inherit them."""
+        if not call_ids:
+            return
+        try:
+            said = self._pipe.ask("SREM", self._calls(self._replica), *call_ids)
+        except LiveUnavailable:
+            self._written_later.extend(call_ids)
+            return
+        said.add_done_callback(
+            lambda one: self._written_later.extend(call_ids) if one.exception() is not None else None
+        )
+
     def _kept_for_s(self, left: Left, kept: Kept) -> float:
         """A call that waits may take its time when it is sent: until then it has to be known that it is there."""
         if kept.waits:
@@ -221,6 +235,8 @@ class Gate:
         later, self._later = self._later, deque(maxlen=LATER)
         for left in later:
             self._leave(left, 0)
+        written, self._written_later = self._written_later, deque(maxlen=LATER)
+        self.let_go(written)
 
     def _renew(self) -> None:
         self._pipe.ask("SET", f"{self._lease}{self._replica}", 1, "PX", _ms(RENEWALS * self._renew_s))
@@ -304,7 +320,14 @@ def _standing(rate: Rate, remaining: int, full_ms: int, retry_ms: int) -> Standi
 
 
 def _orphan(
-    call_id: bytes, target: bytes, caller: bytes, method: bytes, trace: bytes, age_ms: int, journey: bytes
+    call_id: bytes,
+    target: bytes,
+    caller: bytes,
+    method: bytes,
+    trace: bytes,
+    age_ms: int,
+    journey: bytes,
+    ended: bytes,
 ) -> Orphan:
     return Orphan(
         call_id=call_id.decode(),
@@ -314,6 +337,7 @@ def _orphan(
         trace_id=trace.decode(),
         age_s=age_ms / 1000,
         journey=Journey.from_json(orjson.loads(journey)) if journey else None,
+        arrival=Arrival.from_json(orjson.loads(ended)) if ended else None,
     )
 
 

@@ -3,8 +3,8 @@
 --
 -- KEYS: 1 all replicas, 2 the calls of the dead one, 3 those of the one that asks, 4 the lease of the dead one.
 -- ARGV: 1 the dead one, 2 what records of calls begin with, 3 how many at most.
--- Answers {how many there were, then for each call that has not ended: {call, target, caller, method, trace, age in ms,
--- how it travels}}.
+-- Answers {how many there were, then for each call that has not ended, or whose row may not be written: {call, target,
+-- caller, method, trace, age in ms, how it travels, how it ended}}.
 if redis.call('EXISTS', KEYS[4]) == 1 then
     return {0}
 end
@@ -15,11 +15,13 @@ local found = {#calls}
 for _, call in ipairs(calls) do
     local record = ARGV[2] .. call
     local was = redis.call('HMGET', record, 'ended', 'target', 'caller', 'method', 'trace', 'began', 'journey')
-    if was[2] and not was[1] then
+    if was[2] and was[1] ~= '1' then
         redis.call('SMOVE', KEYS[2], KEYS[3], call)
-        redis.call('HSET', record, 'reserved', 0)
+        if not was[1] then
+            redis.call('HSET', record, 'reserved', 0)
+        end
         table.insert(found, {call, was[2], was[3], was[4], was[5], math.max(0, math.floor(now - was[6])),
-                             was[7] or ''})
+                             was[7] or '', was[1] or ''})
     else
         redis.call('SREM', KEYS[2], call)
     end

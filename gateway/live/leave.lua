@@ -7,7 +7,9 @@
 -- 6 how it ended, for who asks for it (1: there is nothing to tell); and with a claim: 7 what it says, 8 how long to
 -- keep the claim (ms), 9 whether the next such call is made (1 or 0; "waits": it has not ended, and the ledger has it),
 -- 10 status (0: the answer is not kept), 11 headers, 12 body.
-redis.call('SREM', KEYS[5], ARGV[5])
+if ARGV[6] == '1' then -- else it stays among them until its row is written: if this replica dies, another writes it
+    redis.call('SREM', KEYS[5], ARGV[5])
+end
 if KEYS[6] ~= '' then
     local was = redis.call('HMGET', KEYS[6], 'call', 'again')
     -- Redis may have been away when the call began; and this may be told twice, the second time without the answer.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Final
@@ -123,10 +123,16 @@ def _call(arrival: Arrival) -> dict[str, Any]:
     }
 
 
+def _ended(lines: Iterable[Line]) -> list[str]:
+    """The calls whose ends are in these lines."""
+    return [line.call_id for line in lines if line.arrival is not None and line.call_id is not None]
+
+
 class ActivityLog:
     """Takes lines without making anybody wait. `capacity` of them wait for the database; more are counted, and lost.
 
     capacity_bytes: what the bodies of those that wait may take, roughly; further lines wait without theirs.
+    settled: told of the calls whose ends are written, or lost.
     """
 
     def __init__(
@@ -137,8 +143,10 @@ class ActivityLog:
         capacity: int,
         every_s: float,
         capacity_bytes: int = 64 * 1024 * 1024,
+        settled: Callable[[Collection[str]], None] = lambda _: None,
         now: Callable[[], float] = monotonic,
     ) -> None:
+        self._settled = settled
         self._store = store
         self._bus = bus
         self._capacity = capacity
@@ -167,12 +175,17 @@ class ActivityLog:
 
     def log(self, line: Line) -> None:
         """Tell everybody who listens, and have the row written within `every_s` seconds."""
-        told = self.tell(line)
+        self.write(line, self.tell(line).size_bytes)
+
+    def write(self, line: Line, size: int = 0) -> None:
+        """Have a row written within `every_s` seconds that whoever listens knows already; `size`: of its bodies."""
         if len(self._waiting) >= self._capacity:
             self.dropped += 1
             log.error("activity_dropped", dropped=self.dropped)
+            self._settled(_ended([line]))
             return
-        size = told.size_bytes if line.bodies else 0
+        if not line.bodies:
+            size = 0
         if self._held_bytes + size > self._capacity_bytes:
             self.bodiless += 1
             line, size = replace(line, request_body=None, response_body=None), 0
@@ -200,6 +213,7 @@ class ActivityLog:
             while self._waiting:
                 batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
                 await self._write([(line, at) for line, at, _ in batch])
+                self._settled(_ended(line for line, _, _ in batch))
                 for _, _, size in batch:
                     self._waiting.popleft()
                     self._held_bytes -= size

@@ -1,7 +1,9 @@
-"""The end of calls whose replica has died: nobody knows what became of them, and everybody is told so."""
+"""The end of calls whose replica has died: of those in flight nobody knows what became of them, of the others it is
+written down what they had come to."""
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import structlog
@@ -10,6 +12,7 @@ from events.bus import Bus
 from events.event import event
 from gateway import ports
 from gateway.core import endings
+from gateway.core.endings import Ending
 from gateway.core.journey import Arrival
 from gateway.services.activity import ActivityLog, Line
 
@@ -79,32 +82,22 @@ class Reaper:
                 self._end(orphan)
 
     def _end(self, orphan: ports.Orphan) -> None:
+        """End a call that was in flight; of one that had ended, whoever listens has heard: it lacks its row."""
+        if orphan.arrival is not None:
+            for row in _rows(orphan, orphan.arrival.ending, orphan.arrival.duration_ms, orphan.arrival):
+                self._activity.write(row)
+            return
         ended = endings.classify(endings.Orphaned())
-        ending, method, duration_ms = ended.ending.value, orphan.method, round(orphan.age_s * 1000)
+        duration_ms = round(orphan.age_s * 1000)
         arrival = None
         if orphan.journey is not None:
             journey = replace(orphan.journey, status=int(ended.answer.status))
             arrival = Arrival(ending=ended.ending, duration_ms=duration_ms, journey=journey)
-        line = Line(
-            workspace_id=orphan.target_id,
-            activity_type="a2a_receive",
-            method=method,
-            summary=f"{method}: {ending}",
-            status="error",
-            source_id=orphan.caller_id,
-            target_id=orphan.target_id,
-            call_id=orphan.call_id,
-            duration_ms=duration_ms,
-            error_detail=ending,
-            counts=True,
-            arrival=arrival,
-        )
-        self._activity.log(line)
-        if orphan.caller_id is not None and orphan.caller_id != orphan.target_id:
-            self._activity.log(line.as_sent())
+        for row in _rows(orphan, ended.ending, duration_ms, arrival):
+            self._activity.log(row)
         shown = {
             "call_id": orphan.call_id,
-            "ending": ending,
+            "ending": ended.ending.value,
             "status": ended.answer.status,
             "duration_ms": duration_ms,
         }
@@ -124,3 +117,24 @@ class Reaper:
             arrival=arrival,
         )
         self._gate.leave(left)
+
+
+def _rows(orphan: ports.Orphan, ending: Ending, duration_ms: int, arrival: Arrival | None) -> Iterator[Line]:
+    """What the histories have of it; what was said has gone with its replica."""
+    line = Line(
+        workspace_id=orphan.target_id,
+        activity_type="a2a_receive",
+        method=orphan.method,
+        summary=f"{orphan.method}: {ending.value}",
+        status="ok" if ending is Ending.COMPLETED else "error",
+        source_id=orphan.caller_id,
+        target_id=orphan.target_id,
+        call_id=orphan.call_id,
+        duration_ms=duration_ms,
+        error_detail=None if ending is Ending.COMPLETED else ending.value,
+        counts=True,
+        arrival=arrival,
+    )
+    yield line
+    if orphan.caller_id is not None and orphan.caller_id != orphan.target_id:
+        yield line.as_sent()

@@ -40,9 +40,9 @@ select id, encode(message_key, 'hex') as key, encode(message_words, 'hex') as wo
  order by expires_at, id limit %(limit)s;
 
 -- name: list_ledgered
--- Those whose end is written here, whatever becomes of the process that had them.
+-- Those whose end is written here, or will be, whatever becomes of the process that had them.
 select id, greatest(0, extract(epoch from expires_at - now()))::float8 as left_s from calls
- where id = any(%(ids)s::uuid[]) and kind <> 'push';
+ where id = any(%(ids)s::uuid[]);
 
 -- name: stay
 -- One more caller stays for the answer.

@@ -53,6 +53,23 @@ async def test_the_calls_of_a_gateway_that_was_killed_end_as_interrupted_and_hol
     assert (status, body["code"]) == (504, "deadline"), "its budget is free again"
 
 
+async def test_a_call_that_was_answered_has_its_row_though_its_gateway_did_not_live_to_write_it(world: World) -> None:
+    env: dict[str, Any] = {"GATEWAY_PROBE_SECONDS": str(PROBE_S)}
+    doomed, left = await asyncio.gather(world.start(**env, GATEWAY_WRITE_EVERY_SECONDS="3600"), world.start(**env))
+    target, caller = await world.workspace((await world.agent()).url), await world.workspace()
+    status, _, headers = await world.call(target, gateway=doomed, headers=caller.bearer)
+    assert status == 200
+    assert await world.sql("select count(*) from calls") == [(0,)]
+    os.kill(doomed.pid, signal.SIGKILL)
+    rows = "select id::text, kind, state, ending, caller_id::text from calls"
+    [row] = await until(lambda: world.sql(rows), len, 20)
+    assert row == (headers["X-A2A-Call-ID"], "push", "completed", "completed", caller.id)
+    told = await until(lambda: world.sql(ROWS), lambda rows: len(rows) == 2)
+    assert told == [("a2a_receive", caller.id, None, "ok"), ("a2a_send", caller.id, None, "ok")]
+    _, text, _ = await world.request("GET", "/metrics", gateway=left)
+    assert "gateway_calls_interrupted_total 0.0" in text.decode()
+
+
 async def test_a_gateway_that_is_alive_keeps_its_calls_however_long_redis_is_away(world: World) -> None:
     async with valkeys.running() as broker:
         env = {"GATEWAY_PROBE_SECONDS": str(PROBE_S), "GATEWAY_REDIS_URL": broker.url}

@@ -420,3 +420,19 @@ async def test_who_inherits_a_call_learns_how_it_was_sent(opened, one):
     [dead] = await until(one.lapsed, len)
     [orphan], _ = await one.inherit(dead)
     assert (orphan.call_id, orphan.journey) == (entry.call_id, JOURNEY)
+
+
+async def test_a_call_that_has_ended_is_inherited_until_its_row_is_written(opened, one):
+    entries = [call(A, B, trace=str(number), journey=JOURNEY) for number in range(2)]
+    arrival = Arrival(ending=Ending.COMPLETED, duration_ms=15, journey=replace(JOURNEY, status=200))
+    async with opened(renew_s=0.01) as dying:
+        for entry in entries:
+            await dying.enter(entry)
+            dying.leave(replace(ended(entry), arrival=arrival))
+        dying.let_go([entries[0].call_id])
+        await dying.find(entries[0].call_id)
+    [dead] = await until(one.lapsed, len)
+    [orphan], _ = await one.inherit(dead)
+    assert (orphan.call_id, orphan.arrival) == (entries[1].call_id, arrival)
+    one.let_go([entries[1].call_id])
+    assert await one.inherit(one._replica) == ([], False)

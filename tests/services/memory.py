@@ -82,6 +82,7 @@ class Gate:
         self.entries: list[Entry] = []
         self.taken: list[tuple[str, Rate]] = []
         self.left: list[Left] = []
+        self.settled: list[str] = []
         self.orphans: dict[str, list[Orphan]] = {}
         self.ups = 1
         self.told = 1
@@ -117,6 +118,9 @@ class Gate:
         if self.away:
             raise LiveUnavailable("away")
         self.remembered.append(waiting)
+
+    def let_go(self, call_ids: Collection[str]) -> None:
+        self.settled += call_ids
 
     def leave(self, left: Left) -> None:
         self.left.append(left)

@@ -35,7 +35,7 @@ class Scene:
         self.alive = Alive()
         self.heard = heard
         self.rows = Batches()
-        self.activity = ActivityLog(self.rows, bus, capacity=10, every_s=1)
+        self.activity = ActivityLog(self.rows, bus, capacity=10, every_s=1, settled=self.gate.let_go)
         self.calls = Inbox()
         self.reaper = Reaper(
             gate=self.gate, instances=self.alive, calls=self.calls, activity=self.activity, bus=bus, every_s=1
@@ -89,6 +89,20 @@ async def test_a_call_of_an_older_release_ends_though_nobody_knows_how_it_was_se
     await scene.reaper.tick()
     [row] = await scene.written()
     assert (row["error_detail"], row["call"], scene.gate.left[0].arrival) == ("interrupted", None, None)
+
+
+async def test_a_call_that_had_ended_gets_the_row_that_its_replica_did_not_live_to_write(scene):
+    arrival = Arrival(ending=Ending.COMPLETED, duration_ms=7, journey=replace(JOURNEY, status=200))
+    scene.gate.orphans = {"dead": [replace(orphan(CALLER), arrival=arrival)]}
+    await scene.reaper.tick()
+    assert scene.gate.settled == []
+    received, sent = await scene.written()
+    assert received["call"] == {"state": "completed", "ending": "completed", "journey": arrival.journey}
+    for row in (received, sent):
+        assert (row["status"], row["error_detail"], row["duration_ms"]) == ("ok", None, 7)
+    assert await scene.heard() == [], "its replica has told everybody"
+    assert (scene.gate.left, scene.reaper.interrupted) == ([], 0)
+    assert scene.gate.settled == ["c"], "it is nobody's any more"
 
 
 async def test_a_persons_call_has_no_caller_to_tell(scene):

@@ -374,11 +374,12 @@ async def test_the_call_of_a_message_is_found_for_as_long_as_it_has_it(store, on
     assert await store.find_same(CLAIM, kept_s=0.5) is None
 
 
-async def test_what_the_ledger_ends_is_told_from_what_it_does_not_know(store, one, migrated):
+async def test_what_the_ledger_has_is_told_from_what_it_does_not_know(store, one, migrated):
     calls = [await park(store, one, lives_s=100.0) for _ in range(2)]
-    await migrated.execute("update calls set kind = 'push' where id = %(id)s", id=calls[1].id)
+    await migrated.execute("update calls set kind = 'push', expires_at = null where id = %(id)s", id=calls[1].id)
     found = await store.list_ledgered([SOMEBODY, *(call.id for call in calls)])
-    assert set(found) == {calls[0].id}
+    assert set(found) == {call.id for call in calls}
     assert 90 < found[calls[0].id] <= 100
+    assert found[calls[1].id] == 0
     await let_time_pass(migrated, "expires_at")
     assert await store.list_ledgered([calls[0].id]) == {calls[0].id: 0.0}
