@@ -54,7 +54,7 @@ class Calls:
         call = await self._find(principal, workspace_id, call_id)
         if call.kind is Kind.PUSH:
             call = await self._cancel_pushed(call)
-        elif not call.ended:
+        if call.kind is not Kind.PUSH and not call.ended:  # it may have come to wait only now
             call = await self._cancel_waiting(principal, call)
         if call.ended and call.state is not State.CANCELLED:
             raise ended(call)
