@@ -1,9 +1,10 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from gateway.core.callers import Admin, Holder, Principal
-from gateway.core.calls import Call, State
+from gateway.core.calls import Call, Kind, State
 from gateway.core.endings import Ending
 from gateway.core.journey import Arrival, Journey, Sign
 from gateway.core.refusals import Code, Refusal
@@ -42,6 +43,13 @@ class Ledger(Away):
     async def find(self, workspace_id: str, call_id: str) -> Call | None:
         await self.turn()
         return self.rows.get(call_id)
+
+    async def end(self, workspace_id: str, call_id: str, sources: object, **_: object) -> Call | None:
+        await self.turn()
+        self.rows[call_id] = replace(
+            self.rows[call_id], state=State.CANCELLED, ending=Ending.CANCELLED, ended_at=datetime.now(UTC)
+        )
+        return self.rows[call_id]
 
 
 class Scene:
@@ -149,6 +157,18 @@ async def test_a_call_that_ends_otherwise_meanwhile_is_not_called_off(scene):
 
     scene.changes.call_off = listen
     assert await scene.refusal(ask="cancel") is Code.CALL_ENDED
+
+
+async def test_a_call_that_comes_to_wait_meanwhile_is_called_off_where_it_waits(scene):
+    call = replace(await scene.pushed.find(TARGET, "c"), kind=Kind.PARKED, state=State.PARKED, journey=None)
+
+    async def listen(call_id: str) -> None:
+        scene.gate.travelling.clear()
+        scene.ledger.rows["c"] = call
+
+    scene.changes.call_off = listen
+    assert (await scene.calls.cancel(Admin(), TARGET, "c")).state is State.CANCELLED
+    assert scene.ledger.rows["c"].ending is Ending.CANCELLED
 
 
 async def test_a_call_off_that_nobody_can_be_told_of_is_refused(scene):
