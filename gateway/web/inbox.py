@@ -29,8 +29,9 @@ async def acknowledge(request: web.Request) -> web.Response:
 async def reply(request: web.Request) -> web.Response:
     """Take the answer to a call."""
     workspace_id, call_id = parse.workspace_id(request), parse.call_id(request)
-    await parse.body(request, models.Reply)
-    answer = inbox.member(await parse.raw(request), "body")
+    received = await parse.raw(request)
+    parse.read(received, models.Reply)
+    answer = inbox.member(received, "body")
     state = await request.app[keys.INBOX].reply(workspace_id, call_id, answer)
     return render.json(answers.Settled(status="replied", state=state))
 
@@ -38,9 +39,9 @@ async def reply(request: web.Request) -> web.Response:
 async def progress(request: web.Request) -> web.Response:
     """Take an event of a call: the last one is its answer, any other keeps the message with its agent."""
     workspace_id, call_id = parse.workspace_id(request), parse.call_id(request)
-    said = await parse.body(request, models.Progress)
-    if said.final:
-        answer = inbox.member(await parse.raw(request), "event")
+    received = await parse.raw(request)
+    if parse.read(received, models.Progress).final:
+        answer = inbox.member(received, "event")
         state = await request.app[keys.INBOX].reply(workspace_id, call_id, answer)
         return render.json(answers.Settled(status="replied", state=state))
     state = await request.app[keys.INBOX].keep(workspace_id, call_id)

@@ -92,11 +92,17 @@ def _too_large(request: web.Request) -> Refusal:
 async def body(request: web.Request, model: type[M], *, form: bool = False) -> M:
     """Return the JSON body as its model; refuses what does not fit, naming the field. form: a page's may do, too."""
     received = await raw(request)
-    value: object
     if form and request.content_type == "application/x-www-form-urlencoded":
-        value = dict(parse_qsl(received.decode("utf-8", "replace")))
-    else:
-        value = _json(received)
+        return _fitting(dict(parse_qsl(received.decode("utf-8", "replace"))), model)
+    return read(received, model)
+
+
+def read(received: bytes, model: type[M]) -> M:
+    """Return what was received as its model; refuses what does not fit, naming the field."""
+    return _fitting(_json(received), model)
+
+
+def _fitting(value: object, model: type[M]) -> M:
     if not isinstance(value, dict):
         raise Refusal(Code.INVALID_REQUEST, "the body must be a JSON object")
     try:
@@ -191,6 +197,14 @@ def is_own_origin(request: web.Request, origin: str) -> bool:
 def call_id(request: web.Request) -> str:
     """Return the call that the path names; what is no UUID is no call."""
     found = find_uuid(request.match_info["call_id"])
+    if found is None:
+        raise Refusal(Code.NOT_FOUND, "no such call")
+    return found
+
+
+def delegation_id(request: web.Request) -> str:
+    """Return the delegation that the path names; what is no UUID is no delegation."""
+    found = find_uuid(request.match_info["delegation_id"])
     if found is None:
         raise Refusal(Code.NOT_FOUND, "no such call")
     return found
