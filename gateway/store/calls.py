@@ -1,12 +1,12 @@
 """How calls are kept: each move one checked UPDATE, with the lines of its history in the same transaction."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State, allowed
 from gateway.core.endings import Ending
 from gateway.ports import History, Message, NewCall
-from gateway.store.db import Database, Json, Row
+from gateway.store.db import Database, Json, Row, Transaction
 from sql import load
 
 _SQL: Final = load("calls")
@@ -36,7 +36,20 @@ def from_row(row: Row) -> Call:
         priority=row["priority"],
         busy=row["busy"],
         last_error=row["last_error"],
+        carried=row["outgoing"] is not None,
+        summary=row["summary"],
+        told=row["told"],
+        result_id=row["result_id"],
     )
+
+
+async def write_history(transaction: Transaction, calls: Sequence[Call], history: History) -> None:
+    """Write what becomes of the rows of calls that have ended, and the rows that are new."""
+    made = [history(call) for call in calls]
+    if made:
+        await transaction.execute(_ACTIVITY["end"], rows=Json([ended for ended, _ in made]))
+    if new := [row for _, rows in made for row in rows]:
+        await transaction.execute(_ACTIVITY["record"], rows=Json(new))
 
 
 class CallStore:
@@ -130,14 +143,11 @@ class CallStore:
             if row is None:
                 return None
             call = from_row(row)
-            ended, new = history(call)
-            await transaction.execute(_ACTIVITY["end"], rows=Json([ended]))
-            if new:
-                await transaction.execute(_ACTIVITY["record"], rows=Json(list(new)))
+            await write_history(transaction, [call], history)
         return call
 
     async def end_overdue(
-        self, state: State, *, to: State, ending: Ending, limit: int, history: Callable[[Call], Mapping[str, Any]]
+        self, state: State, *, to: State, ending: Ending, limit: int, history: History
     ) -> Sequence[Call]:
         """End calls in this state whose time is over, `limit` at most, each by one replica only."""
         async with self._database.transaction() as transaction:
@@ -150,8 +160,7 @@ class CallStore:
                 limit=limit,
             )
             calls = [from_row(row) for row in rows]
-            if calls:
-                await transaction.execute(_ACTIVITY["end"], rows=Json([history(call) for call in calls]))
+            await write_history(transaction, calls, history)
         return calls
 
     async def find(self, workspace_id: str, call_id: str) -> Call | None:

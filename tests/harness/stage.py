@@ -78,7 +78,7 @@ class Stage:
             make = GOOD[f"{route.method} {route.path}"]
             body = orjson.dumps(make(cast)) if make is not None else b""
             of = UNKNOWN if route.method == "DELETE" else self.target.id
-            path = route.path.format(workspace_id=of, token_id=UNKNOWN)
+            path = route.path.format(workspace_id=of, token_id=UNKNOWN, call_id=UNKNOWN, delegation_id=UNKNOWN)
             for shows in (
                 f"Authorization: Bearer {ADMIN_TOKEN}",
                 f"Authorization: Bearer {self.target.token}",

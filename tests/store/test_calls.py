@@ -202,8 +202,8 @@ async def test_calls_whose_time_is_over_end_once_whoever_looks(store, one, migra
     await let_time_pass(migrated, "expires_at")
     living = await park(store, one)
     assert await take(store, one) == [living.id]
-    looks = [store.end_overdue(State.PARKED, to=State.EXPIRED, ending=Ending.EXPIRED, limit=4, history=lambda call: (
-        ended(call)[0])) for _ in range(4)]  # fmt: skip
+    looks = [store.end_overdue(State.PARKED, to=State.EXPIRED, ending=Ending.EXPIRED, limit=4, history=ended)
+             for _ in range(4)]  # fmt: skip
     found = [call.id for some in await asyncio.gather(*looks) for call in some]
     assert len(found) == len(set(found)) == 10
     assert (await store.find(one, living.id)).state is State.PARKED
