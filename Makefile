@@ -21,7 +21,7 @@ run: setup
 	exec $(BIN)/a2a-gateway dev --port $(PORT)
 
 test: setup
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

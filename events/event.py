@@ -54,7 +54,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     "AGENT_MESSAGE": Kind(
         sign=True,
         whole=True,
-        about="it tells people something",
+        about="its agent tells people something, unasked",
         data=("message", "workspace_id", "name", "attachments"),
     ),
     "A2A_RESPONSE": Kind(

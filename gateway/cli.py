@@ -20,7 +20,7 @@ import uvloop
 from gateway import app, logs, process
 from gateway.embedded import servers
 from gateway.ports import StoreError
-from gateway.settings import ADMIN_TOKEN_CHARS, BadSetting, Settings, describe
+from gateway.settings import ADMIN_TOKEN_CHARS, ADMIN_TOKEN_VARIETY, BadSetting, Settings, describe
 from gateway.store import migrate as migrations
 from gateway.store import vault
 
@@ -70,6 +70,16 @@ def _announce(url: str) -> None:
     print(f"ready {url}", flush=True)
 
 
+def _check_admin_token(token: str) -> None:
+    """End where an admin token could be guessed, or could not be shown: a header's value has no blanks at its ends."""
+    if token != token.strip():
+        _fail("ADMIN_TOKEN must not begin or end with a blank")
+    if len(token) < ADMIN_TOKEN_CHARS:
+        _fail(f"ADMIN_TOKEN must have at least {ADMIN_TOKEN_CHARS} characters")
+    if len(set(token)) < ADMIN_TOKEN_VARIETY:
+        _fail(f"ADMIN_TOKEN must have at least {ADMIN_TOKEN_VARIETY} different characters")
+
+
 @main.command(epilog=_settings_help())
 @click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on.")  # noqa: S104
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="The port; 0: a free one.")
@@ -93,8 +103,7 @@ def serve(host: str, port: int, migrating: bool) -> None:
             f"serve needs {', '.join(missing)}; `a2a-gateway serve --help` says what each is (or try `a2a-gateway dev`)"
         )
     assert settings.admin_token is not None
-    if len(settings.admin_token) < ADMIN_TOKEN_CHARS:
-        _fail(f"ADMIN_TOKEN must have at least {ADMIN_TOKEN_CHARS} characters")
+    _check_admin_token(settings.admin_token)
     if not _is_loopback(host):
         for name, on in (
             ("GATEWAY_ENABLE_TEST_TOKENS", settings.enable_test_tokens),

@@ -47,7 +47,10 @@ class Readings:
     delegations_out: int = _metric("Delegated tasks that this process has sent, and that have not ended.")
     agents_waiting: int = _metric("Agents that wait for a message.")
     delivery_mode_unsure: int = _metric("Calls whose agent has not said how it gets its messages.", counts=True)
+    calls_interrupted: int = _metric("Calls of other replicas that have died, ended here.", counts=True)
     calls_admitted: int = _metric("Calls that all replicas together have let begin.", counts=True)
+    calls_joined: int = _metric("Calls that were not made, because the same call was made before.", counts=True)
+    answers_unkept: int = _metric("Answers that were not kept for those who make the call again: no room.", counts=True)
     requests_limited: int = _metric("Requests refused for their number.", counts=True)
     requests_unchecked: int = _metric(
         "Requests that went on without being counted, because Redis was away.", counts=True

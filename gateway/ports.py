@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State
+from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ending, Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
@@ -171,7 +172,10 @@ class UsageOfDay:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewCall:
-    """A call as it is first written. Seconds: how long its caller stays for the answer, and how long it may wait."""
+    """A call as it is first written. Seconds: how long its caller stays for the answer, and how long it may wait.
+
+    `claim`: what makes another call the same; None: nothing does.
+    """
 
     id: str
     kind: Kind
@@ -181,6 +185,25 @@ class NewCall:
     body: bytes = field(repr=False)
     waits_s: float
     lives_s: float
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Same:
+    """An earlier call has the claim of this one. `words`: whether it says the same."""
+
+    call: Call
+    words: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """A message whose call waits for a busy agent, or was sent after it had: until when, and for how long (seconds)."""
+
+    call_id: str
+    claim: Claim
+    expires_at: datetime
+    left_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +228,10 @@ class Outgoing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewQueued:
-    """A call as it is written because its agent is busy. Seconds: until it may be sent, and how long it may wait."""
+    """A call as it is written because its agent is busy. Seconds: until it may be sent, and how long it may wait.
+
+    `claim`: what makes another call the same; None: nothing does.
+    """
 
     id: str
     workspace_id: str
@@ -217,6 +243,7 @@ class NewQueued:
     outgoing: Outgoing
     delay_s: float
     lives_s: float
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -334,8 +361,9 @@ class Budget:
 class Entry:
     """A call that wants to begin.
 
-    payer, rate: whose bucket it comes out of, None: nobody's. trace_id: the call's own trace. serves: the call that the
-    caller says it serves. limit_s: how long it may take, None for ever. budget: None without one.
+    payer, rate: whose bucket it comes out of, None: nobody's. trace_id: the call's own trace. held: whether it ends
+    with the replica that lets it in. serves: the call that the caller says it serves. limit_s: how long it may take,
+    None for ever. budget: None without one. claim: what makes another call the same, None: nothing does.
     """
 
     payer: str
@@ -344,9 +372,48 @@ class Entry:
     caller_id: str | None
     target_id: str
     trace_id: str
+    method: str
+    held: bool
     serves: str | None
     limit_s: float | None
     budget: Budget | None
+    claim: Claim | None = None
+
+
+class Stage(Enum):
+    """How far an earlier call has come: it is under way, it waits (the ledger knows how far it has come since), it has
+    ended, or the replica that made it is gone."""
+
+    RUNNING = "running"
+    WAITS = "waits"
+    ENDED = "ended"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Earlier:
+    """The call that has a claim. `words`: whether it says the same. `answer`: of one that has ended, if it was kept.
+
+    `again`: it has ended so that the next call with this claim is made.
+    """
+
+    call_id: str
+    words: bool
+    stage: Stage
+    answer: Answer | None = field(default=None, repr=False)
+    again: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Orphan:
+    """A call in flight whose replica has died, `age_s` seconds after it began."""
+
+    call_id: str
+    target_id: str
+    caller_id: str | None
+    method: str
+    trace_id: str
+    age_s: float
 
 
 class Barred(Enum):
@@ -359,12 +426,33 @@ class Barred(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entered:
-    """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end."""
+    """What was decided. `depth`: how many calls there are in the chain; `left_s`: until the one it serves must end.
+
+    `held`: of the target's budget, in millionths of a cent. `earlier`: the call that this one is the same as; then this
+    one has not begun. `sure`: there is no other that Redis has forgotten, and that waits.
+    """
 
     barred: Barred | None
     standing: Standing | None
     depth: int
     left_s: float | None
+    held: int = 0
+    earlier: Earlier | None = None
+    sure: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What is kept of a call for those with its claim. `answer`: None where it is not kept.
+
+    `again`: the next call with this claim is made, and only those that wait already get this answer. `waits`: it has
+    not ended; the ledger has it, and its claim.
+    """
+
+    claim: Claim
+    answer: Answer | None = field(default=None, repr=False)
+    again: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -372,6 +460,7 @@ class Left:
     """A call that has ended, or waits. `cost` is in millionths of a cent; `month` that of its budget, "" without one.
 
     keep_s: how long it is known how deep in its chain it was, None for as long as of any call that has ended.
+    kept: what others with its claim get, None where it has none.
     """
 
     call_id: str
@@ -380,6 +469,7 @@ class Left:
     month: str
     cost: int
     keep_s: float | None = None
+    kept: Kept | None = None
 
 
 EDITABLE: Final = (
@@ -523,8 +613,21 @@ class Activity(Protocol):
 class Calls(Protocol):
     """`store/calls.py`. Every method may raise StoreError."""
 
-    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
-        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already."""
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int, kept_s: float = 0.0) -> bool | Same:
+        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already.
+
+        Where an earlier call has its claim nothing is written, and that one is returned: it has not ended, or less than
+        `kept_s` seconds ago. One that no agent has taken, and that has ended, has no claim any more.
+        """
+
+    async def find_same(self, claim: Claim, *, kept_s: float) -> Same | None:
+        """Return the call that has this claim, as `park` does; None if another may be made."""
+
+    async def list_waiting(self, after: Waiting | None, *, limit: int) -> Sequence[Waiting]:
+        """Return messages whose calls wait for busy agents, from the first to expire, or from after this one."""
+
+    async def list_ledgered(self, call_ids: Collection[str]) -> Mapping[str, float]:
+        """Return those of these calls that are ended by the ledger, each with the seconds that it may still wait."""
 
     async def take(self, workspace_id: str, *, limit: int, limit_bytes: int, lease_s: float) -> Sequence[Message]:
         """Lease the oldest messages that nobody has, at most so many and of so many bytes, but one at least."""
@@ -591,8 +694,13 @@ class Claims(Protocol):
 class Queue(Claims, Protocol):
     """`store/queue.py`. Every method may raise StoreError."""
 
-    async def hold(self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int) -> int | None:
-        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already."""
+    async def hold(
+        self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int, kept_s: float = 0.0
+    ) -> int | Same | None:
+        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already.
+
+        Where an earlier call has its claim nothing is written, and that one is returned, as `Calls.park` does.
+        """
 
     async def end_overdue(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
@@ -676,6 +784,9 @@ class Instances(Protocol):
     async def leave(self, instance_id: str) -> None:
         """Say that a process has ended in good order."""
 
+    async def find_alive(self, publishers: Sequence[str]) -> Collection[str]:
+        """Return which of these publish for a process whose lease has not run out."""
+
     async def bury(self) -> Sequence[Dead]:
         """Take away the processes whose lease has run out, and return them; each is returned to one caller only."""
 
@@ -701,13 +812,34 @@ class LiveUnavailable(Exception):
 
 
 class Gate(Protocol):
-    """`live/gate.py`: what all replicas decide together. Nobody waits for a Redis that is known to be away."""
+    """`live/gate.py`: what all replicas decide together. Nobody waits for a Redis that is known to be away.
+
+    `ups`: how often Redis has come up; `told`: the last of these after which it was told of all messages that wait.
+    """
+
+    ups: int
+    told: int
 
     async def take(self, payer: str, rate: Rate) -> Standing:
         """Take one request out of a bucket. Raises LiveUnavailable."""
 
     async def enter(self, entry: Entry) -> Entered:
         """Let a call begin, or not. Raises LiveUnavailable."""
+
+    async def lapsed(self) -> Sequence[str]:
+        """Return the replicas that have calls in flight and no lease. Raises LiveUnavailable."""
+
+    async def inherit(self, replica: str) -> tuple[Sequence[Orphan], bool]:
+        """Take over some calls of a replica without a lease; return them, and whether there may be more.
+
+        Raises LiveUnavailable.
+        """
+
+    async def look(self, claim: Claim) -> Earlier | None:
+        """Return the call that has a claim. Raises LiveUnavailable."""
+
+    async def remember(self, waiting: Waiting) -> None:
+        """Say that a message's call waits, unless that is known. Raises LiveUnavailable."""
 
     def leave(self, left: Left) -> None:
         """Say that a call has ended, now or once Redis is back."""

@@ -23,6 +23,8 @@ _PRICE: Final = re.compile(r"([^=,\s]+)=([0-9]{1,7})/([0-9]{1,7})")
 _PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 ADMIN_TOKEN_CHARS: Final = 16
 """The shortest admin token that `serve` starts with."""
+ADMIN_TOKEN_VARIETY: Final = 6
+"""How many different characters it has at least."""
 
 
 class BadSetting(ValueError):
@@ -163,7 +165,8 @@ class Settings:
     admin_token: str | None = _setting(
         "ADMIN_TOKEN",
         _text,
-        "The operator's bearer token, 16 characters or more. `serve` needs it; `dev` is open without it.",
+        "The operator's bearer token, 16 characters or more, 6 different ones. "
+        "`serve` needs it; `dev` is open without it.",
         default=None,
         secret=True,
     )
@@ -353,6 +356,34 @@ class Settings:
         "How often calls are looked for whose time is over.",
         default=5.0,
         unit="s",
+    )
+    max_calls_each: int = _setting(
+        "GATEWAY_MAX_CALLS_EACH",
+        _count,
+        "Those of one workspace, organisation's token or session among them.",
+        default=2500,
+        unit="calls",
+    )
+    answer_kept_s: float = _setting(
+        "GATEWAY_ANSWER_SECONDS",
+        _seconds,
+        "How long who sends a message with the same `messageId` again gets the answer of the call that has ended.",
+        default=900.0,
+        unit="s",
+    )
+    answer_kept_bytes: int = _setting(
+        "GATEWAY_ANSWER_BYTES",
+        _count,
+        "The largest answer that is kept for that; of larger ones 409 `already_completed` tells.",
+        default=262144,
+        unit="bytes",
+    )
+    answers_kept_bytes: int = _setting(
+        "GATEWAY_ANSWERS_BYTES",
+        _count,
+        "What all answers that this process keeps for that may take in Redis.",
+        default=268435456,
+        unit="bytes",
     )
     max_readers: int = _setting(
         "GATEWAY_MAX_READERS",

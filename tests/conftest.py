@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import aiohttp
+import hypothesis
 import psycopg2
 import pytest
 import pytest_asyncio
@@ -22,11 +23,25 @@ PLENTY = "1000000/1"
 RATES = tuple(f"GATEWAY_RATE_{name}" for name in ("CALLS", "HEARTBEATS", "REQUESTS", "STRICT", "FAILURES"))
 
 
+hypothesis.settings.register_profile("same each time", derandomize=True)
+hypothesis.settings.register_profile("others each time", print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What lands must not hang on luck; who asks for the long tests looks for what nobody has tried."""
+    hypothesis.settings.load_profile("others each time" if config.getoption("--long") else "same each time")
+
+
+LONGEST = tuple(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "invariant", "gaps"))
+"""The files that take longest: they begin first, side by side, or everybody would wait for them in the end."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests marked `long`, which take minutes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     if config.getoption("--long"):
         return
     skip = pytest.mark.skip(reason="takes minutes; run with --long")

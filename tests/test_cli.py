@@ -91,6 +91,18 @@ def test_serve_wants_a_long_admin_token_and_does_not_repeat_a_short_one(run):
     assert sentence == "ADMIN_TOKEN must have at least 16 characters"
 
 
+@pytest.mark.parametrize("token", [" " * 16, "a" * 16, "abcde" * 10, f" {TOKEN}", f"{TOKEN}\n", f"\t{TOKEN}"])
+def test_serve_wants_an_admin_token_that_is_not_easily_guessed_or_mistyped(run, token):
+    sentence = refusal(run("serve", **complete(ADMIN_TOKEN=token)))
+    blank = token != token.strip()
+    wanted = "not begin or end with a blank" if blank else "have at least 6 different characters"
+    assert sentence == f"ADMIN_TOKEN must {wanted}"
+
+
+def test_serve_takes_an_admin_token_of_few_letters(run):
+    assert "ADMIN_TOKEN" not in refusal(run("serve", **complete(ADMIN_TOKEN="abcdef" * 3)))
+
+
 @pytest.mark.parametrize("name", ["GATEWAY_ENABLE_TEST_TOKENS", "GATEWAY_ALLOW_TOKENLESS_REGISTER"])
 def test_serve_opens_nothing_to_the_network_that_is_meant_for_tests(run, name):
     for host in ((), ("--host", "0.0.0.0"), ("--host", "::"), ("--host", "10.0.0.1"), ("--host", "gateway.example")):

@@ -41,6 +41,7 @@ from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
 from gateway.services.instances import Instances
+from gateway.services.joining import Joining
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.peers import Peers
@@ -48,10 +49,13 @@ from gateway.services.proxy import Proxy
 from gateway.services.queue import Queue
 from gateway.services.queue import Times as QueueTimes
 from gateway.services.readiness import Readiness
+from gateway.services.reaper import Reaper
+from gateway.services.recall import Recall
 from gateway.services.registry import Registry
 from gateway.services.requests import Requests, Times
 from gateway.services.room import Room
 from gateway.services.sessions import Sessions
+from gateway.services.shelf import Shelf
 from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
 from gateway.services.timeline import Timeline
@@ -89,6 +93,8 @@ WRITE_MARGIN_S: Final = 0.25
 """What a batch of heartbeats may take to be written, once it is due."""
 ACTIVITY_CAPACITY: Final = 20_000
 """Activity rows that wait while PostgreSQL is away."""
+PROBES_A_RENEWAL: Final = 2.5
+"""How often the lease in Redis is renewed, and looked for those of the dead, in probes of the bus."""
 TOKENS_USED_EVERY_S: Final = 30.0
 """How often it is written which tokens have been used."""
 
@@ -161,9 +167,12 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         turnstile = await stack.enter_async_context(
             gate.opened(
                 settings.redis_url,
+                replica=link.publisher,
                 prefix=settings.redis_prefix,
                 max_depth=settings.max_depth,
                 answer_s=settings.admission_s,
+                renew_s=settings.probe_s * PROBES_A_RENEWAL,
+                kept_s=settings.answer_kept_s,
             )
         )
         tolls = Tolls(
@@ -222,7 +231,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             calls=ledger,
             activity=activity,
             callers=callers,
-            times=ParkingTimes(lives_s=settings.inbox_ttl_s, wait_s=settings.prefer_wait_s),
+            times=ParkingTimes(
+                lives_s=settings.inbox_ttl_s, wait_s=settings.prefer_wait_s, kept_s=settings.answer_kept_s
+            ),
             room=settings.inbox_messages,
         )
         queue = Queue(
@@ -231,7 +242,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             activity=activity,
             callers=callers,
             times=QueueTimes(
-                lives_s=settings.queue_ttl_s, retry_s=settings.queue_retry_s, wait_s=settings.prefer_wait_s
+                lives_s=settings.queue_ttl_s,
+                retry_s=settings.queue_retry_s,
+                wait_s=settings.prefer_wait_s,
+                kept_s=settings.answer_kept_s,
             ),
             room=settings.queue_calls,
         )
@@ -251,6 +265,12 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             reach=reach,
             times=Times(idle_s=settings.idle_timeout_s, ceiling_s=settings.ceiling_s, max_s=settings.max_timeout_s),
         )
+        shelf = Shelf(
+            lasts_s=settings.answer_kept_s,
+            each_bytes=settings.answer_kept_bytes,
+            all_bytes=settings.answers_kept_bytes,
+        )
+        joining = Joining(gate=turnstile, waits=queue, callers=callers, shelf=shelf, capacity=settings.max_calls)
         loops = await stack.enter_async_context(Tasks())
         room = Room(settings.buffer_bytes)
         draining = partial(
@@ -299,7 +319,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             parking=parking,
             queue=queue,
             freed=drain.freed,
+            joining=joining,
             capacity=settings.max_calls,
+            share=settings.max_calls_each,
             spawn=loops.spawn,
         )
 
@@ -338,11 +360,22 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
         doorway = Doorway(limit=settings.max_connections, elsewhere=lambda: len(streams))
         readiness = Readiness(changes, lambda: subscriber.state.value)
+        reaper = Reaper(
+            gate=turnstile,
+            instances=instances,
+            calls=ledger,
+            activity=activity,
+            bus=bus,
+            every_s=settings.probe_s * PROBES_A_RENEWAL,
+        )
+        recall = Recall(gate=turnstile, calls=ledger, every_s=settings.queue_every_s)
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
         loops.loop(turnstile.renew, "gate:renew")
+        loops.loop(reaper.run, "calls:reap")
+        loops.loop(recall.run, "calls:recall")
         loops.loop(bus.run, "bus:publish")
         loops.loop(prober.run, "bus:probe")
         loops.loop(subscriber.run, "bus:listen")
@@ -398,7 +431,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 callers_waiting=len(callers),
                 agents_waiting=len(agents),
                 delivery_mode_unsure=parking.unsure,
+                calls_interrupted=reaper.interrupted,
                 calls_admitted=entrance.entered,
+                calls_joined=joining.joined + parking.joined,
+                answers_unkept=shelf.refused,
                 requests_limited=tolls.refused,
                 requests_unchecked=tolls.unchecked,
                 activity_waiting_rows=len(activity),

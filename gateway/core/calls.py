@@ -71,10 +71,10 @@ END_STATES: Final[Mapping[Ending, State]] = {
     Ending.BUS_LOST: S.FAILED,
     Ending.INTERNAL: S.FAILED,
     Ending.GATEWAY_SHUTDOWN: S.INTERRUPTED,
+    Ending.INTERRUPTED: S.INTERRUPTED,
     Ending.EXPIRED: S.EXPIRED,
     Ending.CANCELLED: S.CANCELLED,
     Ending.REJECTED: S.FAILED,
-    Ending.INTERRUPTED: S.INTERRUPTED,
 }
 """The final state of each ending."""
 

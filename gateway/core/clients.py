@@ -26,6 +26,12 @@ def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Sequ
     return str(at)
 
 
+def is_trusted(peer: str | None, trusted: Sequence[Network]) -> bool:
+    """Return whether a peer is one of the proxies whose word counts; what is no address is none."""
+    at = _parse(peer)
+    return at is not None and any(at in network for network in trusted)
+
+
 def bucket(address: str) -> str:
     """Return what shares one limit with an address: the /64 of IPv6, of which one client has all."""
     at = _parse(address)

@@ -60,14 +60,17 @@ def find_mode(workspace: Workspace) -> Mode | None:
         return None
 
 
-def decide_registered(said: str | None, known: Workspace | None) -> Mode:
-    """Return the mode after a register: what it says, else what is stored, else what suits who runs the agent."""
+def decide_registered(said: str | None, known: Workspace | None, url: str | None) -> Mode:
+    """Return the mode after a register: what it says, else what is stored, else what suits who runs the agent.
+
+    An agent that names a url wants to be called there.
+    """
     if said is not None:
         return Mode(said)
     stored = None if known is None else find_mode(known)
     if stored is not None:
         return stored
-    return Mode.POLL if known is not None and known.external else Mode.PUSH
+    return Mode.POLL if known is not None and known.external and not url else Mode.PUSH
 
 
 def decide(workspace: Workspace, reach: address.Reach) -> Decision:

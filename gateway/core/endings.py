@@ -35,12 +35,18 @@ class Ending(StrEnum):
     CEILING = "ceiling"
     BUS_LOST = "bus_lost"
     GATEWAY_SHUTDOWN = "gateway_shutdown"
+    INTERRUPTED = "interrupted"
     DELIVERED_TO_INBOX = "delivered_to_inbox"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     REJECTED = "rejected"
-    INTERRUPTED = "interrupted"
     INTERNAL = "internal"
+
+
+UNDELIVERED: Final = frozenset({Ending.AGENT_BUSY, Ending.AGENT_UNREACHABLE, Ending.REJECTED})
+"""Those that say that no agent has taken the message: to send it once more is to send it for the first time ..."""
+CALLED_OFF: Final = frozenset({Ending.EXPIRED, Ending.CANCELLED})
+"""... and those that say so of a call that had not been handed to its agent."""
 
 
 class Clock(StrEnum):
@@ -111,6 +117,11 @@ class Stopped:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Orphaned:
+    """The replica that had it in its hands has died."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Parked:
     """It is in the inbox of an agent that polls, and nobody waits for an answer."""
 
@@ -136,11 +147,6 @@ class Rejected:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Interrupted:
-    """The process that had sent it is gone."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Broke:
     """The gateway itself failed: a bug, logged with its trace."""
 
@@ -155,22 +161,23 @@ Outcome = (
     | Unheld
     | Expired
     | Stopped
+    | Orphaned
     | Parked
     | Lapsed
     | Cancelled
     | Rejected
-    | Interrupted
     | Broke
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What goes back to the caller."""
+    """What goes back to the caller. `call_id`: of the earlier call whose answer it is, None for the caller's own."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -282,6 +289,15 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
                 outcome="unknown",
             )
             return Ended(ending=Ending.GATEWAY_SHUTDOWN, answer=answer, delivered=None)
+        case Orphaned():
+            answer = _refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the gateway that made the call has died",
+                Ending.INTERRUPTED,
+                outcome="unknown",
+                delivery_confirmed=None,
+            )
+            return Ended(ending=Ending.INTERRUPTED, answer=answer, delivered=None)
         case Parked(call_id=call_id, method=method):
             shown = {"status": "queued", "delivery_mode": "poll", "method": method, "id": call_id}
             answer = Answer(status=HTTPStatus.OK, body=orjson.dumps(shown), headers={"Content-Type": JSON})
@@ -296,15 +312,6 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
             sentence = "the call has waited, and may not be sent any more"
             answer = _refused(HTTPStatus.FORBIDDEN, sentence, Ending.REJECTED, reason=reason)
             return Ended(ending=Ending.REJECTED, answer=answer, delivered=False)
-        case Interrupted():
-            answer = _refused(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the gateway's process that had sent the call is gone",
-                Ending.INTERRUPTED,
-                retry_after_s=5,
-                outcome="unknown",
-            )
-            return Ended(ending=Ending.INTERRUPTED, answer=answer, delivered=None)
         case Broke():
             answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", Ending.INTERNAL, outcome="unknown")
             return Ended(ending=Ending.INTERNAL, answer=answer, delivered=None)

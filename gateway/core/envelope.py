@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Final
 
 import orjson
@@ -33,6 +34,8 @@ _QUOTED: Final = tuple(f'"{name}"'.encode() for name in DECIDING)
 _PLAIN: Final = re.compile(r"[0-9A-Za-z._:-]*")
 _ESCAPED_ASCII: Final = re.compile(rb"\\u00[2-7]")
 _PASCAL_CASE: Final = re.compile(r"[A-Z][0-9A-Za-z]*")
+_BEFORE_ID: Final = re.compile(rb'"id"[ \t\n\r]*:[ \t\n\r]*')
+DIGEST_BYTES: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +45,7 @@ class Envelope:
     `body`: the very object that was received if nothing was mended. `id_json`: the id's characters, None if there is
     no id. `method`, `message_id`: None if they are no text that can be encoded; an empty message id counts as none.
     `client_message_id`: whether the caller chose it. `expires_in_s`: seconds the call may wait, None if not bounded.
+    `digest`: of all that was received but the characters of the id; b"" unless the caller chose the message id.
     """
 
     body: bytes
@@ -52,6 +56,7 @@ class Envelope:
     streaming: bool
     expires_in_s: float | None
     v1: bool
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,17 +95,26 @@ def normalise(raw: bytes, *, a2a_version: str | None, mint: Callable[[], str]) -
         return BadEnvelope(code=INVALID_REQUEST, message="the body must be a JSON object; batches are not supported")
     if _is_plain(raw, call):
         id_json = orjson.dumps(call["id"]) if "id" in call else None
+        rest = raw if id_json is None else _without_plain_id(raw, len(id_json))
     else:
-        twice, id_json = _look_closely(jsontext.decode(raw))
+        text = jsontext.decode(raw)
+        twice, span = _look_closely(text)
         if twice is not None:
             return BadEnvelope(code=INVALID_REQUEST, message=f"{twice} occurs twice", field=twice)
+        id_json = None if span is None else text[span.start : span.end].encode()
+        rest = raw if span is None else (text[: span.start] + text[span.end :]).encode()
     if "jsonrpc" not in call and "method" not in call:
         return _refuse(INVALID_REQUEST, "there is neither jsonrpc nor method", "method", id_json)
-    return _weigh(raw, call, id_json, a2a_version, mint)
+    return _weigh(raw, rest, call, id_json, a2a_version, mint)
 
 
 def _weigh(
-    raw: bytes, call: dict[str, Any], id_json: bytes | None, a2a_version: str | None, mint: Callable[[], str]
+    raw: bytes,
+    rest: bytes,
+    call: dict[str, Any],
+    id_json: bytes | None,
+    a2a_version: str | None,
+    mint: Callable[[], str],
 ) -> Envelope | BadEnvelope:
     params = call.get("params")
     message = params.get("message") if isinstance(params, dict) else None
@@ -122,6 +136,7 @@ def _weigh(
         streaming=method in STREAMING_METHODS,
         expires_in_s=_find_expiry_s(params),
         v1=v1,
+        digest=b"" if message_id is None else blake2b(rest, digest_size=DIGEST_BYTES).digest(),
     )
 
 
@@ -146,8 +161,14 @@ def _is_plain(raw: bytes, call: dict[str, Any]) -> bool:
             return False
 
 
-def _look_closely(text: str) -> tuple[str | None, bytes | None]:
-    """Return the deciding member that occurs twice, if one does, and the characters of the id, if there is one."""
+def _without_plain_id(raw: bytes, id_bytes: int) -> bytes:
+    """Return a plain body without the characters of its id, which are so many."""
+    found = _BEFORE_ID.search(raw)
+    return raw if found is None else raw[: found.end()] + raw[found.end() + id_bytes :]
+
+
+def _look_closely(text: str) -> tuple[str | None, jsontext.Span | None]:
+    """Return the deciding member that occurs twice, if one does, and where the id stands, if there is one."""
     found: dict[str, jsontext.Span] = {}
     for name, item in jsontext.members(text, jsontext.skip_space(text, 0)):
         for deciding in DECIDING:
@@ -155,8 +176,7 @@ def _look_closely(text: str) -> tuple[str | None, bytes | None]:
                 if deciding in found:
                     return deciding, None
                 found[deciding] = item
-    span = found.get("id")
-    return None, None if span is None else text[span.start : span.end].encode()
+    return None, found.get("id")
 
 
 def _refuse(code: int, message: str, field: str, id_json: bytes | None) -> BadEnvelope:

@@ -13,6 +13,9 @@ MAX_DEPTH: Final = 500
 MAX_DIGITS: Final = 4300
 """Digits in a row in a number; Python converts no more, because that takes quadratic time."""
 
+MAX_CROWD: Final = 50_000
+"""Arrays and objects in one text, and names in it: what unfolds from a thousand bytes could hold up everybody."""
+
 _BOM: Final = b"\xef\xbb\xbf"
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _BRACKETS: Final = b"[{]}"
@@ -121,14 +124,21 @@ _DECODER: Final = JSONDecoder(parse_int=float, parse_constant=_refuse_constant)
 
 
 def _is_absurd(raw: bytes) -> bool:
-    """Return whether depth or digits are over the limit; cheap unless the text has that many brackets or digits."""
-    if is_deeper(raw, MAX_DEPTH):
+    """Return whether depth, number or digits are over the limit; cheap unless the text has that many."""
+    if is_deeper(raw, MAX_DEPTH) or _is_crowded(raw):
         return True
     # A run of more than MAX_DIGITS digits covers at least one of the places that are MAX_DIGITS apart.
     suspects = raw[MAX_DIGITS::MAX_DIGITS]
     if len(suspects.translate(None, _DIGITS)) == len(suspects):
         return False
     return b"9" * (MAX_DIGITS + 1) in _outside_strings(raw).translate(_NINES)
+
+
+def _is_crowded(raw: bytes) -> bool:
+    if raw.count(b"[") + raw.count(b"{") <= MAX_CROWD and raw.count(b'":') <= MAX_CROWD:
+        return False
+    bare = _outside_strings(raw)
+    return bare.count(b"[") + bare.count(b"{") > MAX_CROWD or bare.count(b'":') > MAX_CROWD
 
 
 def _outside_strings(raw: bytes) -> bytes:

@@ -28,6 +28,10 @@ class Prices:
 
     by_model: Mapping[str, Price] = field(default_factory=dict)
 
+    def has(self, model: str | None) -> bool:
+        """Return whether this model has a price."""
+        return (model or ANY) in self.by_model or ANY in self.by_model
+
     def cost(self, model: str | None, usage: Usage) -> int:
         """Return what this usage costs, in millionths of a cent; nothing where the model has no price."""
         price = self.by_model.get(model or ANY) or self.by_model.get(ANY)

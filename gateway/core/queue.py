@@ -6,9 +6,9 @@ from typing import Final
 
 import orjson
 
-from gateway.core import endings
+from gateway.core import endings, inbox
 from gateway.core.callers import Admin, Local, Principal, System
-from gateway.core.calls import Call
+from gateway.core.calls import Call, Kind
 from gateway.core.endings import Answer, Ended, Ending
 from gateway.core.refusals import Code, bad_field, not_allowed
 
@@ -107,16 +107,25 @@ def held(workspace_id: str, call_id: str, depth: int) -> Answer:
     return Answer(status=HTTPStatus.ACCEPTED, body=orjson.dumps(shown), headers=headers)
 
 
+def waiting(call: Call, place: int | None) -> Answer:
+    """Return what is told of a call that has not ended; place: among those that wait, None if it has been sent."""
+    if call.kind is Kind.PARKED:
+        return endings.classify(endings.Parked(call_id=call.id, method=call.method)).answer
+    return held(call.workspace_id, call.id, place or 0)
+
+
 def find_answer(call: Call) -> Answer | None:
     """Return what the caller of a call that has ended gets, None while there is nothing."""
     if call.answer is not None and call.answer_status is not None:
         return Answer(status=call.answer_status, body=call.answer, headers=call.answer_headers)
+    if call.answer is not None:  # it came by an inbox
+        return Answer(status=HTTPStatus.OK, body=inbox.under(call.answer, None), headers={"Content-Type": endings.JSON})
     match call.ending:
         case Ending.EXPIRED:
             return endings.classify(endings.Lapsed()).answer
         case Ending.CANCELLED:
             return endings.classify(endings.Cancelled()).answer
         case Ending.INTERRUPTED:
-            return endings.classify(endings.Interrupted()).answer
+            return endings.classify(endings.Orphaned()).answer
         case _:
             return None

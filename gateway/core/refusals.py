@@ -24,7 +24,10 @@ class Code(StrEnum):
     CURSOR_GONE = "cursor_gone"
     CALL_ENDED = "call_ended"
     CALL_UNDER_WAY = "call_under_way"
+    MESSAGE_ID_REUSED = "message_id_reused"
+    ALREADY_COMPLETED = "already_completed"
     TOO_LARGE = "too_large"
+    UNKNOWN_CODING = "unknown_coding"
     TOO_MANY_TOKENS = "too_many_tokens"
     RATE_LIMITED = "rate_limited"
     TOO_DEEP = "too_deep"
@@ -33,6 +36,7 @@ class Code(StrEnum):
     OVERLOADED = "overloaded"
     INBOX_FULL = "inbox_full"
     DRAINING = "draining"
+    INTERRUPTED = "interrupted"
     PLATFORM_UNAVAILABLE = "platform_unavailable"
     INTERNAL = "internal"
 

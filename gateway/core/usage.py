@@ -1,11 +1,16 @@
 """What an agent's answer says it used: tokens in and out."""
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
+
+import orjson
 
 _INPUT: Final = ("input_tokens", "prompt_tokens", "inputTokens", "promptTokens")
 _OUTPUT: Final = ("output_tokens", "completion_tokens", "outputTokens", "completionTokens")
 _MOST: Final = 10**12
+_BLOCK: Final = re.compile(rb'"usage"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}(\{[^{}]{0,2048}\})')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,19 +24,35 @@ class Usage:
 def read(answer: Any) -> Usage:
     """Read the usage of a parsed JSON-RPC answer.
 
-    Looked for in `result.usage`, `result.metadata.usage` and a top-level `usage`, in this order, under the names that
-    the large model providers use. Anything odd (negative, fractional, huge, of a wrong type) counts as nothing said.
+    Looked for in `result.usage`, `result.metadata.usage` and a top-level `usage`, under the names that the large model
+    providers use: the first that says anything counts. Anything odd (negative, fractional, huge, of a wrong type) is
+    nothing said.
     """
-    match answer:
-        case {"result": {"usage": dict(block)}}:
-            pass
-        case {"result": {"metadata": {"usage": dict(block)}}}:
-            pass
-        case {"usage": dict(block)}:
-            pass
-        case _:
-            return Usage()
-    return Usage(input_tokens=_first(block, _INPUT), output_tokens=_first(block, _OUTPUT))
+    if not isinstance(answer, dict):
+        return Usage()
+    result = answer.get("result")
+    metadata = result.get("metadata") if isinstance(result, dict) else None
+    for holder in (result, metadata, answer):
+        block = holder.get("usage") if isinstance(holder, dict) else None
+        if isinstance(block, dict):
+            used = Usage(input_tokens=_first(block, _INPUT), output_tokens=_first(block, _OUTPUT))
+            if used.input_tokens or used.output_tokens:
+                return used
+    return Usage()
+
+
+def find(body: bytes) -> Usage:
+    """Read the usage of an answer that is too long to be parsed: the last block of that name which says anything.
+
+    In strings such a block has its quotes escaped, so that only one that is meant is found.
+    """
+    used = Usage()
+    for match in _BLOCK.finditer(body):
+        with suppress(orjson.JSONDecodeError):
+            said = read({"usage": orjson.loads(match[1])})
+            if said.input_tokens or said.output_tokens:
+                used = said
+    return used
 
 
 def _first(block: dict[str, Any], names: tuple[str, ...]) -> int:

@@ -8,9 +8,7 @@ import orjson
 from gateway.core import jsontext
 
 VIEW_BYTES: Final = 64 * 1024
-"""A longer body is shown as the beginning of its text."""
-PARSED_BYTES: Final = 1024 * 1024
-"""A longer body is not parsed at all: that would hold up everybody else for milliseconds."""
+"""A longer body is shown as the beginning of its text, and not parsed: that would hold up everybody else."""
 VIEW_DEPTH: Final = 200
 """A body nested deeper is shown as text, too: orjson reads 1024 levels and writes 254, some of them around the view."""
 _KEPT_BYTES: Final = 2048
@@ -18,7 +16,7 @@ _KEPT_BYTES: Final = 2048
 
 def parse(body: bytes) -> Any:
     """Return the JSON value in a body, None if there is none or it is too long to look at."""
-    if not body or len(body) > PARSED_BYTES:
+    if not body or len(body) > VIEW_BYTES:
         return None
     try:
         return orjson.loads(body)

@@ -17,6 +17,8 @@ log = structlog.get_logger("gateway.live")
 CHUNK_BYTES: Final = 64 * 1024
 WAITING: Final = 50_000
 """Answers waited for at once; past it Redis counts as away."""
+SECOND_LOOK_S: Final = 0.05
+"""How long an answer that is late has, in which this process may do nothing else."""
 RETRY_MOST_S: Final = 1.0
 """The longest wait between two attempts to connect."""
 
@@ -45,6 +47,7 @@ class Pipe:
         self._out: list[bytes] = []
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._watch: asyncio.TimerHandle | None = None
+        self._late = False
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -55,7 +58,7 @@ class Pipe:
         """Whether Redis answers, as far as is known."""
         return self._writer is not None
 
-    def script(self, name: str, keys: tuple[str, ...], *arguments: str | int | float) -> "asyncio.Future[Any]":
+    def script(self, name: str, keys: tuple[str, ...], *arguments: str | int | float | bytes) -> "asyncio.Future[Any]":
         """Run one of the scripts; as `ask`."""
         if not self.is_up:
             raise LiveUnavailable("Redis is away")
@@ -85,16 +88,21 @@ class Pipe:
         if not self._waiting or self._writer is None:
             return
         due = self._waiting[0][0] + self._answer_s
-        if self._loop.time() >= due:
+        if self._loop.time() >= due and not self._late:
+            self._late = True  # it may be this process that was slow: what has arrived meanwhile is read first
+            self._watch = self._loop.call_later(min(SECOND_LOOK_S, self._answer_s), self._look)
+        elif self._loop.time() >= due:
             log.warning("live_stalled", waiting=len(self._waiting))
             self._give_up()
         else:
             self._watch = self._loop.call_at(due, self._look)
+            self._late = False
 
     def _give_up(self) -> None:
         """Answer who waits, and let nobody wait any more."""
         writer, self._writer = self._writer, None
         self._out.clear()
+        self._late = False
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -136,8 +144,10 @@ class Pipe:
             self._on_up()
             while chunk := await reader.read(CHUNK_BYTES):
                 parser.feed(chunk)
-                while (reply := parser.gets()) is not False:
+                while self._writer is not None and (reply := parser.gets()) is not False:
                     self._take(reply)
+                if self._writer is None:  # given up: nobody waits for what comes now
+                    break
         finally:
             self._give_up()
 

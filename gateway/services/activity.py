@@ -46,6 +46,21 @@ class Line:
     sign: bool = False
     id: str = field(default_factory=new_id)
 
+    def as_sent(self) -> "Line":
+        """Return the line of the same call in the history of the workspace that made it."""
+        assert self.source_id is not None
+        return replace(
+            self,
+            id=new_id(),
+            workspace_id=self.source_id,
+            activity_type="a2a_send",
+            request_body=None,
+            response_body=None,
+            usage=None,
+            cost=0,
+            counts=False,
+        )
+
     @property
     def bodies(self) -> bool:
         """Whether it carries a body."""

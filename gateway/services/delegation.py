@@ -126,6 +126,7 @@ class Delegations:
             caller_id=asked.source_id,
             target=target,
             trace_id=trace_id(trace["traceparent"]),
+            method=new.method,
             serves=asked.headers.get("X-A2A-Call-ID"),
             limit_s=new.lives_s,
             holds=False,

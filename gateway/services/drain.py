@@ -242,6 +242,8 @@ class Drain:
             caller_id=one.call.caller_id,
             target=target,
             trace_id=trace_id(outbound.headers["traceparent"]),
+            method=one.call.method,
+            ledgered=True,
             serves=None,
             limit_s=outbound.limit_s,
         )

@@ -1,12 +1,13 @@
 """Whether a call may begin now: its rate, the depth of its chain, its target's budget; and that it has ended."""
 
-from dataclasses import dataclass
-from typing import assert_never
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
 
 import structlog
 
 from gateway import ports
 from gateway.core import budget
+from gateway.core.claims import Claim
 from gateway.core.ids import find_uuid
 from gateway.core.prices import MILLION
 from gateway.core.refusals import Code, Refusal
@@ -15,24 +16,35 @@ from gateway.services.tolls import Toll, Tolls
 
 log = structlog.get_logger("gateway.entrance")
 
+METHOD_CHARS: Final = 200
+"""How much of a method's name is shown and kept: it is the caller's word."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
     """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is; `holds`: whether
-    it holds a part of its target's budget until its end."""
+    this process has it in its hands until its end, with a part of its target's budget; `ledgered`: if this process dies
+    the ledger ends it; `claim`: what makes another call the same."""
 
     call_id: str
     caller_id: str | None
     target: Workspace
     trace_id: str
+    method: str
     serves: str | None
     limit_s: float | None
     holds: bool = True
+    ledgered: bool = False
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticket:
-    """A call that has begun; `left_s` is what is left to the call that it serves, None if that may take for ever."""
+    """A call that has begun, unless there is an `earlier` one that is the same.
+
+    `left_s` is what is left to the call that it serves, None if that may take for ever; `held`, in millionths of a
+    cent, what it holds of its target's budget. `sure`: there is no other that Redis does not know of.
+    """
 
     call_id: str
     target_id: str
@@ -40,6 +52,9 @@ class Ticket:
     month: str
     depth: int = 1
     left_s: float | None = None
+    held: int = 0
+    earlier: ports.Earlier | None = None
+    sure: bool = True
 
     def within(self, seconds: float) -> float:
         """Return these seconds, or what is left."""
@@ -69,12 +84,12 @@ class Entrance:
             entered = await self._gate.enter(self._entry(toll, wish))
         except ports.LiveUnavailable as error:
             self._tolls.missed(error)
-            return ticket
+            return replace(ticket, sure=False)
         if entered.standing is not None:
             self._tolls.settle(toll, entered.standing)
         match entered.barred:
             case None:
-                self.entered += 1
+                self.entered += entered.earlier is None
                 return Ticket(
                     call_id=ticket.call_id,
                     target_id=ticket.target_id,
@@ -82,6 +97,9 @@ class Entrance:
                     month=month,
                     depth=entered.depth,
                     left_s=entered.left_s,
+                    held=entered.held,
+                    earlier=entered.earlier,
+                    sure=entered.sure,
                 )
             case ports.Barred.DEEP:
                 log.warning("call_too_deep", target_id=target.id, caller_id=wish.caller_id, depth=entered.depth)
@@ -103,8 +121,11 @@ class Entrance:
             caller_id=wish.caller_id,
             target_id=target.id,
             trace_id=wish.trace_id,
+            method=wish.method[:METHOD_CHARS],
+            held=wish.holds and not wish.ledgered,
             serves=find_uuid(wish.serves) if wish.serves is not None else None,
             limit_s=wish.limit_s,
+            claim=wish.claim,
             budget=None
             if target.budget_limit is None
             else ports.Budget(
@@ -116,8 +137,8 @@ class Entrance:
             ),
         )
 
-    def leave(self, ticket: Ticket, cost: int, *, waits_s: float | None = None) -> None:
-        """Say that a call has ended, and what it cost (millionths of a cent); nothing here waits.
+    def leave(self, ticket: Ticket, cost: int, kept: ports.Kept | None = None, *, waits_s: float | None = None) -> None:
+        """Say that a call has ended, what it cost (millionths of a cent) and what is kept of it; nothing here waits.
 
         waits_s: it has not ended, but is not under way for so long, and begins again as deep in its chain as it was.
         """
@@ -129,8 +150,14 @@ class Entrance:
                 month=ticket.month,
                 cost=cost,
                 keep_s=waits_s,
+                kept=kept,
             )
         )
+
+    def release(self, earlier: ports.Earlier, target: Workspace, claim: Claim) -> None:
+        """Say of a call that waited that it is over, so that the next one with its claim begins."""
+        ticket = Ticket(call_id=earlier.call_id, target_id=target.id, trace_id="", month="")
+        self.leave(ticket, 0, ports.Kept(claim=claim, again=True))
 
     def answered(self, target: Workspace, call_id: str, cost: int) -> None:
         """Say that a call was answered out of its inbox, and what that cost; nothing here waits."""

@@ -159,7 +159,7 @@ class Inbox:
         """End a call that is in one of these states, write its history and tell everybody."""
         said = None if answer is None else views.parse(answer)
         shown = None if answer is None else views.view(answer, said)
-        used = usage.read(said)
+        used = usage.find(answer) if answer is not None and len(answer) > views.VIEW_BYTES else usage.read(said)
         cost = self._prices.cost(target.model, used)
         lines: list[Line] = []
 

@@ -1,10 +1,11 @@
 """The call: let in, sent out or put into an inbox, kept alive, ended once, and told to everybody."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import orjson
 import structlog
@@ -13,11 +14,13 @@ from events.bus import Bus
 from events.event import event
 from gateway import ports
 from gateway.core import endings, envelope, usage, views
+from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ended, Ending
 from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal
 from gateway.services.activity import ActivityLog, Line
-from gateway.services.entrance import Entrance, Ticket, Wish
+from gateway.services.entrance import METHOD_CHARS, Entrance, Ticket, Wish
+from gateway.services.joining import Joiner, Joining
 from gateway.services.parking import Parked, Parking
 from gateway.services.queue import Busy, Held, Queue
 from gateway.services.requests import Asked, Requests, Wanted
@@ -25,9 +28,6 @@ from gateway.services.tolls import Tolls
 from gateway.services.waiting import Waiting
 
 log = structlog.get_logger("gateway.proxy")
-
-METHOD_CHARS: Final = 200
-"""How much of a method's name is shown and stored: it is the caller's word."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
@@ -41,7 +41,7 @@ class _Call:
 
 
 class Proxy:
-    """Makes calls. `capacity` bounds those in flight; past it callers are asked to come back.
+    """Makes calls. `capacity` bounds those in flight, `share` those of one payer; past it callers come back later.
 
     `freed` is told whose agent has ended a call.
     """
@@ -60,7 +60,9 @@ class Proxy:
         parking: Parking,
         queue: Queue,
         freed: Callable[[str], None],
+        joining: Joining,
         capacity: int,
+        share: int,
         spawn: Spawn,
     ) -> None:
         self._requests = requests
@@ -74,7 +76,10 @@ class Proxy:
         self._parking = parking
         self._queue = queue
         self._freed = freed
+        self._joining = joining
         self._capacity = capacity
+        self._share = share
+        self._of_payer: Counter[str] = Counter()
         self._spawn = spawn
         self._in_flight: dict[str, asyncio.Task[None]] = {}
         self._draining = False
@@ -92,40 +97,44 @@ class Proxy:
 
         Once it is under way it goes on to its end, whether or not anybody still waits here for the answer.
         """
-        self._check_room()
-        try:
-            wanted = await self._requests.read(asked)
-        except Refusal:
-            await self._tolls.take(asked.toll)
-            raise
+        self._check_room(asked.toll.payer)
+        wanted = await self._requests.read(asked)
         if isinstance(wanted, envelope.BadEnvelope):
             await self._tolls.take(asked.toll)
             return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": endings.JSON})
         return await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
 
-    async def _enter(self, wanted: Wanted, limit_s: float | None, *, holds: bool) -> Ticket:
-        """Let a call begin, or refuse."""
+    async def _enter(self, wanted: Wanted, limit_s: float | None, *, pushed: bool) -> Ticket:
+        """Let a call begin, or refuse; one that is pushed holds money, and is not made if it is the same as another."""
         wish = Wish(
             call_id=wanted.asked.call_id,
             caller_id=wanted.caller_id,
             target=wanted.target,
             trace_id=wanted.trace_id,
+            method=wanted.message.method or "",
             serves=wanted.asked.headers.get("X-A2A-Call-ID"),
             limit_s=limit_s,
-            holds=holds,
+            holds=pushed,
+            claim=wanted.claim if pushed else None,
         )
         ticket = await self._entrance.enter(wanted.asked.toll, wish)
-        try:
-            self._check_room()  # others may have come while this one was being admitted
-        except Refusal:
-            self._entrance.leave(ticket, 0)
-            raise
+        if ticket.earlier is None:
+            try:
+                self._check_room(wanted.asked.toll.payer)  # others may have come while this one was being admitted
+            except Refusal:
+                self._leave_unmade(ticket, wish.claim)
+                raise
         return ticket
+
+    def _leave_unmade(self, ticket: Ticket, claim: Claim | None, *, ledgered: bool = False) -> None:
+        """Say that a call that was let in is not made after all; ledgered: because the ledger has an earlier one."""
+        kept = None if claim is None else ports.Kept(claim=claim, again=not ledgered, waits=ledgered)
+        self._entrance.leave(ticket, 0, kept)
 
     async def _park(self, wanted: Wanted) -> Answer:
         """Put a call into its target's inbox: it holds no money, and stands in its chain until its time is over."""
         lives_s = self._parking.lives_s(wanted.message)
-        ticket = await self._enter(wanted, lives_s, holds=False)
+        ticket = await self._enter(wanted, lives_s, pushed=False)
         call = Parked(
             call_id=wanted.asked.call_id,
             target=wanted.target,
@@ -134,34 +143,87 @@ class Proxy:
             lives_s=ticket.within(lives_s),
             wait_s=ticket.within(wanted.wait_s),
             gone=wanted.asked.gone,
+            claim=wanted.claim,
         )
         try:
-            return await self._parking.park(call)
+            answer = await self._parking.park(call)
         except Refusal:
             self._entrance.leave(ticket, 0)
             raise
+        if answer.call_id is not None:  # it is the same as an earlier one, which stands in the chain
+            self._entrance.leave(ticket, 0)
+        return answer
 
     async def _send(self, wanted: Wanted, outbound: ports.Outbound) -> Answer:
-        """Send a call out; it ends no later than the one that it serves."""
-        ticket = await self._enter(wanted, outbound.limit_s, holds=True)
-        if ticket.left_s is not None and (outbound.limit_s is None or ticket.left_s < outbound.limit_s):
-            outbound = replace(outbound, limit_s=ticket.left_s, by_deadline=True)
-        call = _Call(wanted=wanted, outbound=outbound, ticket=ticket)
+        """Send a call out, unless it is the same as an earlier one; it ends no later than the one that it serves."""
+        claim = wanted.claim
+        if claim is not None and (held := self._joining.find(claim)) is not None:
+            await self._tolls.take(wanted.asked.toll)
+            return await self._joining.share(held, _joiner(wanted, claim, outbound))
+        ticket = await self._enter(wanted, outbound.limit_s, pushed=True)
+        if claim is not None:
+            answer = await self._join(wanted, claim, _within(outbound, ticket), ticket)
+            if answer is None and ticket.earlier is not None:  # that one is over, and the next one is made
+                self._entrance.release(ticket.earlier, wanted.target, claim)
+                wanted.asked.toll.free = True  # it has paid
+                ticket = await self._enter(wanted, outbound.limit_s, pushed=True)
+                answer = await self._join(wanted, claim, _within(outbound, ticket), ticket)
+            if answer is not None:
+                return answer
+            if ticket.earlier is not None:
+                raise Refusal(Code.OVERLOADED, "too many calls with one message at once", retry_after_s=2)
+        return await self._make(_Call(wanted=wanted, outbound=_within(outbound, ticket), ticket=ticket))
+
+    async def _join(self, wanted: Wanted, claim: Claim, outbound: ports.Outbound, ticket: Ticket) -> Answer | None:
+        """The answer of an earlier call that is the same; None where this one is to be made.
+
+        If it is, nothing has been awaited since it was looked whether this process makes one already.
+        """
+        joiner = _joiner(wanted, claim, outbound)
+        if not ticket.sure:
+            answer = await self._joining.recall(joiner)
+            if answer is not None:
+                self._leave_unmade(ticket, claim, ledgered=True)
+                return answer
+        if (held := self._joining.find(claim)) is not None:  # it has begun here meanwhile
+            if ticket.earlier is None:  # and Redis does not know of it
+                self._leave_unmade(ticket, claim)
+            return await self._joining.share(held, joiner)
+        return None if ticket.earlier is None else await self._joining.follow(ticket.earlier, joiner)
+
+    async def _make(self, call: _Call) -> Answer:
+        """Send a call out, and wait for its answer as long as its caller does."""
+        call_id, claim = call.wanted.asked.call_id, call.wanted.claim
         answer: asyncio.Future[Answer | Held] = asyncio.get_running_loop().create_future()
-        task = self._spawn(self._run(call, answer), f"call:{wanted.asked.call_id}")
-        self._in_flight[wanted.asked.call_id] = task
-        task.add_done_callback(lambda _: self._in_flight.pop(wanted.asked.call_id, None))
-        got = await answer  # a waiter that is cancelled cancels this future, and not the task
+        task = self._spawn(self._run(call, answer), f"call:{call_id}")
+        self._in_flight[call_id] = task
+        self._of_payer[call.wanted.asked.toll.payer] += 1
+        if claim is not None:
+            self._joining.hold(claim, call_id, answer)
+        task.add_done_callback(lambda _: self._out(call.wanted))
+        got = await asyncio.shield(answer)  # others may wait for it, too
         if isinstance(got, Answer):
             return got
+        wanted = call.wanted
         with self._waiting.call(wanted.caller_id if wanted.wait_s else None, wanted.target.id):
             return await self._queue.stay(got, wanted.wait_s, wanted.asked.gone)
 
-    def _check_room(self) -> None:
+    def _out(self, wanted: Wanted) -> None:
+        self._in_flight.pop(wanted.asked.call_id, None)
+        if wanted.claim is not None:
+            self._joining.drop(wanted.claim, wanted.asked.call_id)
+        payer = wanted.asked.toll.payer
+        self._of_payer[payer] -= 1
+        if not self._of_payer[payer]:
+            del self._of_payer[payer]
+
+    def _check_room(self, payer: str) -> None:
         if self._draining:
             raise Refusal(Code.DRAINING, "the gateway is shutting down", retry_after_s=5)
         if len(self._in_flight) >= self._capacity:
             raise Refusal(Code.OVERLOADED, "too many calls in flight", retry_after_s=2)
+        if self._of_payer[payer] >= self._share:
+            raise Refusal(Code.OVERLOADED, "too many calls in flight of this caller", retry_after_s=2)
 
     async def _run(self, call: _Call, answer: "asyncio.Future[Answer | Held]") -> None:
         """Make the call; whatever becomes of it, it ends here, once, or waits because its agent is busy."""
@@ -176,19 +238,23 @@ class Proxy:
             log.exception("call_broke", call_id=call.wanted.asked.call_id)
             outcome = endings.Broke()
         ended = endings.classify(outcome, native_session=native_session)
-        held = None
-        if ended.ending is Ending.AGENT_BUSY and not native_session:
-            held = await self._hold(call)
-        if not answer.done():
-            answer.set_result(held or ended.answer)
-        if held is None:
+        busy = ended.ending is Ending.AGENT_BUSY and not native_session
+        got = await self._hold(call) if busy else None
+        if isinstance(got, Refusal):
+            answer.set_exception(got)
+            answer.exception()  # its caller may have gone away
+        else:
+            answer.set_result(got or ended.answer)
+        if got is None:
             self._tell(call, ended)
             self._freed(call.wanted.target.id)
         else:
-            self._entrance.leave(call.ticket, 0, waits_s=held.lives_s)
+            claim = call.wanted.claim
+            kept = None if claim is None else ports.Kept(claim=claim, waits=True)
+            self._entrance.leave(call.ticket, 0, kept, waits_s=got.lives_s if isinstance(got, Held) else None)
 
-    async def _hold(self, call: _Call) -> Held | None:
-        """Let a call wait for its agent, if it can."""
+    async def _hold(self, call: _Call) -> Held | Answer | Refusal | None:
+        """Let a call wait for its agent, if it can; where an earlier one has its message, that one does."""
         wanted = call.wanted
         busy = Busy(
             caller_id=wanted.caller_id,
@@ -197,9 +263,12 @@ class Proxy:
             message=wanted.message,
             outbound=call.outbound,
             took_s=monotonic() - call.started,
+            claim=wanted.claim,
         )
         try:
             return await self._queue.hold(busy)
+        except Refusal as refused:
+            return refused
         except asyncio.CancelledError:
             return None  # whether it was written or not, its caller hears that the agent is busy
 
@@ -210,11 +279,15 @@ class Proxy:
         if method is not None:
             method = method[:METHOD_CHARS]
         duration_ms = round((monotonic() - call.started) * 1000)
-        said = views.parse(ended.answer.body) if ended.ending is Ending.COMPLETED else None
-        used = usage.read(said)
+        body, answered = ended.answer.body, ended.ending is Ending.COMPLETED
+        said = views.parse(body)
+        used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
         cost = self._prices.cost(target.model, used)
-        self._entrance.leave(call.ticket, cost)
-        shown = views.view(ended.answer.body, said) if ended.ending is Ending.COMPLETED else None
+        if ended.delivered is None and self._prices.has(target.model):
+            cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
+        claim = call.wanted.claim
+        self._entrance.leave(call.ticket, cost, None if claim is None else self._joining.keep(claim, ended))
+        shown = views.view(body, said) if answered else None
         line = Line(
             workspace_id=target.id,
             activity_type="a2a_receive",
@@ -234,22 +307,9 @@ class Proxy:
         )
         self._activity.log(line)
         if call.wanted.caller_id is not None and call.wanted.caller_id != target.id:
-            self._activity.log(
-                Line(
-                    workspace_id=call.wanted.caller_id,
-                    activity_type="a2a_send",
-                    method=method,
-                    summary=line.summary,
-                    status=line.status,
-                    source_id=call.wanted.caller_id,
-                    target_id=target.id,
-                    call_id=asked.call_id,
-                    duration_ms=duration_ms,
-                    error_detail=line.error_detail,
-                )
-            )
-        if call.wanted.caller_id is None and ended.ending is Ending.COMPLETED:
-            reply = {"response_body": _reply(ended.answer.body, shown), "method": method, "duration_ms": duration_ms}
+            self._activity.log(line.as_sent())
+        if call.wanted.caller_id is None and answered:
+            reply = {"response_body": _reply(body, shown), "method": method, "duration_ms": duration_ms}
             self._bus.publish(event("A2A_RESPONSE", target.id, reply, sign=True))
         self._bus.publish(
             event(
@@ -289,6 +349,26 @@ class Proxy:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=5)
+
+
+def _within(outbound: ports.Outbound, ticket: Ticket) -> ports.Outbound:
+    """A call ends no later than the one that it serves."""
+    if ticket.left_s is None or (outbound.limit_s is not None and outbound.limit_s <= ticket.left_s):
+        return outbound
+    return replace(outbound, limit_s=ticket.left_s, by_deadline=True)
+
+
+def _joiner(wanted: Wanted, claim: Claim, outbound: ports.Outbound) -> Joiner:
+    """Who would have made this call."""
+    return Joiner(
+        claim=claim,
+        id_json=wanted.message.id_json,
+        limit_s=outbound.limit_s,
+        by_deadline=outbound.by_deadline,
+        wait_s=wanted.wait_s,
+        gone=wanted.asked.gone,
+        hold=wanted.asked.hold,
+    )
 
 
 def _reply(body: bytes, shown: Any) -> Any:

@@ -1,7 +1,7 @@
 """A call whose agent is busy: written down before its caller is told, and answered to a caller that stays."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import random
 from time import monotonic
 from typing import Final
@@ -9,8 +9,9 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import envelope, queue, views
+from gateway.core import claims, envelope, queue, views
 from gateway.core.calls import State
+from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ending
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.wakes import Wakes, heard
@@ -23,16 +24,20 @@ CREDENTIAL: Final = "Authorization"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Times:
-    """Seconds: the longest that a call waits, the first time between two tries, the longest that a caller may stay."""
+    """Seconds: the longest that a call waits, the first time between two tries, the longest that a caller may stay.
+
+    And how long after its end who makes the same call again gets its answer.
+    """
 
     lives_s: float
     retry_s: float
     wait_s: float
+    kept_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Busy:
-    """A call whose agent was busy `took_s` seconds after it came."""
+    """A call whose agent was busy `took_s` seconds after it came. `claim`: what makes another call the same."""
 
     caller_id: str | None
     lane: str
@@ -40,11 +45,15 @@ class Busy:
     message: envelope.Envelope = field(repr=False)
     outbound: ports.Outbound
     took_s: float
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Held:
-    """A call that waits, for so many seconds at most, and what its caller is told."""
+    """A call that waits, for so many seconds at most, and what its caller is told.
+
+    answer: with the `call_id` where it is an earlier one than the caller's.
+    """
 
     call_id: str
     workspace_id: str
@@ -77,18 +86,52 @@ class Queue:
         self._now = now
         self.held = 0
 
-    async def hold(self, busy: Busy) -> Held | None:
-        """Let a call wait; None if it cannot: its time is over, the queue is full, or it cannot be written."""
+    async def hold(self, busy: Busy) -> Held | Answer | None:
+        """Let a call wait; None if it cannot: its time is over, the queue is full, or it cannot be written.
+
+        Where an earlier call has the message nothing is written: then that one waits, or its answer is returned.
+        Refuses with message_id_reused.
+        """
         lives_s = self._lives_s(busy)
         if lives_s <= 0:
             return None
-        depth = await self._write(busy, lives_s)
-        if depth is None:
+        try:
+            kept = await self._write(busy, lives_s)
+            if isinstance(kept, ports.Same):
+                return await self._earlier(kept)
+        except ports.StoreError as error:
+            log.warning("call_not_queued", call_id=busy.outbound.call_id, error=type(error).__name__)
+            return None
+        if kept is None:
             return None
         self.held += 1
         outbound = busy.outbound
-        answer = queue.held(outbound.workspace_id, outbound.call_id, depth)
+        answer = queue.held(outbound.workspace_id, outbound.call_id, kept)
         return Held(call_id=outbound.call_id, workspace_id=outbound.workspace_id, lives_s=lives_s, answer=answer)
+
+    async def find(self, claim: Claim) -> Held | Answer | None:
+        """Return the call that the ledger has under a claim, or its answer; None where the message may be a new call.
+
+        Refuses with message_id_reused and already_completed; raises StoreError.
+        """
+        same = await self._calls.find_same(claim, kept_s=self._times.kept_s)
+        return None if same is None else await self._earlier(same)
+
+    async def _earlier(self, same: ports.Same) -> Held | Answer:
+        call = same.call
+        if not same.words:
+            raise claims.reused(call.id)
+        answer = queue.find_answer(call)
+        if answer is None and call.ended:
+            raise claims.not_kept(call.id)
+        if answer is not None:
+            return replace(answer, call_id=call.id)
+        try:
+            place = await self._queue.position(call.workspace_id, call.id)
+        except ports.StoreError:  # that it waits is known, and counts
+            place = None
+        waiting = replace(queue.waiting(call, place), call_id=call.id)
+        return Held(call_id=call.id, workspace_id=call.workspace_id, lives_s=self._times.lives_s, answer=waiting)
 
     def _lives_s(self, busy: Busy) -> float:
         lives_s = min(busy.message.expires_in_s or self._times.lives_s, self._times.lives_s)
@@ -97,7 +140,7 @@ class Queue:
             return min(lives_s, outbound.limit_s - busy.took_s)
         return lives_s
 
-    async def _write(self, busy: Busy, lives_s: float) -> int | None:
+    async def _write(self, busy: Busy, lives_s: float) -> int | ports.Same | None:
         outbound, message = busy.outbound, busy.message
         new = ports.NewQueued(
             id=outbound.call_id,
@@ -114,6 +157,7 @@ class Queue:
             ),
             delay_s=queue.backoff_s(self._times.retry_s, 1, self._chance()),
             lives_s=lives_s,
+            claim=busy.claim,
         )
         line = Line(
             id=new.id,
@@ -128,14 +172,12 @@ class Queue:
             request_body=views.view(message.body, views.parse(message.body)),
             counts=True,
         )
-        try:
-            depth = await self._queue.hold(new, line.row(0.0), error=Ending.AGENT_BUSY.value, room=self._room)
-        except ports.StoreError as error:
-            log.warning("call_not_queued", call_id=new.id, error=type(error).__name__)
-            return None
-        if depth is not None:
+        kept = await self._queue.hold(
+            new, line.row(0.0), error=Ending.AGENT_BUSY.value, room=self._room, kept_s=self._times.kept_s
+        )
+        if isinstance(kept, int):
             self._activity.tell(line)
-        return depth
+        return kept
 
     async def stay(self, held: Held, wait_s: float, gone: Callable[[], bool]) -> Answer:
         """Return the answer of a call if it comes while its caller stays, or else that it waits.
@@ -158,4 +200,5 @@ class Queue:
         except ports.StoreError as error:  # the call is safe; its answer can be asked for
             log.warning("answer_unread", call_id=held.call_id, error=type(error).__name__)
             return None
-        return None if found is None else queue.find_answer(found)
+        answer = None if found is None else queue.find_answer(found)
+        return None if answer is None else replace(answer, call_id=held.answer.call_id)

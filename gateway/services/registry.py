@@ -79,7 +79,7 @@ class Registry:
         self._bus = bus
         self._vault = vault
         self._reach = reach
-        self._tokenless = tokenless
+        self.tokenless = tokenless
         self._self_created = self_created
         self._current_tasks: dict[str, str] = {}
 
@@ -90,7 +90,7 @@ class Registry:
         workspace = await self._directory.find(said.workspace_id)
         try:
             needs_token = await self._check_register(principal, workspace, said.workspace_id)
-            mode = delivery.decide_registered(said.delivery_mode, workspace)
+            mode = delivery.decide_registered(said.delivery_mode, workspace, said.url)
             url = self._check_url(said, mode)
             if workspace is None:
                 await self._create(said)
@@ -134,7 +134,7 @@ class Registry:
             case Stranger():
                 raise invalid_credential()
             case Anonymous() | Local():
-                if not self._tokenless or (workspace is not None and await self._tokens.has_live(workspace_id)):
+                if not self.tokenless or (workspace is not None and await self._tokens.has_live(workspace_id)):
                     raise credential_required()
                 return True
             case never:

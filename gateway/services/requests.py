@@ -10,6 +10,7 @@ import structlog
 from gateway import ports
 from gateway.core import address, endings, envelope, queue
 from gateway.core.callers import Principal
+from gateway.core.claims import Claim, find_claim
 from gateway.core.ids import new_id
 from gateway.core.limits import decide_limit, read_timeout, read_wait
 from gateway.core.trace import continued, trace_id
@@ -62,7 +63,8 @@ class Times:
 class Wanted:
     """A call that may be made. `caller_id`: the calling workspace, None for a person. `outbound`: how it goes out, None
     if its agent polls. If it has to wait, its caller would stay `wait_s` seconds for the answer; among those that do
-    it has this priority, and goes by turns with those of other lanes."""
+    it has this priority, and goes by turns with those of other lanes. `claim`: what makes another call the same, None
+    where nothing does."""
 
     asked: Asked
     target: Workspace
@@ -73,6 +75,7 @@ class Wanted:
     priority: int
     lane: str
     outbound: ports.Outbound | None
+    claim: Claim | None
 
 
 class Requests:
@@ -108,6 +111,7 @@ class Requests:
             priority=priority,
             lane=queue.lane(asked.principal, admitted.caller_id),
             outbound=None if polls else self._outbound(asked, admitted, message, trace, wanted_s),
+            claim=find_claim(asked.principal, admitted.caller_id, admitted.target.id, message),
         )
 
     async def _read(self, asked: Asked) -> envelope.Envelope | envelope.BadEnvelope:

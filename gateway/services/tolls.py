@@ -106,6 +106,11 @@ def of_credential(token_hash: bytes) -> str:
     return token_hash.hex()
 
 
+def of_workspace(workspace_id: str) -> str:
+    """Return the payer of who shows a token of this workspace, whichever: it can make itself as many as it likes."""
+    return f"workspace:{workspace_id}"
+
+
 def of_address(address: str) -> str:
     """Return the payer of who shows none."""
     return bucket(address)

@@ -4,14 +4,18 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State, allowed
-from gateway.core.endings import Ending
-from gateway.ports import History, Message, NewCall
-from gateway.store.db import Database, Json, Row, Transaction
+from gateway.core.claims import Claim
+from gateway.core.endings import CALLED_OFF, UNDELIVERED, Ending
+from gateway.ports import History, Message, NewCall, Same, Waiting
+from gateway.store.database import Transaction
+from gateway.store.db import Database, Json, Row
 from sql import load
 
 _SQL: Final = load("calls")
 _ACTIVITY: Final = load("activity")
 _KINDS: Final = sorted(INBOX_KINDS)
+NOBODY: Final = "00000000-0000-0000-0000-000000000000"
+_OVER: Final = {"undelivered": sorted(UNDELIVERED), "called_off": sorted(CALLED_OFF)}
 
 
 def from_row(row: Row) -> Call:
@@ -52,32 +56,86 @@ async def write_history(transaction: Transaction, calls: Sequence[Call], history
         await transaction.execute(_ACTIVITY["record"], rows=Json(new))
 
 
+async def make_way(transaction: Transaction, claim: Claim, *, kept_s: float) -> Same | bool:
+    """Return the call that keeps this one from being written, by its claim; True if it does not do so any more, False
+    if there is none."""
+    row = await transaction.fetch_one(_SQL["find_same"], key=claim.key, words=claim.words, kept_s=kept_s, **_OVER)
+    if row is None:
+        return False
+    if not row["over"]:
+        return Same(call=from_row(row), words=row["same_words"])
+    await transaction.execute(_SQL["forget_message"], id=row["id"])
+    return True
+
+
 class CallStore:
     """`ports.Calls` over PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
-        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already."""
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int, kept_s: float = 0.0) -> bool | Same:
+        """Write a call into its target's inbox, with its row of history; False if `room` messages lie there already.
+
+        Where an earlier call has its claim nothing is written, and that one is returned: it has not ended, or less than
+        `kept_s` seconds ago. One that no agent has taken, and that has ended, has no claim any more.
+        """
         async with self._database.transaction() as transaction:
-            kept = await transaction.fetch_one(
-                _SQL["park"],
-                id=call.id,
-                kind=call.kind.value,
-                state=State.PARKED.value,
-                workspace_id=call.workspace_id,
-                caller_id=call.caller_id,
-                method=call.method,
-                body=call.body,
-                waits_s=call.waits_s,
-                lives_s=call.lives_s,
-                room=room,
-            )
-            if kept is None:
-                return False
+            while not await self._put(transaction, call, room):
+                earlier = call.claim is not None and await make_way(transaction, call.claim, kept_s=kept_s)
+                if isinstance(earlier, Same):
+                    await transaction.execute(_SQL["stay"], id=earlier.call.id, waits_s=call.waits_s)
+                    return earlier
+                if not earlier:
+                    return False
             await transaction.execute(_ACTIVITY["record"], rows=Json([row]))
         return True
+
+    async def _put(self, transaction: Transaction, call: NewCall, room: int) -> bool:
+        kept = await transaction.fetch_one(
+            _SQL["park"],
+            id=call.id,
+            kind=call.kind.value,
+            state=State.PARKED.value,
+            workspace_id=call.workspace_id,
+            caller_id=call.caller_id,
+            method=call.method,
+            body=call.body,
+            key=None if call.claim is None else call.claim.key,
+            words=None if call.claim is None else call.claim.words,
+            waits_s=call.waits_s,
+            lives_s=call.lives_s,
+            room=room,
+        )
+        return kept is not None
+
+    async def find_same(self, claim: Claim, *, kept_s: float) -> Same | None:
+        """Return the call that has this claim, as `park` does; None if another may be made."""
+        row = await self._database.fetch_one(
+            _SQL["find_same"], idempotent=True, key=claim.key, words=claim.words, kept_s=kept_s, **_OVER
+        )
+        return None if row is None or row["over"] else Same(call=from_row(row), words=row["same_words"])
+
+    async def list_waiting(self, after: Waiting | None, *, limit: int) -> Sequence[Waiting]:
+        """Return messages whose calls wait for busy agents, from the first to expire, or from after this one."""
+        begin = {"expires_at": "-infinity", "id": NOBODY}
+        if after is not None:
+            begin = {"expires_at": after.expires_at.isoformat(), "id": after.call_id}
+        rows = await self._database.fetch(_SQL["list_waiting"], idempotent=True, **begin, limit=limit)
+        return [
+            Waiting(
+                call_id=row["id"],
+                claim=Claim(key=row["key"], words=row["words"]),
+                expires_at=row["expires_at"],
+                left_s=row["left_s"],
+            )
+            for row in rows
+        ]
+
+    async def list_ledgered(self, call_ids: Collection[str]) -> Mapping[str, float]:
+        """Return those of these calls that are ended by the ledger, each with the seconds that it may still wait."""
+        rows = await self._database.fetch(_SQL["list_ledgered"], idempotent=True, ids=sorted(call_ids))
+        return {row["id"]: row["left_s"] for row in rows}
 
     async def take(self, workspace_id: str, *, limit: int, limit_bytes: int, lease_s: float) -> Sequence[Message]:
         """Lease the oldest messages that nobody has, at most so many and of so many bytes, but one at least."""

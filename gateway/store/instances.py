@@ -1,6 +1,6 @@
 """How the processes that are running are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from gateway.ports import Dead
@@ -31,6 +31,11 @@ class InstanceStore:
     async def leave(self, instance_id: str) -> None:
         """Say that a process has ended in good order."""
         await self._database.execute(_SQL["leave"], idempotent=True, id=instance_id)
+
+    async def find_alive(self, publishers: Sequence[str]) -> Collection[str]:
+        """Return which of these publish for a process whose lease has not run out."""
+        rows = await self._database.fetch(_SQL["find_alive"], publishers=list(publishers))
+        return {row["publisher"] for row in rows}
 
     async def bury(self) -> Sequence[Dead]:
         """Take away the processes whose lease has run out, and return them; each is returned to one caller only."""

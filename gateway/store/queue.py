@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from gateway.core.calls import MOVES, Call, Kind, State, allowed
 from gateway.core.endings import Ending
-from gateway.ports import Claimed, History, NewQueued, Outgoing, QueuedEnd
-from gateway.store.calls import from_row, write_history
+from gateway.ports import Claimed, History, NewQueued, Outgoing, QueuedEnd, Same
+from gateway.store.calls import from_row, make_way, write_history
+from gateway.store.database import Transaction
 from gateway.store.db import Database, Json, Row
 from sql import load
 
@@ -41,32 +42,44 @@ class QueueStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def hold(self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int) -> int | None:
-        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already."""
-        way = call.outgoing
+    async def hold(
+        self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int, kept_s: float = 0.0
+    ) -> int | Same | None:
+        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already.
+
+        Where an earlier call has its claim nothing is written, and that one is returned, as `CallStore.park` does.
+        """
         async with self._database.transaction() as transaction:
-            kept = await transaction.fetch_one(
-                _SQL["hold"],
-                id=call.id,
-                kind=Kind.QUEUED.value,
-                state=State.QUEUED.value,
-                workspace_id=call.workspace_id,
-                caller_id=call.caller_id,
-                lane=call.lane,
-                priority=call.priority,
-                method=call.method,
-                body=call.body,
-                outgoing=as_json(way),
-                error=error,
-                delay_s=call.delay_s,
-                lives_s=call.lives_s,
-                room=room,
-            )
-            if kept is None:
-                return None
+            while (depth := await self._put(transaction, call, error, room)) is None:
+                earlier = call.claim is not None and await make_way(transaction, call.claim, kept_s=kept_s)
+                if isinstance(earlier, Same):
+                    return earlier
+                if not earlier:
+                    return None
             await transaction.execute(_ACTIVITY["record"], rows=Json([row]))
-        depth: int = kept["depth"]
         return depth
+
+    async def _put(self, transaction: Transaction, call: NewQueued, error: str, room: int) -> int | None:
+        kept = await transaction.fetch_one(
+            _SQL["hold"],
+            id=call.id,
+            kind=Kind.QUEUED.value,
+            state=State.QUEUED.value,
+            workspace_id=call.workspace_id,
+            caller_id=call.caller_id,
+            lane=call.lane,
+            priority=call.priority,
+            method=call.method,
+            body=call.body,
+            key=None if call.claim is None else call.claim.key,
+            words=None if call.claim is None else call.claim.words,
+            outgoing=as_json(call.outgoing),
+            error=error,
+            delay_s=call.delay_s,
+            lives_s=call.lives_s,
+            room=room,
+        )
+        return None if kept is None else kept["depth"]
 
     async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
         """Take the next calls, as many as the workspace may work on; eager: though it has just been busy."""

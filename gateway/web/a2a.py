@@ -22,4 +22,6 @@ async def call(request: web.Request) -> web.Response:
         body=body,
         hold=request[parse.HOLD],
     )
-    return render.answer(await request.app[keys.PROXY].call(asked))
+    answer = await request.app[keys.PROXY].call(asked)
+    request[keys.CALL_ID] = answer.call_id or asked.call_id
+    return render.answer(answer)

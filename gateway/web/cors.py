@@ -6,9 +6,12 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-HEADERS: Final = "Origin, Content-Type, Authorization, X-Workspace-ID, Last-Event-ID"
+HEADERS: Final = (
+    "Origin, Content-Type, Authorization, X-Workspace-ID, Last-Event-ID, X-Timeout, A2A-Version, A2A-Extensions, "
+    "X-A2A-Call-ID, Prefer, traceparent, tracestate"
+)
 """What a page may send."""
-EXPOSED: Final = "Retry-After, X-Request-ID, X-A2A-Call-ID"
+EXPOSED: Final = "Retry-After, X-Request-ID, X-A2A-Call-ID, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 """What a page may read, beside what every page may."""
 MAX_AGE_S: Final = 600
 """How long a browser need not ask again."""

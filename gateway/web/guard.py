@@ -28,8 +28,8 @@ from gateway.core.ids import is_sane_request_id, new_id
 from gateway.core.rates import Tariff
 from gateway.core.refusals import Code, Refusal, credential_required, invalid_credential, not_allowed
 from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S
-from gateway.services.tolls import Toll, of_address, of_credential
-from gateway.web import keys, parse, render
+from gateway.services.tolls import Toll, of_address, of_credential, of_workspace
+from gateway.web import forwarded, keys, parse, render
 from gateway.web.routes import Route, Scope
 
 log = structlog.get_logger("gateway.web")
@@ -52,11 +52,14 @@ SECURITY_HEADERS: Final = {
 def guard(routes: Mapping[Handler, Route]) -> Middleware:
     """Return the middleware; `routes` finds the row of a handler."""
 
+    unnamed = forwarded.Unnamed()
+
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         claimed = request.headers.get("X-Request-ID", "")
         request[keys.REQUEST_ID] = claimed if is_sane_request_id(claimed) else new_id()
         request[keys.CALL_ID] = ""
+        unnamed.note(request)
         try:
             route = routes.get(request.match_info.handler)
             if route is not None:
@@ -81,6 +84,7 @@ async def _let_in(request: web.Request, route: Route) -> None:
     """Find out who asks, take what the request costs, and refuse who may not use this route."""
     tolls, identity = request.app[keys.TOLLS], request.app[keys.IDENTITY]
     if route.scope is Scope.EVERYBODY:
+        request[parse.UNPROVEN] = None
         request[keys.TOLL] = Toll(route.tariff, of_address(parse.peer(request)))
         await tolls.take(request[keys.TOLL])
         return
@@ -101,7 +105,7 @@ async def _let_in(request: web.Request, route: Route) -> None:
         await tolls.take(toll)
     match route.scope:
         case Scope.RUNTIME:
-            return
+            _note_unproven(request, principal)
         case Scope.CALLER | Scope.PARTY:
             _check_known(principal)  # before anything is read of what somebody sends
         case Scope.INSPECTOR:
@@ -139,8 +143,8 @@ def _toll(request: web.Request, route: Route, principal: Principal) -> Toll:
             return Toll(Tariff.REQUEST if route.tariff is Tariff.STRICT else route.tariff, "admin")
         case Admin(credential=Credential(hash=key)) | Member(credential=Credential(hash=key)):
             return Toll(route.tariff, of_credential(key))
-        case Holder(credential=Credential(hash=key)):
-            return Toll(route.tariff, of_credential(key))
+        case Holder(workspace_id=workspace_id):
+            return Toll(route.tariff, of_workspace(workspace_id))
         case _:
             return Toll(route.tariff, of_address(parse.peer(request)))
 
@@ -150,22 +154,34 @@ def _failure(request: web.Request) -> Toll:
 
 
 async def _counted(request: web.Request, refused: Refusal) -> Refusal:
-    """Count who could not show a good credential; return what is to be said of it."""
-    if refused.code not in (Code.INVALID_CREDENTIAL, Code.CREDENTIAL_REQUIRED):
-        return refused
+    """Take what is owed: for a call that was refused before it was paid, and by who could show no good credential.
+
+    Return what is to be said of it.
+    """
+    tolls, toll = request.app[keys.TOLLS], request.get(keys.TOLL)
     try:
-        await request.app[keys.TOLLS].take(_failure(request))
+        if toll is not None and toll.tariff is Tariff.CALL and toll.standing is None and _is_known(request):
+            await tolls.take(toll)
+        if refused.code in (Code.INVALID_CREDENTIAL, Code.CREDENTIAL_REQUIRED):
+            await tolls.take(_failure(request))
     except Refusal as too_many:
         return too_many
     return refused
+
+
+def _is_known(request: web.Request) -> bool:
+    return not isinstance(request.get(parse.PRINCIPAL), Anonymous | Stranger | None)
 
 
 def _is_local(request: web.Request) -> bool:
     """Whether a request without a credential was meant for this machine by somebody on it.
 
     A page of another site can make the browser of whoever runs `dev` send requests here: by their Origin they are told,
-    and by their Host where the site's own name was made to lead to loopback (DNS rebinding).
+    and by their Host where the site's own name was made to lead to loopback (DNS rebinding). What a proxy here
+    passes on was meant for the proxy.
     """
+    if forwarded.is_passed_on(request):
+        return False
     origin = request.headers.get("Origin")
     hosts = [f"//{request.host}", *([origin] if origin is not None else [])]
     return all(_hostname(host) in LOOPBACK_NAMES for host in hosts)
@@ -184,6 +200,15 @@ def _check_known(principal: Principal) -> None:
             raise invalid_credential()
         case Anonymous():
             raise credential_required()
+
+
+def _note_unproven(request: web.Request, principal: Principal) -> None:
+    """The body says which workspace it is about, and so what to answer: of whoever may do nothing only a small one."""
+    match principal:
+        case Stranger():
+            request[parse.UNPROVEN] = invalid_credential()
+        case Anonymous() if not request.app[keys.REGISTRY].tokenless:
+            request[parse.UNPROVEN] = credential_required()
 
 
 def _check_member(principal: Principal) -> None:
@@ -239,7 +264,7 @@ def _check_same_site(request: web.Request, route: Route) -> None:
 
 def _on_this_machine(request: web.Request) -> bool:
     try:
-        return ipaddress.ip_address(parse.peer(request)).is_loopback
+        return ipaddress.ip_address(parse.peer(request)).is_loopback and not forwarded.is_passed_on(request)
     except ValueError:
         return False
 

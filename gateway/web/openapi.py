@@ -128,7 +128,7 @@ def _statuses(row: Route) -> set[int]:
     if "{workspace_id}" in row.path:
         statuses |= {404, 410}
     if row.body is not None or row.a2a:
-        statuses |= {400, 408, 413}
+        statuses |= {400, 408, 413, 415}
     return statuses
 
 

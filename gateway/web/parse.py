@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from events.event import CATALOGUE
 from gateway.core.callers import Principal
 from gateway.core.clients import Network, client_address
+from gateway.core.coding import unfold
 from gateway.core.ids import find_uuid
 from gateway.core.refusals import Code, Refusal, bad_field, unknown_workspace
 from gateway.ports import NoRoom
@@ -33,6 +34,13 @@ ROOM: Final = web.AppKey("room", Room)
 """What bodies may take, all together."""
 HOLD: Final[web.RequestKey[Hold]] = web.RequestKey("hold")
 """What counts the bytes of a request that has a body; released when its answer has been written."""
+UNPROVEN: Final[web.RequestKey[Refusal | None]] = web.RequestKey("unproven")
+"""There if who asks has shown no good credential: then what to say of a body that is not small, None to say what is
+wrong with it."""
+SMALL_BYTES: Final = 4 * 1024
+"""What is read of such a body: enough to learn that one's workspace is removed."""
+LOGIN_BYTES: Final = 8 * 1024
+"""What is read of it where nobody need show a credential: enough to log in with the longest token."""
 PACE: Final = web.AppKey["Pace"]("pace")
 SETTLE_S: Final = 3.0
 """For how long a body may come more slowly than the slowest pace."""
@@ -51,23 +59,54 @@ class Pace:
 
 async def raw(request: web.Request) -> bytes:
     """Return the body; refuses one that is too large, comes too slowly, cannot be decoded, or does not fit any more."""
+    try:
+        return await (_small(request) if UNPROVEN in request else _whole(request))
+    except TimeoutError:
+        refused = Refusal(Code.BODY_TIMEOUT, "the request's body took too long to arrive")
+    except NoRoom:
+        refused = Refusal(Code.OVERLOADED, "too many bodies at once", retry_after_s=2)
+    except web.RequestPayloadError:  # cut off
+        refused = Refusal(Code.INVALID_REQUEST, "the body is not encoded as its headers say")
+    except Refusal as found:
+        refused = found
+    raise request.get(UNPROVEN) or refused
+
+
+async def _small(request: web.Request) -> bytes:
+    """Return a body that takes nothing of the room, which strangers could fill: it is short, and comes soon."""
+    coding, instead = request.headers.get("Content-Encoding", ""), request[UNPROVEN]
+    limit_bytes = LOGIN_BYTES if instead is None else SMALL_BYTES
+    if (request.content_length or 0) > limit_bytes:
+        raise _too_large(limit_bytes)
+    if coding and instead is not None:
+        raise instead
+    received = bytearray()
+    async with asyncio.timeout(min(request.app[PACE].longest_s, SETTLE_S)):
+        while chunk := await request.content.readany():
+            received += chunk
+            if len(received) > limit_bytes:
+                raise _too_large(limit_bytes)
+    return unfold(bytes(received), coding, limit_bytes=limit_bytes)
+
+
+async def _whole(request: web.Request) -> bytes:
+    """Return a body, counted."""
     hold = request[HOLD] = request.app[ROOM].hold()
     if (request.content_length or 0) > request.client_max_size:
-        raise _too_large(request)
-    try:
-        if not request.content.is_eof():
-            return await _arriving(request, hold)
+        raise _too_large(request.client_max_size)
+    if request.content.is_eof():
         received = request.content.read_nowait()  # all of it came with the headers, as nearly always
         hold.grow_by_request(len(received))
-    except TimeoutError:
-        raise Refusal(Code.BODY_TIMEOUT, "the request's body took too long to arrive") from None
-    except NoRoom:
-        raise Refusal(Code.OVERLOADED, "too many bodies at once", retry_after_s=2) from None
-    except web.RequestPayloadError:  # cut off, or not compressed as it claims
-        raise Refusal(Code.INVALID_REQUEST, "the body is not encoded as its headers say") from None
+    else:
+        received = await _arriving(request, hold)
     if len(received) > request.client_max_size:
-        raise _too_large(request)
-    return received
+        raise _too_large(request.client_max_size)
+    coding = request.headers.get("Content-Encoding")
+    if coding is None:
+        return received
+    unfolded = unfold(received, coding, limit_bytes=request.client_max_size)
+    hold.grow_by_request(len(unfolded))
+    return unfolded
 
 
 async def _arriving(request: web.Request, hold: Hold) -> bytes:
@@ -79,14 +118,14 @@ async def _arriving(request: web.Request, hold: Hold) -> bytes:
             hold.grow_by_request(len(chunk))
             received += chunk
             if len(received) > request.client_max_size:
-                raise _too_large(request)
+                raise _too_large(request.client_max_size)
             within_s = min(pace.longest_s, SETTLE_S + len(received) / pace.least_bytes_per_s)
             deadline.reschedule(began + within_s)
     return bytes(received)
 
 
-def _too_large(request: web.Request) -> Refusal:
-    return Refusal(Code.TOO_LARGE, f"the body is larger than {request.client_max_size} bytes")
+def _too_large(limit_bytes: int) -> Refusal:
+    return Refusal(Code.TOO_LARGE, f"the body is larger than {limit_bytes} bytes")
 
 
 async def body(request: web.Request, model: type[M], *, form: bool = False) -> M:

@@ -162,7 +162,8 @@ class Runner(web.AppRunner):
         write_s: float = 60.0,
         **options: Any,
     ) -> None:
-        super().__init__(app, **options)
+        # aiohttp unfolds without a bound what no handler reads, and what it has refused already
+        super().__init__(app, auto_decompress=False, **options)
         self._doorway = Doorway() if doorway is None else doorway
         self._first_request_s = first_request_s
         self._write_s = write_s

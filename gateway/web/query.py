@@ -113,6 +113,6 @@ def _time(request: web.Request, name: str) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(said)
-    except ValueError:
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # PostgreSQL knows no offset beyond 16 hours, and no time before the year 1
         raise bad_field(name, "must be a time as RFC 3339 writes it") from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

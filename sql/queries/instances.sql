@@ -10,8 +10,13 @@ on conflict (id) do update set
 -- name: leave
 delete from instances where id = %(id)s;
 
+-- name: find_alive
+select publisher from instances where publisher = any(%(publishers)s) and lease_until >= now();
+
 -- name: bury
 -- Each dead process is buried by one survivor.
-delete from instances where id in (
-    select id from instances where lease_until < now() for update skip locked)
-returning id, unpublished, publisher, event_count;
+with dead as materialized (
+    select id from instances where lease_until < now() for update skip locked
+)
+delete from instances i using dead where i.id = dead.id
+returning i.id, i.unpublished, i.publisher, i.event_count;

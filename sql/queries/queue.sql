@@ -2,13 +2,15 @@
 -- one, and no earlier than the turn that is next: a lane with a thousand calls waits with its second for everybody's first.
 
 -- name: hold
--- No row: the queue is full, or the workspace is gone. Whoever writes at the same moment may put it one over.
+-- No row: the message has a call already, the queue is full, or the workspace is gone. Whoever writes at the same moment
+-- may put it one over.
 with depth as (
     select count(*)::int as before from calls where workspace_id = %(workspace_id)s and state = 'queued'
 )
-insert into calls (id, kind, state, workspace_id, caller_id, method, body, priority, lane, turn, outgoing, busy,
-                   last_error, not_before, expires_at)
-select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s, %(priority)s, %(lane)s,
+insert into calls (id, kind, state, workspace_id, caller_id, method, body, message_key, message_words, priority, lane,
+                   turn, outgoing, busy, last_error, not_before, expires_at)
+select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s,
+       decode(%(key)s, 'hex'), decode(%(words)s, 'hex'), %(priority)s, %(lane)s,
        greatest((select c.turn + 1 from calls c
                   where c.workspace_id = w.id and c.state = 'queued' and c.lane = %(lane)s
                     and c.priority = %(priority)s
@@ -21,6 +23,7 @@ select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s, %
        now() + make_interval(secs => %(lives_s)s)
   from workspaces w cross join depth
  where w.id = %(workspace_id)s and w.status <> 'removed' and depth.before < %(room)s
+    on conflict (message_key) where message_key is not null do nothing
 returning (select before + 1 from depth) as depth;
 
 -- name: lock
@@ -44,7 +47,7 @@ with first as (
      where w.id = %(workspace_id)s
        and (first.not_before is null or first.not_before <= now()
             or (%(eager)s and first.last_error = %(agent_busy)s))
-), chosen as (
+), chosen as materialized (
     select id from calls
      where workspace_id = %(workspace_id)s and state = any(%(sources)s) and state = 'queued' and expires_at > now()
      order by priority desc, turn, seq
@@ -88,7 +91,7 @@ returning *;
 
 -- name: end_overdue
 -- Those that have waited for as long as they may.
-with chosen as (
+with chosen as materialized (
     select id from calls where state = 'queued' and expires_at <= now()
      order by expires_at limit %(limit)s
        for update skip locked
@@ -99,7 +102,7 @@ returning c.*;
 
 -- name: end_stale
 -- Those that came longer ago than this.
-with chosen as (
+with chosen as materialized (
     select id from calls where state = 'queued' and created_at <= now() - make_interval(secs => %(older_s)s)
      order by created_at limit %(limit)s
        for update skip locked
@@ -110,7 +113,7 @@ returning c.*;
 
 -- name: end_lost
 -- Those that were sent by a process that has not been heard of since: nobody knows what their agent has done.
-with chosen as (
+with chosen as materialized (
     select id from calls
      where state = 'dispatched' and claim is not null and lease_until <= now() and dispatched_at is not null
      order by lease_until limit %(limit)s
@@ -122,7 +125,7 @@ returning c.*;
 
 -- name: free_lost
 -- Those that such a process had, and certainly did not send.
-with chosen as (
+with chosen as materialized (
     select id from calls
      where state = 'dispatched' and claim is not null and lease_until <= now() and dispatched_at is null
      order by lease_until limit %(limit)s

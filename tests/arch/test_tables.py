@@ -35,11 +35,11 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.CEILING: endings.Expired(clock=Clock.CEILING),
     Ending.BUS_LOST: endings.Expired(clock=Clock.BUS_LOST),
     Ending.GATEWAY_SHUTDOWN: endings.Stopped(),
+    Ending.INTERRUPTED: endings.Orphaned(),
     Ending.DELIVERED_TO_INBOX: endings.Parked(call_id="c-1", method="message/send"),
     Ending.EXPIRED: endings.Lapsed(),
     Ending.CANCELLED: endings.Cancelled(),
     Ending.REJECTED: endings.Rejected(reason="removed"),
-    Ending.INTERRUPTED: endings.Interrupted(),
     Ending.INTERNAL: endings.Broke(),
 }
 """What brings each ending about."""

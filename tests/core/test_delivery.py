@@ -73,5 +73,7 @@ def test_a_mode_that_is_not_known_is_told_apart(stored: str | None, mode: Mode |
 def test_what_a_register_says_counts_then_what_is_stored_then_who_runs_it(
     said: str | None, stored: str | None, runtime: str, mode: Mode
 ) -> None:
-    assert decide_registered(said, replace(workspace(None), delivery_mode=stored, runtime=runtime)) is mode
-    assert decide_registered(said, None) is Mode(said or "push")
+    known = replace(workspace(None), delivery_mode=stored, runtime=runtime)
+    assert decide_registered(said, known, None) is mode
+    assert decide_registered(said, known, "https://agent.example/") is Mode(said or stored or "push")
+    assert decide_registered(said, None, None) is Mode(said or "push")

@@ -16,9 +16,9 @@ from gateway.core.endings import (
     Dead,
     Ending,
     Expired,
-    Interrupted,
     Lapsed,
     NotConnected,
+    Orphaned,
     Outcome,
     Parked,
     Rejected,
@@ -63,7 +63,6 @@ def answered(status: int, body: bytes = b"{}", **headers: str) -> Answered:
         (Stopped(), Ending.GATEWAY_SHUTDOWN, 503, None),
         (Cancelled(), Ending.CANCELLED, 409, False),
         (Rejected(reason="removed"), Ending.REJECTED, 403, False),
-        (Interrupted(), Ending.INTERRUPTED, 503, None),
         (Broke(), Ending.INTERNAL, 500, None),
     ],
 )
@@ -74,8 +73,8 @@ def test_the_table_of_endings(outcome: Outcome, ending: Ending, status: int, del
 
 def test_every_ending_can_happen() -> None:
     outcomes: list[Outcome] = [answered(200), answered(500), answered(429), NotConnected(), Reset(), Cut(status=200)]
-    outcomes += [TooLarge(), Unheld(status=200), Stopped(), Broke(), Lapsed(), Parked(call_id="c", method="m")]
-    outcomes += [Dead(), Cancelled(), Rejected(reason="removed"), Interrupted()]
+    outcomes += [TooLarge(), Unheld(status=200), Stopped(), Orphaned(), Broke(), Lapsed(), Dead()]
+    outcomes += [Parked(call_id="c", method="m"), Cancelled(), Rejected(reason="removed")]
     outcomes += [*(Expired(clock=clock) for clock in Clock)]
     assert {classify(outcome).ending for outcome in outcomes} == set(Ending)
 

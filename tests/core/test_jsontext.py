@@ -150,3 +150,12 @@ def test_what_parsers_take_though_it_is_not_json_is_refused(text: str):
 def test_digits_inside_strings_are_no_number():
     text = json.dumps(["1" * 3 * MAX_DIGITS, '"' + "1" * 3 * MAX_DIGITS])
     assert jsontext.parse(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize("crowd", [b"[],", b"{},", b'"a":{},'])
+def test_a_text_of_more_things_than_anybody_means_is_not_read(crowd: bytes) -> None:
+    begin, end = (b"{", b'"z":1}') if b":" in crowd else (b"[", b"1]")
+    jsontext.parse(begin + crowd * (jsontext.MAX_CROWD - 10) + end)
+    with pytest.raises(jsontext.Unparsable):
+        jsontext.parse(begin + crowd * jsontext.MAX_CROWD + end)
+    jsontext.parse(b'["' + crowd.replace(b'"', b"") * jsontext.MAX_CROWD + b'"]')

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.usage import Usage, read
+from gateway.core.usage import Usage, find, read
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -39,3 +39,29 @@ def test_no_answer_breaks_it(answer: Any) -> None:
     usage = read(answer)
     assert usage.input_tokens >= 0
     assert usage.output_tokens >= 0
+
+
+def test_a_block_that_says_nothing_does_not_hide_one_that_does() -> None:
+    said = {"input_tokens": 3}
+    assert read({"result": {"usage": {}, "metadata": {"usage": said}}}) == Usage(input_tokens=3)
+    assert read({"result": {"usage": {"input_tokens": 0}}, "usage": said}) == Usage(input_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("body", "used"),
+    [
+        (b'{"result": {"usage" : {"input_tokens": 3, "output_tokens": 5}}}', Usage(input_tokens=3, output_tokens=5)),
+        (b'{"result": {"usage": {"input_tokens": 3}, "metadata": {"usage": {}}}}', Usage(input_tokens=3)),
+        (b'{"text": "{\\"usage\\": {\\"input_tokens\\": 3}}"}', Usage()),
+        (b'{"usage": {"input_tokens": 3', Usage()),
+        (b'"usage": {]}', Usage()),
+        (b"", Usage()),
+    ],
+)
+def test_in_an_answer_that_is_too_long_to_parse_it_is_found_too(body: bytes, used: Usage) -> None:
+    assert find(body) == used
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_it(body: bytes) -> None:
+    find(b'"usage":' + body)

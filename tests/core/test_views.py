@@ -37,7 +37,7 @@ def test_a_long_body_is_shown_by_its_beginning():
 
 
 def test_a_very_long_body_is_not_even_parsed():
-    assert views.parse(b" " * views.PARSED_BYTES + b"1") is None
+    assert views.parse(b" " * views.VIEW_BYTES + b"1") is None
 
 
 def test_a_lone_surrogate_becomes_a_question_mark():

@@ -62,6 +62,7 @@ async def line(shared_world: World) -> AsyncIterator[Line]:
 
 @pytest.mark.parametrize("entry", corpus.read("valid"), ids=lambda entry: entry.name)
 async def test_a_valid_shape_reaches_the_agent_as_expected(line: Line, entry: Entry):
+    line.target = await line.world.workspace(line.agent.url)  # many shapes have one message id, and say other things
     status, said, call_id = await line.send(entry.raw, entry.a2a_version)
     assert (status, said) == (200, ANSWER)
     assert line.agent.headers[-1]["X-A2A-Call-ID"] == call_id
@@ -80,10 +81,11 @@ async def test_an_invalid_shape_is_refused_and_reaches_nobody(line: Line, entry:
 
 
 async def test_a_call_as_deep_as_calls_may_be_goes_out_and_is_written_down_like_any_other(line: Line):
+    line.target = await line.world.workspace(line.agent.url)
     nest = MAX_DEPTH - 2
     raw = b'{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"id":' + b"[" * nest + b"]" * nest + b"}}"
     status, _, _ = await line.send(raw)
     assert (status, line.agent.bodies[-1]) == (200, raw)
     async with asyncio.timeout(WRITTEN_S):
-        while await line.calls_written() != len(line.agent.bodies):
+        while await line.calls_written() != 1:
             pass

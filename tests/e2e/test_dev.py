@@ -31,6 +31,8 @@ async def test_dev_is_open_to_this_machine_and_to_no_page_of_another_site(folder
             ({"Origin": "null"}, 401),
             ({"Origin": "http://localhost.evil.example"}, 401),
             ({"Host": "evil.example"}, 401),
+            ({"X-Forwarded-For": "127.0.0.1"}, 401),
+            ({"Forwarded": "for=127.0.0.1"}, 401),
             ({"Host": "127.0.0.1.evil.example"}, 401),
         ):
             async with session.get(f"{gateway.url}/workspaces", headers=headers) as response:

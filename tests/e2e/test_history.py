@@ -105,6 +105,7 @@ async def test_filters_are_all_kept(world: World):
     assert await ids("?since_secs=3600") == await ids("?since_secs=99999999") == everything
     assert await ids(f"?before_ts={rows[0]['created_at']}".replace("+", "%2B")) != everything
     assert await ids("?before_ts=2020-01-01T00:00:00Z") == []
+    assert await ids("?before_ts=2897-02-06T09:59:24.2-22:46") == everything
     assert await ids("?limit=1") == everything[:1]
     assert await ids("?limit=100000") == everything
 

@@ -55,12 +55,60 @@ async def test_a_credential_has_so_many_calls_on_all_replicas_together(world: Wo
     assert sum(one["gateway_calls_admitted_total"] for one in counted) == 6
 
 
+async def test_a_workspace_has_one_bucket_however_many_tokens_it_makes_itself(world: World) -> None:
+    await world.start(GATEWAY_RATE_CALLS=f"3{SLOW}")
+    one = await world.workspace((await world.agent()).url)
+    tokens = [one.token]
+    for _ in range(3):
+        _, made, _ = await world.request("POST", f"/workspaces/{one.id}/tokens", headers=one.bearer)
+        tokens.append(made["auth_token"])
+    called = [(await world.call(one, headers={"Authorization": f"Bearer {token}"}))[0] for token in tokens]
+    assert called == [200, 200, 200, 429]
+
+
+async def test_one_workspace_cannot_take_all_places_for_calls(world: World) -> None:
+    await world.start(GATEWAY_MAX_CALLS="6", GATEWAY_MAX_CALLS_EACH="4")
+    greedy = await world.workspace((await world.agent(silent_for(60))).url)
+    other = await world.workspace((await world.agent()).url)
+    async with asyncio.TaskGroup() as callers:
+        held = [callers.create_task(world.call(greedy, headers=greedy.bearer)) for _ in range(6)]
+        await eventually(lambda: sum(call.done() for call in held) == 2)
+        refused = [call.result() for call in held if call.done()]
+        assert {(status, body["code"]) for status, body, _ in refused} == {(503, "overloaded")}
+        assert (await world.call(other, headers=other.bearer))[0] == 200
+        for call in held:
+            call.cancel()
+
+
 async def test_what_may_not_be_called_costs_a_call_too(world: World) -> None:
     await world.start(GATEWAY_RATE_CALLS=f"2{SLOW}")
     one = await world.workspace()
     foreign = Workspace("00000000-0000-4000-8000-000000000404", "")
     asked = [(await world.call(foreign, headers=one.bearer))[0] for _ in range(3)]
     assert asked == [403, 403, 429]
+
+
+async def test_a_call_that_is_refused_while_it_is_read_costs_a_call_too_and_costs_it_once(world: World) -> None:
+    await world.start(GATEWAY_RATE_CALLS=f"7{SLOW}", A2A_MAX_REQUEST_BYTES="1000")
+    one = await world.workspace((await world.agent()).url)
+    path, unknown = f"/workspaces/{one.id}/a2a", "/workspaces/no-such-id/a2a"
+    zipped = {"Content-Encoding": "gzip"}
+    tries: list[tuple[int, str, bytes, dict[str, str]]] = [
+        (413, path, b" " * 1001, {}),
+        (400, path, b"no gzip", zipped),
+        (415, path, b"{}", {"Content-Encoding": "br"}),
+        (404, unknown, b"{}", {}),
+        (400, path, b"{}", {}),
+        (400, path, b"{}", {"X-Timeout": "soon"}),
+        (403, "/workspaces/00000000-0000-4000-8000-000000000404/a2a", b"{}", {}),
+    ]
+    for left, (expected, where, body, headers) in zip(range(6, -1, -1), tries, strict=True):
+        status, _, said = await world.request("POST", where, data=body, headers=one.bearer | headers)
+        assert (status, said.get("X-RateLimit-Remaining")) == (expected, str(left)), where
+    for _, where, body, headers in tries:
+        assert (await world.request("POST", where, data=body, headers=one.bearer | headers))[0] == 429
+    status, _, said = await world.request("POST", path, data=b"{}", headers={"Authorization": "Bearer nobodys"})
+    assert (status, said.get("X-RateLimit-Remaining")) == (401, None), "who shows no credential pays as a failure"
 
 
 async def test_tokens_and_registrations_are_dearer_than_other_requests_but_not_for_the_operator(world: World) -> None:

@@ -138,6 +138,17 @@ async def test_an_error_of_the_agent_is_an_answer_too(world: World):
     assert call.result()[:2] == (200, {"jsonrpc": "2.0", "id": "1", **said})
 
 
+async def test_who_has_little_time_does_not_stay_longer_than_that(world: World):
+    await world.start(GATEWAY_PREFER_WAIT_SECONDS="1")
+    target = await polling(world)
+    async with asyncio.timeout(SOON_S):
+        for headers in ({**waits(60), "X-Timeout": "0.5"}, waits(60)):
+            status, said, _ = await world.call(target, headers=headers)
+            assert (status, said["status"]) == (200, "queued")
+    status, said, _ = await world.call(target, headers={**waits(60), "X-Timeout": "soon"})
+    assert (status, said["field"]) == (400, "X-Timeout")
+
+
 async def test_a_caller_that_goes_away_loses_nothing(world: World):
     await world.start()
     target, caller = await polling(world), await world.workspace()

@@ -79,6 +79,8 @@ class Stage:
             body = orjson.dumps(make(cast)) if make is not None else b""
             of = UNKNOWN if route.method == "DELETE" else self.target.id
             path = route.path.format(workspace_id=of, token_id=UNKNOWN, call_id=UNKNOWN, delegation_id=UNKNOWN)
+            if "wait" in route.query:
+                path += "?wait=0"
             for shows in (
                 f"Authorization: Bearer {ADMIN_TOKEN}",
                 f"Authorization: Bearer {self.target.token}",

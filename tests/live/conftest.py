@@ -13,6 +13,7 @@ from gateway.services.tasks import Tasks
 from tests.harness.world import eventually
 
 MAX_DEPTH = 4
+RENEW_S = 5.0
 
 Opened = Callable[..., AbstractAsyncContextManager[Gate]]
 
@@ -27,10 +28,20 @@ def opened(servers: Urls, prefix: str) -> Opened:
     """`opened(url=..., answer_s=...)` is one replica's gate; those of one test share what they decide."""
 
     @asynccontextmanager
-    async def open_one(url: str = servers.redis_url, answer_s: float = 5.0) -> AsyncIterator[Gate]:
+    async def open_one(
+        url: str = servers.redis_url, answer_s: float = 5.0, renew_s: float = RENEW_S, kept_s: float = 60.0
+    ) -> AsyncIterator[Gate]:
         async with (
             Tasks() as tasks,
-            gate.opened(url, prefix=prefix, max_depth=MAX_DEPTH, answer_s=answer_s) as one,
+            gate.opened(
+                url,
+                replica=uuid4().hex,
+                prefix=prefix,
+                max_depth=MAX_DEPTH,
+                answer_s=answer_s,
+                renew_s=renew_s,
+                kept_s=kept_s,
+            ) as one,
         ):
             tasks.spawn(one.run(), "gate:connect")
             await eventually(lambda: one.is_up)

@@ -15,17 +15,29 @@ from gateway.live import gate as gates
 from gateway.ports import Barred, Budget, Entry, Left, LiveUnavailable
 from tests.harness.valkey import valkey
 from tests.harness.world import eventually, until
-from tests.live.conftest import MAX_DEPTH
+from tests.live.conftest import MAX_DEPTH, RENEW_S
 
 A, B, C = (f"00000000-0000-4000-8000-00000000000{name}" for name in "abc")
 HOUR = Rate(requests=10, period_s=3600.0)
 CENT = 1_000_000
 
 
+class _Any(float):
+    """Equal to every number."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float)
+
+    __hash__ = float.__hash__
+
+
+ANY = _Any()
+
+
 def call(caller: str | None, target: str, *, trace: str = "t", **fields: object) -> Entry:
     entry = Entry(
         payer="somebody", rate=None, call_id=str(uuid4()), caller_id=caller, target_id=target, trace_id=trace,
-        serves=None, limit_s=None, budget=None,
+        method="message/send", held=True, serves=None, limit_s=None, budget=None,
     )  # fmt: skip
     return replace(entry, **fields)
 
@@ -105,6 +117,25 @@ async def test_a_trace_tells_whom_a_call_serves_where_no_call_id_does(one, other
     below = await other.enter(call(A, B))
     assert (below.depth, 40 < below.left_s <= 50) == (2, True)
     assert (await other.enter(call(A, B, trace="another"))).depth == 1
+
+
+async def test_nobody_makes_anothers_call_shorter_by_calling_in_its_trace(one, other):
+    first = call(None, A, limit_s=100.0)
+    await one.enter(first)
+    await other.enter(call(C, A, limit_s=1.0))
+    assert (await one.enter(call(A, B))).left_s > 90
+    await one.enter(call(None, A, trace="endless"))
+    await other.enter(call(C, A, trace="endless", limit_s=1.0))
+    assert (await one.enter(call(A, B, trace="endless"))).left_s is None
+    later = call(None, A, trace="one after the other", limit_s=100.0)
+    await one.enter(later)
+    one.leave(ended(later))
+    await until(
+        lambda: one.enter(call(A, B, trace="one after the other", call_id=str(uuid4()))),
+        lambda below: below.left_s is None,
+    )
+    await one.enter(call(C, A, trace="one after the other", limit_s=1.0))
+    assert (await one.enter(call(A, B, trace="one after the other"))).left_s <= 1, "the first is over"
 
 
 async def test_nobody_serves_a_call_that_was_made_to_another(one):
@@ -215,7 +246,9 @@ async def test_what_a_dead_replica_holds_is_free_again_once_its_lease_has_run_ou
     async with Redis.from_url(servers.redis_url) as client:
         leases = [key async for key in client.scan_iter(f"{prefix}:replica:*")]
         assert len(leases) == 2
-        assert all(0 < left_ms <= gates.LEASE_S * 1000 for left_ms in [await client.pttl(key) for key in leases])
+        assert all(
+            0 < left_ms <= gates.RENEWALS * RENEW_S * 1000 for left_ms in [await client.pttl(key) for key in leases]
+        )
         await client.delete(*leases)
     assert (await one.enter(next_one)).barred is None
 
@@ -292,3 +325,48 @@ async def test_a_call_that_waits_holds_nothing_of_a_budget_and_one_that_has_begu
     assert (await one.enter(call(None, A, budget=budget(CENT)))).barred is Barred.SPENT
     other.leave(ended(waits))
     await eventually_enters(one, call(None, A, budget=budget(CENT)))
+
+
+# -- replicas that die
+
+
+async def dead(prefix: str, url: str, gate: gates.Gate) -> None:
+    """Let a replica's lease run out."""
+    async with Redis.from_url(url) as client:
+        await client.delete(f"{prefix}:replica:{gate._replica}")
+
+
+async def test_the_calls_of_a_dead_replica_are_taken_over_once_and_those_that_have_ended_are_not(
+    opened, one, other, prefix, servers
+):
+    async with opened() as dying:
+        calls = [call(A, B, trace=str(number)) for number in range(3)]
+        parked = call(A, C, trace="parked", held=False)
+        for entry in (*calls, parked):
+            await dying.enter(entry)
+        dying.leave(ended(calls[0]))
+        name = dying._replica
+        assert name not in await one.lapsed()
+        assert await one.inherit(name) == ([], False), "it is alive"
+    await dead(prefix, servers.redis_url, dying)
+    assert await one.lapsed() == await other.lapsed() == [name]
+    taken = [await gate.inherit(name) for gate in (one, other)]
+    assert {orphan.call_id for orphan in taken[0][0]} == {entry.call_id for entry in calls[1:]}
+    assert taken[1] == ([], False)
+    [orphan, _] = taken[0][0]
+    assert (orphan.caller_id, orphan.target_id, orphan.method) == (A, B, "message/send")
+    assert orphan.trace_id in ("1", "2")
+    assert 0 <= orphan.age_s < 60
+    assert await one.lapsed() == []
+
+
+async def test_what_was_taken_over_by_one_that_dies_too_is_taken_over_again(opened, one, prefix, servers):
+    async with opened() as first, opened() as second:
+        entry = call(None, A, budget=budget(10 * CENT, reserve=6 * CENT))
+        await first.enter(entry)
+        await dead(prefix, servers.redis_url, first)
+        [orphan], _ = await second.inherit(first._replica)
+        await dead(prefix, servers.redis_url, second)
+        assert (await one.inherit(second._replica))[0] == [replace(orphan, age_s=ANY)]
+    one.leave(ended(replace(entry, budget=None)))
+    await eventually_enters(one, replace(entry, call_id="x"))

@@ -89,3 +89,23 @@ async def test_answers_that_trickle_are_waited_for_each_by_its_own_time(server, 
         await asyncio.sleep(ANSWER_S / 2)
         assert await answer == b"1"
     assert pipe.is_up
+
+
+async def test_who_was_slow_itself_gets_its_answer(pipe):
+    """The loop did nothing else for longer than an answer may take: it lay there all the time."""
+    answers = [pipe.ask("ECHO", number) for number in range(100)]
+    await asyncio.sleep(0)  # they go out
+    time.sleep(ANSWER_S * 2)  # noqa: ASYNC251 - that is what is tried
+    assert [await answer for answer in answers] == [b"%d" % number for number in range(100)]
+    assert pipe.is_up
+
+
+async def test_answers_to_who_has_been_told_otherwise_are_nobodys(server, pipe):
+    answers = [pipe.ask("ECHO", number) for number in range(100)]
+    await asyncio.sleep(0)
+    pipe._give_up()
+    for answer in answers:
+        with pytest.raises(LiveUnavailable):
+            await answer
+    await eventually(lambda: pipe.is_up)
+    assert await pipe.ask("ECHO", "a") == b"a"

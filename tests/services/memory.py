@@ -1,18 +1,21 @@
 """The services' surroundings in memory, for tests of the order of the steps: they can be away, or refuse."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from events.bus import Bus
 from events.event import CHANGED, Event
+from gateway.core.calls import Call
+from gateway.core.claims import Claim
 from gateway.core.endings import Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Workspace
 from gateway.ports import (
     Change,
+    Earlier,
     Entered,
     Entry,
     Left,
@@ -20,9 +23,12 @@ from gateway.ports import (
     NewCall,
     NewQueued,
     OpenSession,
+    Orphan,
     Outbound,
     Owner,
+    Same,
     StoreUnavailable,
+    Waiting,
 )
 
 
@@ -66,7 +72,7 @@ class Workspaces(Away):
 
 
 class Gate:
-    """`ports.Gate` that answers what the test wants; `away` says nothing."""
+    """`ports.Gate` that answers what the test wants; `away` says nothing. `looks`: what is seen of a claim, in turn."""
 
     def __init__(self) -> None:
         self.away = False
@@ -75,6 +81,12 @@ class Gate:
         self.entries: list[Entry] = []
         self.taken: list[tuple[str, Rate]] = []
         self.left: list[Left] = []
+        self.orphans: dict[str, list[Orphan]] = {}
+        self.ups = 1
+        self.told = 1
+        self.remembered: list[Waiting] = []
+        self.looks: list[Earlier | None] = []
+        self.looked = 0
 
     async def take(self, payer: str, rate: Rate) -> Standing:
         await asyncio.sleep(0)
@@ -90,8 +102,32 @@ class Gate:
         self.entries.append(entry)
         return self.answer
 
+    async def look(self, claim: Claim) -> Earlier | None:
+        """The next of `looks`, and the last of them ever after."""
+        await asyncio.sleep(0)
+        self.looked += 1
+        if self.away:
+            raise LiveUnavailable("away")
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    async def remember(self, waiting: Waiting) -> None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise LiveUnavailable("away")
+        self.remembered.append(waiting)
+
     def leave(self, left: Left) -> None:
         self.left.append(left)
+
+    async def lapsed(self) -> Sequence[str]:
+        await asyncio.sleep(0)
+        if self.away:
+            raise LiveUnavailable("away")
+        return list(self.orphans)
+
+    async def inherit(self, replica: str) -> tuple[Sequence[Orphan], bool]:
+        found = self.orphans.pop(replica, [])
+        return found, bool(found)
 
 
 class Tokens(Away):
@@ -153,29 +189,54 @@ class Batches(Away):
 
 
 class Inbox(Away):
-    """Takes calls, as many as there is room for."""
+    """Takes calls, as many as there is room for; `same` is the earlier call that the next ones are the same as."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[NewCall] = []
+        self.same: Same | None = None
+        self.ledgered: dict[str, float] = {}
 
-    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int) -> bool:
+    async def park(self, call: NewCall, row: Mapping[str, Any], *, room: int, kept_s: float) -> bool | Same:
         await self.turn()
+        if self.same is not None:
+            return self.same
         if len(self.calls) >= room:
             return False
         self.calls.append(call)
         return True
 
+    async def find(self, workspace_id: str, call_id: str) -> Call | None:
+        await self.turn()
+        return None if self.same is None else self.same.call
+
+    async def find_same(self, claim: Claim, *, kept_s: float) -> Same | None:
+        await self.turn()
+        return self.same
+
+    async def list_ledgered(self, call_ids: Collection[str]) -> Mapping[str, float]:
+        await self.turn()
+        return {call_id: left_s for call_id, left_s in self.ledgered.items() if call_id in call_ids}
+
 
 class Queue(Away):
-    """Takes calls that have to wait, as many as there is room for."""
+    """Takes calls that have to wait, as many as there is room for; `same` is the earlier call that they are."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[NewQueued] = []
+        self.same: Same | None = None
 
-    async def hold(self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int) -> int | None:
+    async def position(self, workspace_id: str, call_id: str) -> int | None:
         await self.turn()
+        return 7
+
+    async def hold(
+        self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int, kept_s: float
+    ) -> int | Same | None:
+        await self.turn()
+        if self.same is not None:
+            return self.same
         if len(self.calls) >= room:
             return None
         self.calls.append(call)

@@ -84,7 +84,7 @@ class Office:
             calls=stores.calls,
             activity=activity,
             callers=Wakes(capacity=1),
-            times=ParkingTimes(lives_s=60, wait_s=60),
+            times=ParkingTimes(lives_s=60, wait_s=60, kept_s=60),
             room=1,
         )
         tolls = Tolls(self.gate, dict.fromkeys(Tariff, Rate(requests=10, period_s=1.0)))

@@ -71,7 +71,7 @@ class Bench:
         admission = Admission(directory)
         activity = ActivityLog(Batches(), bus, capacity=100, every_s=1)
         self.room = Room(room_bytes)
-        times = ParkingTimes(lives_s=60, wait_s=60)
+        times = ParkingTimes(lives_s=60, wait_s=60, kept_s=60)
         parking = Parking(calls=stores.calls, activity=activity, callers=Wakes(capacity=1), times=times, room=1)
         self.drain = Drain(
             queue=self.queue,

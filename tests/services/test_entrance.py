@@ -41,7 +41,7 @@ def toll(*, free: bool = False) -> Toll:
 
 def wish(serves: str | None = None, **fields: object) -> Wish:
     target = Workspace(id=TARGET, name="t", status=Status.ONLINE, spend=SPENT, **fields)
-    return Wish(call_id="c", caller_id=CALLER, target=target, trace_id="t", serves=serves, limit_s=9.0)
+    return Wish(call_id="c", caller_id=CALLER, target=target, trace_id="t", method="m", serves=serves, limit_s=9.0)
 
 
 async def refused(entrance: Entrance, paid: Toll | None = None, wanted: Wish | None = None) -> Code:
@@ -57,7 +57,7 @@ async def test_a_call_is_asked_for_in_one_turn_with_its_rate_its_chain_and_its_b
     [entry] = gate.entries
     assert (entry.payer, entry.rate) == ("call:a", TEN)
     assert (entry.call_id, entry.caller_id, entry.target_id, entry.trace_id) == ("c", CALLER, TARGET, "t")
-    assert (entry.serves, entry.limit_s) == (ABOVE, 9.0)
+    assert (entry.serves, entry.limit_s, entry.method, entry.held) == (ABOVE, 9.0, "m", True)
     assert entry.budget == Budget(
         month="2026-11", limit=10 * MILLION, priced=7 * MILLION + 1, reported=3 * MILLION, reserve=2 * MILLION
     )

@@ -7,10 +7,15 @@ from structlog.testing import capture_logs
 
 from gateway.core.calls import Kind, State
 from gateway.core.endings import Ending
+from gateway.core.prices import Prices
+from gateway.core.refusals import Refusal
 from gateway.ports import Filters, NewCall, StoreUnavailable
 from gateway.services import expiry
 from gateway.services.activity import ActivityLog, Line
+from gateway.services.directory import Directory
 from gateway.services.expiry import Expiry
+from gateway.services.inbox import Inbox
+from gateway.services.wakes import Wakes
 from tests.harness.world import eventually
 from tests.services.memory import Batches
 
@@ -112,3 +117,37 @@ async def test_it_goes_on_after_the_database_was_away(build, stores, tasks, hear
         events += await heard.names()
         await asyncio.sleep(0.01)
     assert (await stores.calls.find(target, id_)).state is State.EXPIRED
+
+
+async def test_whoever_ends_a_call_at_the_same_moment_it_ends_once_and_is_told_once(build, replicas, bus, heard, rows):
+    first, second = await replicas.open(), await replicas.open()
+    target, caller = await first.make(), await first.make()
+    inbox = Inbox(
+        calls=second.calls,
+        activity=ActivityLog(rows, bus, capacity=10_000, every_s=1),
+        directory=Directory(second.workspaces, ttl_s=300),
+        bus=bus,
+        prices=Prices(),
+        leave=lambda workspace, call_id, cost: None,
+        agents=Wakes(capacity=1),
+        lease_s=60.0,
+        wait_s=60.0,
+    )
+    ids = [await put(first, target, caller, waits_s=60.0 * (number % 2)) for number in range(20)]
+    await let_time_pass(first)
+    ends = [
+        verb
+        for id_ in ids
+        for verb in (
+            inbox.acknowledge(target, id_),
+            inbox.reply(target, id_, b'{"result":1}'),
+            inbox.reply(target, id_, b'{"result":2}'),
+        )
+    ]
+    said = await asyncio.gather(*ends, build(first).tick(), return_exceptions=True)
+    assert all(isinstance(one, Refusal | State | None) for one in said), said
+    told = [orjson.loads(one.payload) for one in await heard() if one.type == "CALL_ENDED"]
+    assert sorted(one["call_id"] for one in told) == sorted(ids)
+    for one in told:
+        call = await first.calls.find(target, one["call_id"])
+        assert (call.ending, call.ended) == (one["ending"], True)

@@ -6,7 +6,9 @@ from typing import Any
 import orjson
 import pytest
 
+from events.event import Event
 from gateway.core.calls import State
+from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ending
 from gateway.core.envelope import Envelope, normalise
 from gateway.core.refusals import Code, Refusal
@@ -37,9 +39,10 @@ class Told(ActivityLog):
         super().__init__(*args, **fields)
         self.told: set[str | None] = set()
 
-    def tell(self, line: Line) -> None:
-        super().tell(line)
+    def tell(self, line: Line) -> Event:
+        told = super().tell(line)
         self.told.add(line.call_id)
+        return told
 
 
 class Lot:
@@ -54,11 +57,13 @@ class Lot:
             calls=stores.calls,
             activity=self.log,
             callers=self.callers,
-            times=Times(lives_s=100.0, wait_s=LONG_S),
+            times=Times(lives_s=100.0, wait_s=LONG_S, kept_s=60.0),
             room=3,
         )
 
-    async def park(self, message: Envelope | None = None, *, wait_s: float = 0.0, call_id: str = CALL) -> Answer:
+    async def park(
+        self, message: Envelope | None = None, *, wait_s: float = 0.0, call_id: str = CALL, claim: Claim | None = None
+    ) -> Answer:
         message = message or envelope()
         call = Parked(
             call_id=call_id,
@@ -68,6 +73,7 @@ class Lot:
             lives_s=self.parking.lives_s(message),
             wait_s=wait_s,
             gone=lambda: False,
+            claim=claim,
         )
         async with asyncio.timeout(LONG_S / 2):
             return await self.parking.park(call)
@@ -193,3 +199,36 @@ async def test_nobody_stays_where_too_many_do_or_while_the_gateway_goes_away(lot
         lot.callers.close()
     for got in (answer.result(), await lot.park(wait_s=LONG_S, call_id=CALL[:-1] + "2")):
         assert orjson.loads(got.body)["status"] == "queued"
+
+
+# -- the same message once more
+
+ANOTHER = "00000000-0000-4000-8000-00000000000b"
+CLAIM = Claim(key="aa" * 20, words="bb" * 16)
+
+
+async def test_the_same_message_waits_for_the_same_answer_and_is_told_once(lot, heard):
+    await lot.park(claim=CLAIM)
+    told = await heard.names()
+    async with asyncio.TaskGroup() as group:
+        joined = group.create_task(lot.park(call_id=ANOTHER, claim=CLAIM, wait_s=LONG_S))
+        await eventually(lambda: CALL in lot.callers)
+        await lot.end(Ending.COMPLETED, State.COMPLETED, b'{"result":1}')
+    assert joined.result().body == b'{"jsonrpc":"2.0","id":"mine","result":1}'
+    assert (joined.result().call_id, lot.parking.joined) == (CALL, 1)
+    assert (told, await heard.names()) == (["ACTIVITY_LOGGED"], [])
+
+
+async def test_the_same_message_is_queued_once_and_answered_when_it_has_been(lot):
+    first = await lot.park(claim=CLAIM)
+    assert (first.call_id, (await lot.park(call_id=ANOTHER, claim=CLAIM)).body) == (None, first.body)
+    await lot.end(Ending.COMPLETED, State.COMPLETED, b'{"result":1}')
+    late = await lot.park(call_id=ANOTHER, claim=CLAIM)
+    assert (orjson.loads(late.body)["result"], late.call_id) == (1, CALL)
+
+
+async def test_other_words_under_the_same_message_id_are_refused(lot):
+    await lot.park(claim=CLAIM)
+    with pytest.raises(Refusal) as refused:
+        await lot.park(call_id=ANOTHER, claim=Claim(key=CLAIM.key, words="cc" * 16))
+    assert (refused.value.code, refused.value.fields["call_id"]) == (Code.MESSAGE_ID_REUSED, CALL)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import orjson
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from events.bus import Bus
 from gateway.core.address import Reach
 from gateway.core.callers import Admin, Holder
+from gateway.core.calls import Call, Kind, State
 from gateway.core.endings import (
     Answer,
     Answered,
@@ -33,11 +35,12 @@ from gateway.core.prices import Price, Prices
 from gateway.core.rates import Rate, Tariff
 from gateway.core.refusals import Code, Refusal
 from gateway.core.workspaces import RuntimeMetadata, Status, Workspace
-from gateway.ports import StoreTimeout, StoreUnavailable
+from gateway.ports import Earlier, Left, Same, Stage, StoreTimeout, StoreUnavailable
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
 from gateway.services.entrance import Entrance
+from gateway.services.joining import Joining
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.proxy import Proxy
@@ -45,6 +48,7 @@ from gateway.services.queue import Queue as BusyQueue
 from gateway.services.queue import Times as QueueTimes
 from gateway.services.requests import Asked, Requests, Times
 from gateway.services.room import Room
+from gateway.services.shelf import Shelf
 from gateway.services.tasks import Tasks
 from gateway.services.tolls import Toll, Tolls
 from gateway.services.waiting import Waiting
@@ -60,6 +64,13 @@ REPLY = b'{"jsonrpc":"2.0","id":"1","result":{"kind":"message","usage":{"input_t
 DONE = Answered(status=200, headers={"Content-Type": "application/json"}, body=REPLY)
 MESSAGE = {"role": "user", "messageId": "m-1", "parts": [{"kind": "text", "text": "hi"}]}
 BODY = orjson.dumps({"jsonrpc": "2.0", "id": "1", "method": "message/send", "params": {"message": MESSAGE}})
+
+
+def message(number: int) -> bytes:
+    """A call with a message id that no other number has."""
+    return BODY.replace(b"m-1", b"m-1-%d" % number)
+
+
 RATE = Rate(requests=10, period_s=1.0)
 PRICES = Prices(by_model={"*": Price(input=100, output=1000)})
 FAILURES = [
@@ -94,7 +105,7 @@ def workspace(id_: str, **fields: object) -> Workspace:
 class Switchboard:
     """A proxy, and all that it speaks to."""
 
-    def __init__(self, bus: Bus, channel: Channel, tasks: Tasks, *, capacity: int = 100) -> None:
+    def __init__(self, bus: Bus, channel: Channel, tasks: Tasks, *, capacity: int = 100, share: int = 100) -> None:
         self.workspaces = Workspaces(
             workspace(TARGET),
             workspace(CALLER),
@@ -114,12 +125,23 @@ class Switchboard:
             calls=self.inbox,
             activity=self.activity,
             callers=Wakes(capacity=10),
-            times=ParkingTimes(lives_s=60, wait_s=60),
+            times=ParkingTimes(lives_s=60, wait_s=60, kept_s=60),
             room=10,
         )
         self.queue = Queue()
         self.queue.away = True
         self.freed: list[str] = []
+        self.callers = Wakes(capacity=10)
+        self.shelf = Shelf(lasts_s=60, each_bytes=1000, all_bytes=100_000)
+        waits = BusyQueue(
+            calls=self.inbox,
+            queue=self.queue,
+            activity=self.activity,
+            callers=Wakes(capacity=10),
+            times=QueueTimes(lives_s=60, retry_s=1, wait_s=60, kept_s=60),
+            room=3,
+        )
+        self.joining = Joining(gate=self.gate, waits=waits, callers=self.callers, shelf=self.shelf, capacity=3)
         requests = Requests(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),
             parking=self.parking,
@@ -137,20 +159,23 @@ class Switchboard:
             bus=bus,
             waiting=Waiting(ScriptedLiveness(), every_s=1),
             parking=self.parking,
-            queue=BusyQueue(
-                calls=self.inbox,
-                queue=self.queue,
-                activity=self.activity,
-                callers=Wakes(capacity=10),
-                times=QueueTimes(lives_s=60, retry_s=1, wait_s=60),
-                room=3,
-            ),
+            queue=waits,
             freed=self.freed.append,
+            joining=self.joining,
             capacity=capacity,
+            share=share,
             spawn=tasks.spawn,
         )
 
-    async def call(self, *, caller: str | None = None, to: str = TARGET, body: bytes = BODY, **headers: str) -> Answer:
+    async def call(
+        self,
+        *,
+        caller: str | None = None,
+        to: str = TARGET,
+        body: bytes = BODY,
+        payer: str = "somebody",
+        **headers: str,
+    ) -> Answer:
         """Call as a browser of the operator, or as a workspace."""
         asked = Asked(
             hold=Room(2**30).hold(),
@@ -160,7 +185,7 @@ class Switchboard:
             principal=Admin() if caller is None else Holder(workspace_id=caller),
             claimed=None,
             peer="192.0.2.1",
-            toll=Toll(Tariff.CALL, "somebody"),
+            toll=Toll(Tariff.CALL, payer),
             gone=lambda: False,
             headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
             body=body,
@@ -176,7 +201,7 @@ class Switchboard:
         await self.activity.flush()
         return self.rows.rows
 
-    async def refusal(self, **asked: str) -> Refusal:
+    async def refusal(self, **asked: object) -> Refusal:
         with pytest.raises(Refusal) as refused:
             await self.call(**asked)
         return refused.value
@@ -253,11 +278,12 @@ async def test_a_call_that_fails_is_told_and_written_and_no_sign_of_its_agent(bo
     assert not any(one.sign for one in heard), "the gateway's own writing keeps no call alive"
 
 
-def test_every_ending_but_the_good_one_and_those_of_calls_that_wait_has_been_tried():
-    assert {ending for _, ending in FAILURES} == set(Ending) - {
+def test_every_ending_that_a_dispatch_can_bring_has_been_tried_but_the_good_one():
+    others = {
         Ending.COMPLETED, Ending.DELIVERED_TO_INBOX, Ending.EXPIRED, Ending.CANCELLED, Ending.REJECTED,
         Ending.INTERRUPTED,
     }  # fmt: skip
+    assert {ending for _, ending in FAILURES} == set(Ending) - others
 
 
 async def test_a_bug_in_the_dispatch_is_an_ending_too_and_nobody_waits_for_ever(board):
@@ -285,9 +311,9 @@ async def test_a_caller_that_goes_away_does_not_stop_its_call(board, tasks):
 async def test_past_the_capacity_callers_are_asked_to_come_back_and_are_taken_when_there_is_room(bus, channel, tasks):
     board = Switchboard(bus, channel, tasks, capacity=2)
     board.dispatcher.gate.clear()
-    callers = [tasks.spawn(board.call(), "caller") for _ in range(2)]
+    callers = [tasks.spawn(board.call(body=message(number)), "caller") for number in range(2)]
     await eventually(lambda: board.proxy.in_flight == 2)
-    refused = await board.refusal()
+    refused = await board.refusal(body=message(2))
     assert (refused.code, refused.retry_after_s) == (Code.OVERLOADED, 2)
     board.dispatcher.gate.set()
     await asyncio.gather(*callers)
@@ -300,14 +326,14 @@ async def test_the_capacity_holds_for_those_that_are_admitted_at_the_same_moment
     board.dispatcher.gate.clear()
     outcomes: list[object] = []
 
-    async def caller() -> None:
+    async def caller(number: int) -> None:
         try:
-            outcomes.append((await board.call()).status)
+            outcomes.append((await board.call(body=message(number))).status)
         except Refusal as refused:
             outcomes.append(refused.code)
 
-    callers = [tasks.spawn(caller(), "caller") for _ in range(5)]
-    await eventually(lambda: len(outcomes) == 3)
+    callers = [tasks.spawn(caller(number), "caller") for number in range(5)]
+    await eventually(lambda: len(outcomes) == 3 and len(board.dispatcher.sent) == 2)
     assert len(board.dispatcher.sent) == board.proxy.in_flight == 2
     board.dispatcher.gate.set()
     await asyncio.gather(*callers)
@@ -355,7 +381,7 @@ async def test_what_cannot_be_called_is_refused_before_anything_goes_out(board, 
     assert (refused.code, refused.fields) == (code, fields)
     assert board.dispatcher.sent == []
     assert await board.written() == []
-    assert (board.gate.entries, board.gate.taken) == ([], [("call:somebody", RATE)]), "asking has its price"
+    assert board.gate.entries == []
 
 
 async def test_a_body_that_is_no_call_is_answered_as_json_rpc_and_goes_nowhere(board):
@@ -571,3 +597,226 @@ async def test_only_the_operator_asks_for_another_priority(board: Switchboard):
         await board.call(caller=CALLER, X_A2A_Priority="100")
     assert refused.value.code is Code.NOT_ALLOWED
     assert (await board.refusal(X_A2A_Priority="1")).code is Code.INVALID_REQUEST
+
+
+async def test_one_payer_may_have_so_many_calls_in_flight_and_leaves_room_for_others(bus, channel, tasks):
+    board = Switchboard(bus, channel, tasks, share=2)
+    board.dispatcher.gate.clear()
+    bodies = [BODY.replace(b"m-1", b"m-%d" % number) for number in range(4)]
+    callers = [tasks.spawn(board.call(body=body), "caller") for body in bodies[:2]]
+    await eventually(lambda: board.proxy.in_flight == 2)
+    assert (await board.refusal(body=bodies[2])).code is Code.OVERLOADED
+    other = tasks.spawn(board.call(payer="another", body=bodies[3]), "caller")
+    await eventually(lambda: board.proxy.in_flight == 3)
+    board.dispatcher.gate.set()
+    await asyncio.gather(*callers, other)
+    await board.ended()
+    assert (await board.call()).status == 200
+
+
+@pytest.mark.parametrize(("outcome", "cost"), [(Reset(), 77), (Expired(clock=Clock.DEADLINE), 77), (NotConnected(), 0)])
+async def test_a_call_of_which_nobody_knows_what_it_used_costs_what_it_held(board, outcome, cost):
+    board.gate.answer = replace(board.gate.answer, held=77)
+    board.dispatcher.outcome = outcome
+    await board.call()
+    [row] = await board.written()
+    assert ([left.cost for left in board.gate.left], row["millionths"]) == ([cost], cost)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("padding", [0, 100_000])
+async def test_what_an_answer_has_used_counts_however_long_it_is_and_if_it_is_an_error(board, status, padding):
+    body = orjson.dumps({"jsonrpc": "2.0", "id": "1", "result": {"pad": "x" * padding, "usage": {"input_tokens": 9}}})
+    board.dispatcher.outcome = Answered(status=status, headers={"Content-Type": "application/json"}, body=body)
+    await board.call()
+    [row] = await board.written()
+    assert (row["input_tokens"], row["millionths"], board.gate.left[0].cost) == (9, 900, 900)
+
+
+# -- the same call once more
+
+
+async def test_a_call_claims_its_message_and_leaves_its_answer(board: Switchboard):
+    await board.call()
+    await board.ended()
+    [entry], [left] = board.gate.entries, board.gate.left
+    assert (entry.claim is not None, left.kept.claim, left.kept.again) == (True, entry.claim, False)
+    assert left.kept.answer.body == REPLY
+    await board.call(body=BODY.replace(b'"messageId":"m-1",', b""))
+    await board.ended()
+    assert (board.gate.entries[1].claim, board.gate.left[1].kept) == (None, None)
+
+
+async def test_the_same_call_is_made_once_and_pays_its_rate(board: Switchboard, tasks: Tasks):
+    board.dispatcher.gate.clear()
+    first = tasks.spawn(board.call(), "first")
+    await eventually(lambda: board.dispatcher.sent)
+    others = [tasks.spawn(board.call(body=BODY.replace(b'"id":"1"', b'"id":2')), "other") for _ in range(3)]
+    await eventually(lambda: board.joining.joined == 3)
+    refused = await board.refusal(body=BODY.replace(b'"hi"', b'"ho"'))
+    assert refused.code is Code.MESSAGE_ID_REUSED
+    assert board.gate.taken == [("call:somebody", RATE)] * 4
+    board.dispatcher.gate.set()
+    answers = [await one for one in others]
+    assert {orjson.loads(answer.body)["id"] for answer in answers} == {2}
+    assert {answer.call_id for answer in answers} == {board.dispatcher.sent[0].call_id}
+    assert ((await first).body, (await first).call_id) == (REPLY, None)
+    assert (len(board.gate.entries), len(board.gate.left), len(await board.written())) == (1, 1, 1)
+
+
+async def test_a_first_caller_that_goes_away_leaves_its_call_to_the_others(board: Switchboard, tasks: Tasks):
+    board.dispatcher.gate.clear()
+    first = tasks.spawn(board.call(), "first")
+    await eventually(lambda: board.dispatcher.sent)
+    other = tasks.spawn(board.call(), "other")
+    await eventually(lambda: board.joining.joined == 1)
+    first.cancel()
+    await asyncio.wait([first])
+    board.dispatcher.gate.set()
+    assert (await other).status == 200
+
+
+async def test_what_redis_knows_to_have_ended_is_not_made_again(board: Switchboard):
+    kept = Answer(status=200, body=REPLY, headers={"Content-Type": "application/json"})
+    earlier = Earlier(call_id="c", words=True, stage=Stage.ENDED, answer=kept)
+    board.gate.answer = replace(board.gate.answer, earlier=earlier)
+    answer = await board.call(body=BODY.replace(b'"id":"1"', b'"id":2'))
+    assert (orjson.loads(answer.body)["id"], answer.call_id) == (2, "c")
+    assert (board.dispatcher.sent, board.gate.left, board.proxy.in_flight) == ([], [], 0)
+    board.gate.answer = replace(board.gate.answer, earlier=replace(earlier, words=False))
+    assert (await board.refusal()).code is Code.MESSAGE_ID_REUSED
+
+
+async def test_without_redis_those_of_one_process_still_make_one_call(board: Switchboard, tasks: Tasks):
+    board.gate.away = True
+    board.dispatcher.gate.clear()
+    callers = [tasks.spawn(board.call(), "caller") for _ in range(4)]
+    await eventually(lambda: board.joining.joined == 3)
+    board.dispatcher.gate.set()
+    assert [(await one).status for one in callers] == [200] * 4
+    assert (len(board.dispatcher.sent), board.tolls.unchecked >= 4) == (1, True)
+
+
+async def test_one_that_redis_lets_in_joins_a_call_that_it_does_not_know_of(board: Switchboard, tasks: Tasks):
+    """Redis was away when the first one began, and came back while the second one asked."""
+    board.dispatcher.gate.clear()
+    callers = [tasks.spawn(board.call(), "caller") for _ in range(2)]
+    await eventually(lambda: board.joining.joined == 1)
+    first, second = board.gate.entries
+    [left] = board.gate.left
+    assert (left.call_id, left.cost) == (second.call_id, 0)
+    assert (left.kept.claim, left.kept.answer, left.kept.again) == (second.claim, None, True)
+    board.dispatcher.gate.set()
+    assert [(await one).status for one in callers] == [200, 200]
+    assert [one.call_id for one in board.dispatcher.sent] == [first.call_id]
+
+
+async def test_a_call_that_was_let_in_and_finds_no_room_may_be_made_again(bus, channel, tasks: Tasks):
+    board = Switchboard(bus, channel, tasks, capacity=1)
+    board.dispatcher.gate.clear()
+    refused: list[Code] = []
+
+    async def second() -> None:
+        refused.append((await board.refusal(body=message(1))).code)
+
+    callers = [tasks.spawn(board.call(body=message(0)), "first"), tasks.spawn(second(), "second")]
+    await eventually(lambda: refused)  # both were let in before the first was sent
+    [left] = board.gate.left
+    assert (left.call_id, left.kept.answer, left.kept.again) == (board.gate.entries[1].call_id, None, True)
+    board.dispatcher.gate.set()
+    await asyncio.gather(*callers)
+    assert refused == [Code.OVERLOADED]
+
+
+async def test_an_inbox_is_asked_who_has_the_message_and_redis_is_not(board: Switchboard):
+    board.workspaces.rows[TARGET] = workspace(TARGET, delivery_mode="poll")
+    await board.call()
+    assert (board.inbox.calls[0].claim is not None, board.gate.entries[0].claim) == (True, None)
+    board.inbox.same = Same(call=stored(board.inbox.calls[0].id), words=True)
+    answer = await board.call()
+    assert (answer.call_id, orjson.loads(answer.body)["id"]) == (board.inbox.calls[0].id,) * 2
+    assert [left.call_id for left in board.gate.left] == [board.gate.entries[1].call_id], "it stands in no chain"
+
+
+async def test_a_call_that_waits_leaves_its_message_to_the_ledger(board: Switchboard):
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    answer = await board.call()
+    await board.ended()
+    [entry], [left], [call] = board.gate.entries, board.gate.left, board.queue.calls
+    assert (answer.status, call.claim) == (202, entry.claim)
+    assert (left.kept.claim, left.kept.waits, left.kept.again) == (entry.claim, True, False)
+
+
+async def test_those_that_share_a_call_whose_agent_is_busy_are_all_told_that_it_waits(board: Switchboard, tasks: Tasks):
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    board.dispatcher.gate.clear()
+    callers = [tasks.spawn(board.call(), "caller") for _ in range(3)]
+    await eventually(lambda: board.joining.joined == 2)
+    board.dispatcher.gate.set()
+    answers = [await one for one in callers]
+    assert [one.status for one in answers] == [202] * 3
+    assert {orjson.loads(one.body)["queue_id"] for one in answers} == {board.dispatcher.sent[0].call_id}
+    assert len(board.queue.calls) == 1
+
+
+async def test_a_busy_agents_message_that_the_ledger_has_already_is_no_call_of_its_own(board: Switchboard):
+    """Redis had forgotten it."""
+    board.queue.away, board.dispatcher.outcome = False, Answered(status=429, headers={}, body=b"")
+    board.queue.same = Same(call=stored("q"), words=True)
+    answer = await board.call()
+    await board.ended()
+    assert (answer.call_id, orjson.loads(answer.body)["id"]) == ("q", "q")
+    board.queue.same = replace(board.queue.same, words=False)
+    assert (await board.refusal()).code is Code.MESSAGE_ID_REUSED
+    await board.ended()
+    assert [left.kept.waits for left in board.gate.left] == [True, True]
+    assert (await board.written(), await board.heard()) == ([], [])
+
+
+async def test_a_message_whose_call_waits_is_not_sent(board: Switchboard):
+    waits = Earlier(call_id="q", words=True, stage=Stage.WAITS)
+    board.gate.answer, board.queue.away = replace(board.gate.answer, earlier=waits), False
+    board.inbox.same = Same(call=stored("q"), words=True)
+    answer = await board.call()
+    assert (answer.call_id, board.dispatcher.sent, board.gate.left) == ("q", [], [])
+
+
+async def test_one_whose_call_waited_and_is_over_is_sent_and_pays_once(board: Switchboard, monkeypatch):
+    waits = Earlier(call_id="q", words=False, stage=Stage.WAITS)
+    board.gate.answer = replace(board.gate.answer, earlier=waits)
+    assert (await board.refusal()).code is Code.OVERLOADED, "others are always faster"
+    said = board.gate.leave
+
+    def leave(left: Left) -> None:
+        said(left)
+        board.gate.answer = replace(board.gate.answer, earlier=None)
+
+    monkeypatch.setattr(board.gate, "leave", leave)
+    board.gate.left.clear()
+    board.gate.entries.clear()
+    assert (await board.call()).status == 200
+    await board.ended()
+    released, ended = board.gate.left
+    assert (released.call_id, released.kept.again, released.kept.claim) == ("q", True, board.gate.entries[0].claim)
+    assert (ended.call_id, ended.kept.again) == (board.dispatcher.sent[0].call_id, False)
+    assert [entry.rate for entry in board.gate.entries] == [RATE, None]
+
+
+async def test_while_redis_may_have_forgotten_what_waits_the_ledger_is_asked(board: Switchboard):
+    board.gate.answer = replace(board.gate.answer, sure=False)
+    assert (await board.call()).status == 200
+    await board.ended()
+    board.inbox.same = Same(call=stored("q"), words=True)
+    assert (await board.call()).call_id == "q"
+    board.gate.away = True
+    assert (await board.call()).call_id == "q"
+    assert [left.kept.waits for left in board.gate.left] == [False, True, True]
+    assert len(board.dispatcher.sent) == 1
+
+
+def stored(call_id: str) -> Call:
+    now = datetime.now(UTC)
+    return Call(
+        id=call_id, kind=Kind.PARKED, state=State.PARKED, workspace_id=TARGET, caller_id=None, method="message/send",
+        attempts=0, created_at=now, expires_at=now,
+    )  # fmt: skip

@@ -1,13 +1,16 @@
 import asyncio
+from dataclasses import replace
 
 import orjson
 import pytest
 
-from gateway.core.calls import State
+from gateway.core.calls import Kind, State
+from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ending
 from gateway.core.envelope import Envelope, normalise
-from gateway.ports import Outbound, QueuedEnd, StoreUnavailable
-from gateway.services.activity import ActivityLog
+from gateway.core.refusals import Code, Refusal
+from gateway.ports import NewCall, Outbound, QueuedEnd, StoreUnavailable
+from gateway.services.activity import ActivityLog, Line
 from gateway.services.history import ended_row
 from gateway.services.queue import Busy, Held, Queue, Times
 from gateway.services.room import Room
@@ -40,12 +43,20 @@ class Hall:
             queue=stores.queue,
             activity=ActivityLog(Batches(), bus, capacity=10, every_s=1),
             callers=self.callers,
-            times=Times(lives_s=100.0, retry_s=1.0, wait_s=LONG_S),
+            times=Times(lives_s=100.0, retry_s=1.0, wait_s=LONG_S, kept_s=60.0),
             room=2,
             chance=lambda: 1.0,
         )
 
-    def busy(self, *, call_id: str = CALL, took_s: float = 0.0, limit_s: float | None = None, **params: object) -> Busy:
+    def busy(
+        self,
+        *,
+        call_id: str = CALL,
+        took_s: float = 0.0,
+        limit_s: float | None = None,
+        claim: Claim | None = None,
+        **params: object,
+    ) -> Busy:
         message = envelope(**params)
         outbound = Outbound(
             call_id=call_id,
@@ -58,7 +69,9 @@ class Hall:
             by_deadline=limit_s is not None,
             hold=Room(10).hold(),
         )
-        return Busy(caller_id=None, lane="people", priority=50, message=message, outbound=outbound, took_s=took_s)
+        return Busy(
+            caller_id=None, lane="people", priority=50, message=message, outbound=outbound, took_s=took_s, claim=claim
+        )
 
     async def hold(self, **fields: object) -> Held:
         held = await self.queue.hold(self.busy(**fields))
@@ -156,3 +169,56 @@ async def test_who_does_not_stay_is_told_that_its_call_waits(hall, why):
     wait_s = 0.0 if why == "it does not want to" else LONG_S
     async with asyncio.timeout(LONG_S / 2):
         assert await hall.queue.stay(held, wait_s, lambda: why == "it has hung up") is held.answer
+
+
+# -- one message, one call
+
+CLAIM = Claim(key="aa" * 20, words="bb" * 16)
+ANOTHER = CALL[:-1] + "b"
+
+
+async def test_a_message_that_waits_already_is_not_written_again(hall, heard):
+    await hall.hold(claim=CLAIM)
+    told = len(await heard())
+    again = await hall.hold(call_id=ANOTHER, claim=CLAIM)
+    assert (again.call_id, again.answer.call_id, again.answer.status) == (CALL, CALL, 202)
+    assert orjson.loads(again.answer.body)["queue_id"] == CALL
+    assert (hall.queue.held, told, await heard()) == (1, 1, [])
+    with pytest.raises(Refusal) as refused:
+        await hall.queue.hold(hall.busy(call_id=ANOTHER, claim=replace(CLAIM, words="cc" * 16)))
+    assert (refused.value.code, refused.value.fields["call_id"]) == (Code.MESSAGE_ID_REUSED, CALL)
+    await hall.end()
+    answer = await hall.queue.hold(hall.busy(call_id=ANOTHER, claim=CLAIM))
+    assert answer == replace(ANSWER, call_id=CALL)
+
+
+async def test_what_the_ledger_has_under_a_claim_is_found(hall):
+    assert await hall.queue.find(CLAIM) is None
+    await hall.hold(claim=CLAIM)
+    found = await hall.queue.find(CLAIM)
+    assert (found.call_id, orjson.loads(found.answer.body)["queue_depth"]) == (CALL, 1)
+    [one] = await hall.stores.queue.claim(hall.target_id, eager=True, limit=1, lease_s=60.0)
+    found = await hall.queue.find(CLAIM)
+    assert orjson.loads(found.answer.body)["queue_depth"] == 0, "it is out"
+    await hall.stores.queue.put_back(one.call.id, one.claim, delay_s=0, error=None, busy=False, counts=False)
+    await hall.end()
+    assert await hall.queue.find(CLAIM) == replace(ANSWER, call_id=CALL)
+
+
+async def test_an_answer_that_came_by_an_inbox_is_given_to_who_sends_the_message_again(hall):
+    new = NewCall(
+        id=CALL, kind=Kind.PARKED, workspace_id=hall.target_id, caller_id=None, method="message/send", body=b"{}",
+        waits_s=0.0, lives_s=60.0, claim=CLAIM,
+    )  # fmt: skip
+    line = Line(id=CALL, workspace_id=hall.target_id, activity_type="a2a_receive", call_id=CALL)
+    await hall.stores.calls.park(new, line.row(0.0), room=1)
+    found = await hall.queue.find(CLAIM)
+    assert orjson.loads(found.answer.body) == {
+        "status": "queued", "delivery_mode": "poll", "method": "message/send", "id": CALL,
+    }  # fmt: skip
+    await hall.stores.calls.end(
+        hall.target_id, CALL, {State.PARKED}, to=State.COMPLETED, ending=Ending.COMPLETED, answer=b'{"result":1}',
+        history=lambda call: (ended_row(call), []),
+    )  # fmt: skip
+    found = await hall.queue.find(CLAIM)
+    assert (found.status, found.body) == (200, b'{"jsonrpc":"2.0","id":null,"result":1}')

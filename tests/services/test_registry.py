@@ -222,14 +222,14 @@ async def test_a_register_that_nobody_could_call_back_is_refused_and_changes_not
 @pytest.mark.parametrize(
     ("stored", "says", "mode"),
     [
-        (None, None, "poll"),
+        (None, None, "push"),
         ("push", None, "push"),
         ("poll", None, "poll"),
         ("push", "poll", "poll"),
         (None, "push", "push"),
     ],
 )
-async def test_an_external_agent_gets_the_mode_that_it_says_or_has_or_polls(registry, stores, stored, says, mode):
+async def test_an_external_agent_gets_the_mode_that_it_says_or_has_or_is_called(registry, stores, stored, says, mode):
     one = await stores.make(Status.AWAITING_AGENT, delivery_mode=stored)
     answer = await registry.register(Admin(), said(one, delivery_mode=says))
     assert (answer.delivery_mode, (await stores.workspaces.find(one)).delivery_mode) == (mode, mode)

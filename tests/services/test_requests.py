@@ -16,6 +16,7 @@ from gateway.services.directory import Directory
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.requests import Asked, Requests, Times, Wanted
+from gateway.services.room import Room
 from gateway.services.tolls import Toll
 from gateway.services.wakes import Wakes
 from tests.services.memory import Batches, Inbox, Workspaces
@@ -35,7 +36,7 @@ def requests(bus) -> Requests:
         calls=Inbox(),
         activity=ActivityLog(Batches(), bus, capacity=10, every_s=1),
         callers=Wakes(capacity=10),
-        times=ParkingTimes(lives_s=60, wait_s=60),
+        times=ParkingTimes(lives_s=60, wait_s=60, kept_s=60),
         room=10,
     )
     return Requests(
@@ -59,6 +60,7 @@ def asked(to: str, body: bytes = BODY, *, caller: str | None = None, **headers: 
         gone=lambda: False,
         headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}),
         body=body,
+        hold=Room(2**20).hold(),
     )
 
 

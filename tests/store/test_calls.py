@@ -7,10 +7,11 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from gateway.core.calls import INBOX_KINDS, MOVES, Call, Kind, State
+from gateway.core.calls import END_STATES, INBOX_KINDS, MOVES, Call, Kind, State
+from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.workspaces import Status
-from gateway.ports import NewCall, NewWorkspace, StoreConflict
+from gateway.ports import NewCall, NewWorkspace, Same, StoreConflict
 from gateway.store.calls import CallStore
 from gateway.store.workspaces import WorkspaceStore
 from sql import load
@@ -20,7 +21,8 @@ PLAN: Mapping[str, Any] = {
     "id": SOMEBODY, "kind": "parked", "state": "parked", "workspace_id": SOMEBODY, "caller_id": None, "method": "m",
     "body": b"{}", "waits_s": 0.0, "lives_s": 60.0, "room": 100, "limit": 10, "limit_bytes": 1000, "lease_s": 60.0,
     "kinds": sorted(INBOX_KINDS), "sources": ["parked"], "to": "expired", "ending": "expired",
-    "answer": None,
+    "answer": None, "key": "00", "words": "00", "kept_s": 60.0, "undelivered": ["rejected"],
+    "called_off": ["expired"], "ids": [SOMEBODY], "expires_at": "-infinity",
 }  # fmt: skip
 
 
@@ -86,6 +88,23 @@ async def end(store: CallStore, call: NewCall, to: State = State.COMPLETED, **fi
 
 async def let_time_pass(migrated: Any, column: str) -> None:
     await migrated.execute(f"update calls set {column} = now() - interval '1 second'")
+
+
+def looks(database_url: str, query: str, terms: Mapping[str, Any]) -> list[set[str]]:
+    """What one session, another and that other again find, in transactions that are open at the same time.
+
+    The planner is kept from the plans that would work however the query is written.
+    """
+    with closing(psycopg2.connect(database_url)) as first, closing(psycopg2.connect(database_url)) as second:
+        found = []
+        for session in (first, second, second):
+            with session.cursor() as cursor:
+                cursor.execute("set enable_hashjoin = off; set enable_hashagg = off; set enable_sort = off")
+                cursor.execute(query, terms)
+                found.append({row[0] for row in cursor.fetchall()})
+        for session in (first, second):
+            session.commit()
+        return found
 
 
 async def test_a_call_lies_in_the_inbox_byte_for_byte_with_its_row_of_history(store, one, migrated):
@@ -212,6 +231,14 @@ async def test_calls_whose_time_is_over_end_once_whoever_looks(store, one, migra
     ] == [10]
 
 
+async def test_of_two_that_look_at_once_each_ends_as_many_as_it_asks_for(store, one, migrated, migrated_database_url):
+    ids = [(await park(store, one, lives_s=float(number + 1))).id for number in range(10)]
+    await migrated.execute("update calls set expires_at = expires_at - interval '1 hour'")
+    terms = {"state": "parked", "to": "expired", "ending": "expired", "sources": ["parked"], "limit": 4}
+    found = looks(migrated_database_url, load("calls")["end_overdue"], terms)
+    assert found == [set(ids[:4]), set(ids[4:8]), set(ids[8:])]
+
+
 async def test_a_call_goes_with_its_workspace(store, one, migrated):
     call = await park(store, one)
     await migrated.execute("delete from workspaces")
@@ -260,3 +287,96 @@ def test_no_query_reads_all_of_history(planner: Any):
         plan = planner(load("activity")[name], HISTORY)
         assert "on activity" in plan, name
         assert "Seq Scan on activity" not in plan, name
+
+
+# -- one message, one call
+
+CLAIM = Claim(key="aa" * 20, words="bb" * 16)
+
+
+async def again(store: CallStore, workspace_id: str, *, kept_s: float = 60.0, **fields: Any) -> bool | Same:
+    call = new(workspace_id, **{"claim": CLAIM, **fields})
+    return await store.park(call, row(call), room=100, kept_s=kept_s)
+
+
+async def test_a_message_has_one_call_whoever_writes_it_at_the_same_moment(store, one, migrated):
+    said = await asyncio.gather(*(again(store, one) for _ in range(10)))
+    assert [one_ for one_ in said if one_ is True] == [True]
+    [(call_id, activity)] = [tuple(one_.values()) for one_ in await migrated.fetch(
+        "select id::text, (select count(*) from activity) from calls")]  # fmt: skip
+    assert activity == 1, "and one row of history"
+    assert {(one_.call.id, one_.words) for one_ in said if one_ is not True} == {(call_id, True)}
+
+
+async def test_other_words_are_told_and_another_message_is_another_call(store, one):
+    call = await park(store, one, claim=CLAIM)
+    said = await again(store, one, claim=Claim(key=CLAIM.key, words="cc" * 16))
+    assert (said.call.id, said.words) == (call.id, False)
+    assert await again(store, one, claim=Claim(key="dd" * 20, words=CLAIM.words)) is True
+    assert await again(store, one, claim=None) is True
+
+
+async def test_a_full_inbox_still_knows_what_lies_in_it(store, one):
+    call = await park(store, one, claim=CLAIM)
+    same = new(one, claim=CLAIM)
+    assert (await store.park(same, row(same), room=1, kept_s=60.0)).call.id == call.id
+
+
+async def test_a_call_that_has_ended_has_its_message_for_a_while_and_one_that_expired_has_not(store, one, migrated):
+    first = await park(store, one, claim=CLAIM)
+    await end(store, first, answer=b"{}")
+    said = await again(store, one)
+    assert (said.call.id, said.call.answer) == (first.id, b"{}")
+    await let_time_pass(migrated, "ended_at")
+    assert await again(store, one, kept_s=0.5) is True
+    await let_time_pass(migrated, "expires_at")
+    await store.end_overdue(State.PARKED, to=State.EXPIRED, ending=Ending.EXPIRED, limit=10, history=ended)
+    assert await again(store, one) is True, "no agent has seen it"
+    assert (await store.find(one, first.id)).answer == b"{}"
+
+
+async def test_who_stays_for_the_answer_of_an_earlier_call_is_waited_for(store, one):
+    call = await park(store, one, claim=CLAIM)
+    assert await store.receive(one, call.id) is None
+    await again(store, one, waits_s=60.0)
+    await again(store, one, waits_s=1.0)
+    received = await store.receive(one, call.id)
+    assert received is not None
+    assert received.state is State.DISPATCHED
+
+
+@pytest.mark.parametrize("ending", [Ending.EXPIRED, Ending.CANCELLED])
+async def test_a_call_that_was_called_off_leaves_its_message_unless_an_agent_had_it(store, one, ending):
+    to = END_STATES[ending]
+    handed_out = await park(store, one, claim=CLAIM)
+    assert await take(store, one, lease_s=0.0) == [handed_out.id]
+    await store.end(one, handed_out.id, {State.PARKED}, to=to, ending=ending, answer=None, history=ended)
+    said = await again(store, one)
+    assert (said.call.id, said.call.ending) == (handed_out.id, ending), "nobody knows what it has done with it"
+    assert await store.find_same(CLAIM, kept_s=60.0) == said
+    untouched = await park(store, one, claim=Claim(key="cc" * 20, words="bb" * 16))
+    await store.end(one, untouched.id, {State.PARKED}, to=to, ending=ending, answer=None, history=ended)
+    assert await store.find_same(Claim(key="cc" * 20, words="bb" * 16), kept_s=60.0) is None
+    assert await again(store, one, claim=Claim(key="cc" * 20, words="dd" * 16)) is True
+
+
+async def test_the_call_of_a_message_is_found_for_as_long_as_it_has_it(store, one, migrated):
+    assert await store.find_same(CLAIM, kept_s=60.0) is None
+    call = await park(store, one, claim=CLAIM)
+    found = await store.find_same(CLAIM, kept_s=60.0)
+    assert (found.call.id, found.words) == (call.id, True)
+    assert (await store.find_same(Claim(key=CLAIM.key, words="cc" * 16), kept_s=60.0)).words is False
+    await end(store, call)
+    await let_time_pass(migrated, "ended_at")
+    assert (await store.find_same(CLAIM, kept_s=60.0)).call.answer == b"{}"
+    assert await store.find_same(CLAIM, kept_s=0.5) is None
+
+
+async def test_what_the_ledger_ends_is_told_from_what_it_does_not_know(store, one, migrated):
+    calls = [await park(store, one, lives_s=100.0) for _ in range(2)]
+    await migrated.execute("update calls set kind = 'push' where id = %(id)s", id=calls[1].id)
+    found = await store.list_ledgered([SOMEBODY, *(call.id for call in calls)])
+    assert set(found) == {calls[0].id}
+    assert 90 < found[calls[0].id] <= 100
+    await let_time_pass(migrated, "expires_at")
+    assert await store.list_ledgered([calls[0].id]) == {calls[0].id: 0.0}

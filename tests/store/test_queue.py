@@ -1,21 +1,23 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import psycopg2
 import pytest
 
-from gateway.core.calls import MOVES, Call, State
+from gateway.core.calls import END_STATES, MOVES, Call, State
+from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ending
 from gateway.core.workspaces import Status
-from gateway.ports import Claimed, NewQueued, NewWorkspace, Outgoing, QueuedEnd, StoreConflict
+from gateway.ports import Claimed, NewQueued, NewWorkspace, Outgoing, QueuedEnd, Same, StoreConflict
 from gateway.store.calls import CallStore
 from gateway.store.queue import QueueStore
 from gateway.store.workspaces import WorkspaceStore
 from sql import load
-from tests.store.test_calls import ended
+from tests.store.test_calls import ended, looks
 
 SOMEBODY = "00000000-0000-4000-8000-000000000007"
 WAY = Outgoing(headers={"Content-Type": "application/json"}, limit_s=12.5, by_deadline=False)
@@ -243,6 +245,14 @@ async def test_what_has_waited_too_long_ends_once_whoever_looks(store, one, migr
     assert (await CallStore(store._database).find(one, out)).state is State.DISPATCHED
 
 
+async def test_of_two_that_look_at_once_each_ends_as_many_as_it_asks_for(store, one, migrated, migrated_database_url):
+    old = [await hold(store, one, lives_s=float(number + 1)) for number in range(10)]
+    await migrated.execute("update calls set expires_at = expires_at - interval '1 hour'")
+    terms = {"to": "expired", "ending": "expired", "sources": ["queued"], "limit": 4}
+    found = looks(migrated_database_url, load("queue")["end_overdue"], terms)
+    assert found == [set(old[:4]), set(old[4:8]), set(old[8:])]
+
+
 async def test_a_call_that_waits_is_cancelled_once_and_one_that_is_out_is_not(store, one, migrated):
     out, waits = await hold(store, one), await hold(store, one)
     await claim(store, one)
@@ -273,6 +283,7 @@ PLAN: Mapping[str, Any] = {
     "busy": 1, "delay_s": 1.0, "lives_s": 60.0, "room": 100, "limit": 10, "lease_s": 60.0, "older_s": 1.0,
     "eager": True, "to": "expired", "ending": "expired", "sources": ["queued"], "answer": None, "status": 200,
     "headers": "{}", "claim": SOMEBODY, "claims": [SOMEBODY], "ids": [SOMEBODY], "attempts": 1,
+    "key": "00", "words": "00",
 }  # fmt: skip
 
 
@@ -312,3 +323,92 @@ def test_no_query_reads_all_calls(planner: Any):
 def test_every_move_is_in_the_table():
     assert State.QUEUED in MOVES[State.DISPATCHED]
     assert State.DISPATCHED in MOVES[State.QUEUED]
+
+
+# -- one message, one call
+
+CLAIM = Claim(key="aa" * 20, words="bb" * 16)
+
+
+async def again(store: QueueStore, workspace_id: str, *, room: int = 100, kept_s: float = 60.0, **fields: Any) -> Any:
+    call = NewQueued(
+        **{
+            "id": str(uuid4()), "workspace_id": workspace_id, "caller_id": None, "lane": "a", "priority": 50,
+            "method": "message/send", "body": b"{}", "outgoing": WAY, "delay_s": 0.0, "lives_s": 60.0,
+            "claim": CLAIM, **fields,
+        }
+    )  # fmt: skip
+    return await store.hold(call, row(call.id, workspace_id), error="agent_busy", room=room, kept_s=kept_s)
+
+
+async def test_a_message_waits_once_whoever_writes_it_at_the_same_moment(store, one, migrated):
+    said = await asyncio.gather(*(again(store, one) for _ in range(10)))
+    assert [found for found in said if not isinstance(found, Same)] == [1]
+    [kept] = await migrated.fetch("select id, (select count(*) from activity) as lines from calls")
+    assert {(found.call.id, found.words) for found in said if isinstance(found, Same)} == {(kept["id"], True)}
+    assert kept["lines"] == 1
+    other = await again(store, one, claim=Claim(key=CLAIM.key, words="cc" * 16), room=1)
+    assert (other.call.id, other.words) == (kept["id"], False), "though the queue is full"
+    assert await again(store, one, claim=None, room=1) is None
+
+
+@pytest.mark.parametrize(
+    ("ending", "stays"),
+    [
+        (Ending.COMPLETED, True),
+        (Ending.AGENT_RESET, True),
+        (Ending.AGENT_UNREACHABLE, False),
+        (Ending.REJECTED, False),
+    ],
+)
+async def test_only_a_call_that_no_agent_has_taken_leaves_its_message(store, one, ending, stays):
+    id_ = await hold(store, one, claim=CLAIM)
+    [out] = await claim(store, one)
+    assert (await again(store, one)).call.state is State.DISPATCHED
+    assert await store.mark_sent(id_, out.claim)
+    assert await finish(store, out, replace(DONE, to=END_STATES[ending], ending=ending)) is not None
+    assert isinstance(await again(store, one), Same) is stays
+    await claim(store, one)
+    assert (await again(store, one, kept_s=0.0) == 1) is stays, "for a while"
+
+
+async def test_a_call_that_was_sent_by_a_process_that_died_keeps_its_message(store, one, migrated):
+    id_ = await hold(store, one, claim=CLAIM)
+    [out] = await claim(store, one)
+    await store.mark_sent(id_, out.claim)
+    await let_time_pass(migrated, "lease_until")
+    await store.end_lost(limit=10, history=ended)
+    said = await again(store, one)
+    assert (said.call.id, said.call.ending) == (id_, Ending.INTERRUPTED)
+
+
+async def test_one_that_was_called_off_while_it_waited_leaves_its_message_though_it_was_out_before(
+    store, one, migrated
+):
+    id_ = await hold(store, one, claim=CLAIM)
+    [out] = await claim(store, one)
+    await store.mark_sent(id_, out.claim)
+    assert await back(store, out)
+    await let_time_pass(migrated, "expires_at")
+    assert len(await store.end_overdue(limit=10, history=ended)) == 1
+    assert await again(store, one) == 1
+
+
+async def test_the_messages_whose_calls_wait_are_listed_in_one_order(store, one, migrated):
+    calls = CallStore(migrated)
+    keys = [f"{number:040x}" for number in range(5)]
+    for number, key in enumerate(keys):
+        await hold(store, one, claim=Claim(key=key, words="bb" * 16), lives_s=100.0 - number)
+    await hold(store, one)
+    gone, out = await claim(store, one, limit=1), await claim(store, one, limit=1)
+    assert gone
+    assert not out
+    await finish(store, gone[0])
+    out = await claim(store, one, limit=1)
+    found, after = [], None
+    while some := await calls.list_waiting(after, limit=2):
+        found += some
+        after = some[-1]
+    assert [waits.claim for waits in found] == [Claim(key=key, words="bb" * 16) for key in reversed(keys[1:])]
+    assert out[0].call.id in {waits.call_id for waits in found}
+    assert all(90 < waits.left_s <= 100 for waits in found)

@@ -89,7 +89,7 @@ BAD_QUERIES: Final[Mapping[str, tuple[str, ...]]] = {
     "peer_id": ("", "demo", "0" * 36, "%00"),
     "since_id": ("", "demo", UNKNOWN + "0"),
     "since_secs": ("", "0", "-1", "nan", "1e3", "soon"),
-    "before_ts": ("", "yesterday", "2026-13-01T00:00:00Z", "%00"),
+    "before_ts": ("", "yesterday", "0001-01-01T00:00:00%2B14:00", "2026-13-01T00:00:00Z", "%00"),
     "limit": ("", "0", "-1", "1.5", "many", "9" * 10),
     "wait": ("", "-1", "nan", "5s"),
 }

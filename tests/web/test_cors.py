@@ -31,7 +31,10 @@ async def test_a_browser_that_asks_first_is_told_what_its_page_may_send(cast: Ca
     assert headers["Access-Control-Allow-Credentials"] == "true"
     assert headers["Access-Control-Allow-Methods"] == "POST"
     allowed = {name.strip() for name in headers["Access-Control-Allow-Headers"].split(",")}
-    assert allowed == {"Origin", "Content-Type", "Authorization", "X-Workspace-ID", "Last-Event-ID"}
+    assert allowed == {
+        "Origin", "Content-Type", "Authorization", "X-Workspace-ID", "Last-Event-ID", "X-Timeout", "A2A-Version",
+        "A2A-Extensions", "X-A2A-Call-ID", "Prefer", "traceparent", "tracestate",
+    }  # fmt: skip
     assert headers["Vary"] == "Origin"
 
 
@@ -73,7 +76,10 @@ async def test_streams_may_be_read_by_pages_of_named_sites(cast: Cast):
     stream = f"{cast.gateway.url}/workspaces/{cast.target.id}/events/stream"
     async with cast.world.session.get(stream, headers={"Origin": FRIEND, **cast.target.bearer}) as response:
         assert response.headers[GIVEN] == FRIEND
-        assert response.headers["Access-Control-Expose-Headers"] == "Retry-After, X-Request-ID, X-A2A-Call-ID"
+        exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
+    limits = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
+    assert exposed == {"Retry-After", "X-Request-ID", "X-A2A-Call-ID", *limits}
+    assert limits == {name for name in response.headers if name.startswith("X-RateLimit")}, "all that there are"
 
 
 async def test_without_named_sites_nothing_is_said():

@@ -336,6 +336,8 @@ async def test_events_hold_what_the_catalogue_says(world: World):
         for rate in (0.9, 0.0):
             assert await world.beat(one, error_rate=rate, current_task=f"at {rate}") == 200
         await world.call(one)
+        notice = {"message": "look", "attachments": [{"uri": "https://files.example/a", "name": "a"}]}
+        assert (await world.request("POST", f"/workspaces/{one.id}/notify", headers=one.bearer, json=notice))[0] == 200
         await remove(world, one)
         while not (held["WORKSPACE_REMOVED"] and held["CALL_ENDED"]):
             told = orjson.loads((await browser.block())["data"])

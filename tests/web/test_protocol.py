@@ -1,6 +1,7 @@
 """web.protocol: bytes that are no request."""
 
 import asyncio
+import contextlib
 from urllib.parse import urlsplit
 
 import orjson
@@ -66,7 +67,8 @@ async def test_a_client_whose_first_request_does_not_come_is_let_go_of(world: Wo
     async with Tasks() as tasks:
         tasks.spawn(trickle(), "trickle")
         async with asyncio.timeout(5):
-            assert await reader.read() == b""
+            with contextlib.suppress(ConnectionResetError):  # it goes on to trickle while it is let go of
+                assert await reader.read() == b""
     writer.close()
 
 

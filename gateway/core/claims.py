@@ -1,0 +1,94 @@
+"""When a call is the same as an earlier one: somebody's same message to the same target, and the same words."""
+
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Final, assert_never
+
+from gateway.core import jsontext
+from gateway.core.callers import Admin, Anonymous, Holder, Local, Member, Principal, Stranger, System, find_credential
+from gateway.core.endings import Answer
+from gateway.core.envelope import Envelope
+from gateway.core.inbox import under
+from gateway.core.refusals import Code, Refusal
+
+KEY_BYTES: Final = 20
+FIELD: Final = "params.message.messageId"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """Both in hexadecimal. `key`: which message of whom to whom. `words`: what it says, the JSON-RPC id left out."""
+
+    key: str
+    words: str
+
+
+def find_claim(principal: Principal, caller_id: str | None, target_id: str, message: Envelope) -> Claim | None:
+    """Return what a call claims; None where the caller has not chosen a message id: such a call is always a new one."""
+    if not message.client_message_id or message.message_id is None:
+        return None
+    whose = f"workspace:{caller_id}" if caller_id is not None else _person(principal)
+    key = blake2b(f"{target_id}\n{whose}\n{message.message_id}".encode(), digest_size=KEY_BYTES)
+    return Claim(key=key.hexdigest(), words=message.digest.hex())
+
+
+def _person(principal: Principal) -> str:
+    """Whoever is no workspace is known by what was shown: a token, or a browser's session."""
+    shown = find_credential(principal)
+    if shown is not None:
+        return f"{shown.proof.value}:{shown.hash.hex()}"
+    match principal:
+        case System(kind=kind, name=name):
+            return f"{kind}{name}"
+        case Admin() | Member() | Holder() | Local() | Anonymous() | Stranger():
+            return type(principal).__name__.lower()
+        case never:
+            assert_never(never)
+
+
+def readdress(answer: Answer, call_id: str, id_json: bytes | None) -> Answer:
+    """Return the answer of an earlier call under the JSON-RPC id of the one that asks now.
+
+    So are the events of a stream. What is no response of JSON-RPC has no such id and keeps its bytes.
+    """
+    kind, body = answer.headers.get("Content-Type", "").lower(), answer.body
+    if b'"jsonrpc"' in body:
+        if "json" in kind:
+            body = _under(body, id_json)
+        elif "text/event-stream" in kind:
+            body = b"".join(_line(line, id_json) for line in body.splitlines(keepends=True))
+    return replace(answer, body=body, call_id=call_id)
+
+
+def _under(body: bytes, id_json: bytes | None) -> bytes:
+    try:
+        said = jsontext.parse(body)
+    except jsontext.Unparsable:  # an agent may answer anything
+        return body
+    return under(body, id_json) if isinstance(said, dict) and "jsonrpc" in said else body
+
+
+def _line(line: bytes, id_json: bytes | None) -> bytes:
+    """A line of a stream; an event whose JSON goes over several lines keeps its id."""
+    said = line.removeprefix(b"data:")
+    if said == line:
+        return line
+    text = said.strip()
+    return line.replace(text, _under(text, id_json), 1) if text else line
+
+
+def reused(call_id: str) -> Refusal:
+    """Refuse a message id that already stands for other words."""
+    sentence = f"{FIELD}: an earlier call with it said something else"
+    return Refusal(Code.MESSAGE_ID_REUSED, sentence, field=FIELD, call_id=call_id)
+
+
+def not_kept(call_id: str) -> Refusal:
+    """Refuse a call that was made before, and whose answer is not kept."""
+    return Refusal(Code.ALREADY_COMPLETED, "the call has ended and its answer is not kept", call_id=call_id)
+
+
+def interrupted(call_id: str) -> Refusal:
+    """Refuse a call that was made before by a replica that is gone: nobody knows how far it came."""
+    sentence = "the call was interrupted; whether its agent has done it is not known"
+    return Refusal(Code.INTERRUPTED, sentence, call_id=call_id, outcome="unknown", delivery_confirmed=None)
