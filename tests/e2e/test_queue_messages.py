@@ -158,7 +158,7 @@ async def test_a_call_that_no_agent_has_taken_leaves_its_message_to_a_new_one(wo
 
 async def test_a_call_whose_replica_dies_after_it_was_sent_is_interrupted_once_and_not_sent_again(world: World) -> None:
     env = {**SLOW, "GATEWAY_PROBE_SECONDS": "0.2", "GATEWAY_QUEUE_LEASE_SECONDS": "1"}
-    dying, staying = await two(world, **env)
+    dying = await world.start(**env)
     target, agent = await busy(world, BusyAgent(work_s=60.0))
     id_, _ = await waits(world, target, dying)
     agent.shut = False
@@ -169,11 +169,12 @@ async def test_a_call_whose_replica_dies_after_it_was_sent_is_interrupted_once_a
         with suppress(aiohttp.ClientError):
             await world.call(other, gateway=dying)
 
+    async with world.beating(target, 0.1):
+        await eventually(lambda: agent.taken)
+    staying = await world.start(**env)  # only now, or it might be the one that sends what waits
     async with world.reading(target, gateway=staying) as reader, asyncio.TaskGroup() as group:
         group.create_task(call_other())
         await eventually(lambda: silent.open_connections == 1)
-        async with world.beating(target, 0.1, gateway=dying):  # who hears of it is who sends what waits
-            await eventually(lambda: agent.taken)
         dying.send(signal.SIGKILL)
         world.gateways.remove(dying)
         assert (await ended(world, target, id_))["status"] == "interrupted"
