@@ -68,6 +68,26 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         about="any call to it has ended; `ending` is `completed` or a `code` of the README's table",
         data=("call_id", "ending", "status", "duration_ms"),
     ),
+    "DELEGATION_SENT": Kind(
+        sign=False,
+        about="it has delegated a task to `target_id`",
+        data=("delegation_id", "target_id", "task_preview"),
+    ),
+    "DELEGATION_STATUS": Kind(
+        sign=False,
+        about="a task that it has delegated was sent, or waits for a busy agent",
+        data=("delegation_id", "target_id", "status"),
+    ),
+    "DELEGATION_COMPLETE": Kind(
+        sign=False,
+        about="one was answered; `via` is `queue`, `inbox` or `update` if that was not at once",
+        data=("delegation_id", "target_id", "response_preview", "via"),
+    ),
+    "DELEGATION_FAILED": Kind(
+        sign=False,
+        about="one was not; `error` is a `code` of the README's table, or what was said of it",
+        data=("delegation_id", "target_id", "error"),
+    ),
     "AGENT_CARD_UPDATED": Kind(sign=True, about="its agent has a new card", data=("agent_card",)),
     "WORKSPACE_PROVISIONING": Kind(sign=False, about="it has been made, and is to be started", data=_MADE),
     "WORKSPACE_ONLINE": Kind(

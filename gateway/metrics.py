@@ -44,6 +44,7 @@ class Readings:
     callers_waiting: int = _metric("Callers that stay for the answer to a call that waits.")
     calls_held: int = _metric("Calls that this process has put into the queue of a busy agent.", counts=True)
     calls_out: int = _metric("Calls out of a queue that this process has sent, and that have not ended.")
+    delegations_out: int = _metric("Delegated tasks that this process has sent, and that have not ended.")
     agents_waiting: int = _metric("Agents that wait for a message.")
     delivery_mode_unsure: int = _metric("Calls whose agent has not said how it gets its messages.", counts=True)
     calls_interrupted: int = _metric("Calls of other replicas that have died, ended here.", counts=True)

@@ -289,10 +289,43 @@ class QueuedEnd:
     counts: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewDelegation:
+    """A delegation as it is first written. `lives_s`: how long it may wait to be sent, fetched or reported.
+
+    key: None without one. outgoing: how it is sent; None for what goes into an inbox, or was sent by its source.
+    """
+
+    id: str
+    source_id: str
+    target_id: str
+    method: str
+    body: bytes = field(repr=False)
+    summary: str
+    result_id: str
+    lives_s: float
+    key: str | None = None
+    outgoing: Outgoing | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PastDelegation:
+    """A delegation as it is listed. `preview`: how the row of its result begins, None before there is one."""
+
+    id: str
+    source_id: str
+    target_id: str
+    state: State
+    told: str | None
+    summary: str
+    ending: Ending | None
+    error: str | None
+    preview: str | None
+    created_at: datetime
+
+
 History = Callable[[Call], tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
 """Makes of a call that has ended what becomes of its row of history, and the rows that are new."""
-Ended = Callable[[Call], Mapping[str, Any]]
-"""The same where no row is new in one transaction with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -666,7 +699,7 @@ class Calls(Protocol):
         """End a call of these kinds in one of these states, and write what `history` makes of it; None for others."""
 
     async def end_overdue(
-        self, state: State, *, to: State, ending: Ending, limit: int, history: Callable[[Call], Mapping[str, Any]]
+        self, state: State, *, to: State, ending: Ending, limit: int, history: History
     ) -> Sequence[Call]:
         """End calls in this state whose time is over, `limit` at most, each by one replica only."""
 
@@ -677,16 +710,8 @@ class Calls(Protocol):
         """Return a call to this workspace."""
 
 
-class Queue(Protocol):
-    """`store/queue.py`. Every method may raise StoreError."""
-
-    async def hold(
-        self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int, kept_s: float = 0.0
-    ) -> int | Same | None:
-        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already.
-
-        Where an earlier call has its claim nothing is written, and that one is returned, as `Calls.park` does.
-        """
+class Claims(Protocol):
+    """Calls that are sent by whichever process takes them. Every method may raise StoreError."""
 
     async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
         """Take the next calls, as many as the workspace may work on; eager: though it has just been busy."""
@@ -705,23 +730,82 @@ class Queue(Protocol):
     async def end(self, call_id: str, claim: str, end: QueuedEnd, history: History) -> Call | None:
         """End a call, and write what `history` makes of it; None if it is not this one's any more."""
 
-    async def end_overdue(self, *, limit: int, history: Ended) -> Sequence[Call]:
-        """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
-
-    async def end_stale(self, older_s: float, *, limit: int, history: Ended) -> Sequence[Call]:
-        """End those that came longer ago than this, likewise."""
-
-    async def end_lost(self, *, limit: int, history: Ended) -> Sequence[Call]:
-        """End those that were sent by a process whose lease has run out, likewise."""
-
     async def free_lost(self, *, limit: int) -> Sequence[str]:
-        """Put back those that such a process had and did not send; return their workspaces."""
+        """Put back those that a process had whose lease has run out, and did not send; return their workspaces."""
 
     async def list_waiting(self) -> Mapping[str, bool]:
         """Return the workspaces for which calls wait, and whether the first of each may be sent now."""
 
+
+class Queue(Claims, Protocol):
+    """`store/queue.py`. Every method may raise StoreError."""
+
+    async def hold(
+        self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int, kept_s: float = 0.0
+    ) -> int | Same | None:
+        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already.
+
+        Where an earlier call has its claim nothing is written, and that one is returned, as `Calls.park` does.
+        """
+
+    async def end_overdue(self, *, limit: int, history: History) -> Sequence[Call]:
+        """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
+
+    async def end_stale(self, older_s: float, *, limit: int, history: History) -> Sequence[Call]:
+        """End those that came longer ago than this, likewise."""
+
+    async def end_lost(self, *, limit: int, history: History) -> Sequence[Call]:
+        """End those that were sent by a process whose lease has run out, likewise."""
+
     async def position(self, workspace_id: str, call_id: str) -> int | None:
         """Return at which place a call waits, 1 for the next; None if it does not wait."""
+
+
+class Delegations(Protocol):
+    """`store/delegation.py`. Every method may raise StoreError."""
+
+    async def create(
+        self,
+        new: NewDelegation,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        state: State,
+        lane: str,
+        priority: int,
+        room: int,
+    ) -> Call | bool:
+        """Write a delegation with its rows of history, to be sent (pending) or fetched (parked).
+
+        Returns the one that has its key already, or whether it was written: not if `room` wait for its target.
+        """
+
+    async def record(self, new: NewDelegation, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Write one that its source has sent itself; False if there is a call with its id."""
+
+    async def find(self, source_id: str, delegation_id: str) -> Call | None:
+        """Return a delegation of this workspace."""
+
+    async def list_newest(self, source_id: str, *, limit: int) -> Sequence[PastDelegation]:
+        """Return the delegations of this workspace, the newest first."""
+
+    async def tell(self, delegation_id: str, told: str) -> Call | None:
+        """Note what is said of one that its source has sent itself; None if it has ended."""
+
+    async def end(
+        self,
+        delegation_id: str,
+        sources: Collection[State],
+        *,
+        to: State,
+        ending: Ending,
+        answer: bytes | None,
+        error: str | None,
+        history: History,
+    ) -> Call | None:
+        """End one that no process sends, and write what `history` makes of it; None if it is none in these states."""
+
+    async def end_overdue(self, *, limit: int, history: History) -> Sequence[Call]:
+        """End those whose time is over, `limit` at most, each by one replica only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

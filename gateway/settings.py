@@ -336,6 +336,20 @@ class Settings:
         default=None,
         unit="s",
     )
+    delegation_s: float = _setting(
+        "A2A_DELEGATION_SECONDS",
+        _seconds,
+        "The longest that the agent of a delegated task may take, once it has got it.",
+        default=1800.0,
+        unit="s",
+    )
+    delegation_retry_s: float = _setting(
+        "A2A_DELEGATION_RETRY_SECONDS",
+        _seconds,
+        "When a delegated task is sent again, once, whose agent was dead and is started anew.",
+        default=8.0,
+        unit="s",
+    )
     expiry_every_s: float = _setting(
         "GATEWAY_EXPIRY_EVERY_SECONDS",
         _seconds,

@@ -43,6 +43,7 @@ QUIET: Final = Readings(
     calls_in_flight=0,
     calls_held=0,
     calls_out=0,
+    delegations_out=0,
     callers_waiting=0,
     agents_waiting=0,
     delivery_mode_unsure=0,

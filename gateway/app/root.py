@@ -31,6 +31,8 @@ from gateway.services.admission import Admission
 from gateway.services.calls import Calls
 from gateway.services.cancelling import Cancelling
 from gateway.services.changes import ChangeReader
+from gateway.services.delegation import Delegations
+from gateway.services.delegation import Times as DelegationTimes
 from gateway.services.directory import Directory
 from gateway.services.drain import Drain
 from gateway.services.edits import Edits
@@ -72,6 +74,7 @@ from gateway.store import db, vault
 from gateway.store.activity import ActivityStore
 from gateway.store.calls import CallStore
 from gateway.store.changes import ChangeStore
+from gateway.store.delegation import DelegationClaims, DelegationStore
 from gateway.store.instances import InstanceStore
 from gateway.store.liveness import LivenessStore
 from gateway.store.queue import QueueStore
@@ -140,6 +143,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         sessions = SessionStore(database)
         liveness, history = LivenessStore(database), ActivityStore(database)
         instances, ledger, line = InstanceStore(database), CallStore(database), QueueStore(database)
+        delegated = DelegationStore(database)
         bus = Bus(link, capacity=BUS_CAPACITY, capacity_bytes=BUS_BYTES)
 
         # what is known here, and how it is forgotten
@@ -262,6 +266,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         expiry = Expiry(
             calls=ledger,
             queue=line,
+            delegations=delegated,
             activity=activity,
             bus=bus,
             every_s=settings.expiry_every_s,
@@ -282,8 +287,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         joining = Joining(gate=turnstile, waits=queue, callers=callers, shelf=shelf, capacity=settings.max_calls)
         loops = await stack.enter_async_context(Tasks())
         room = Room(settings.buffer_bytes)
-        drain = Drain(
-            queue=line,
+        draining = partial(
+            Drain,
             directory=directory,
             admission=admission,
             requests=requests,
@@ -296,8 +301,25 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             capacity=settings.max_calls,
             lease_s=settings.queue_lease_s,
             retry_s=settings.queue_retry_s,
+            restart_s=settings.delegation_retry_s,
             every_s=settings.queue_every_s,
             spawn=loops.spawn,
+        )
+        drain, dispatching = draining(queue=line), draining(queue=DelegationClaims(database, line))
+        delegations = Delegations(
+            delegations=delegated,
+            directory=directory,
+            admission=admission,
+            tolls=tolls,
+            entrance=entrance,
+            parking=parking,
+            activity=activity,
+            bus=bus,
+            came=dispatching.came,
+            times=DelegationTimes(
+                waits_s=settings.queue_ttl_s, parked_s=settings.inbox_ttl_s, takes_s=settings.delegation_s
+            ),
+            room=settings.queue_calls,
         )
         proxy = Proxy(
             requests=requests,
@@ -386,6 +408,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(drain.run, "queue:drain")
         loops.loop(drain.renew, "queue:renew")
         loops.loop(retention.run, "calls:forget")
+        loops.loop(dispatching.run, "delegations:send")
+        loops.loop(dispatching.renew, "delegations:renew")
         loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
@@ -422,6 +446,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 calls_in_flight=proxy.in_flight,
                 calls_held=queue.held,
                 calls_out=drain.out,
+                delegations_out=dispatching.out,
                 callers_waiting=len(callers),
                 agents_waiting=len(agents),
                 delivery_mode_unsure=parking.unsure,
@@ -443,6 +468,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.CALLS] = Calls(
             calls=ledger, queue=line, pushed=pushed, cancelling=cancelling, activity=activity, bus=bus
         )
+        application[keys.DELEGATIONS] = delegations
         application[keys.INBOX] = Inbox(
             calls=ledger,
             activity=activity,
@@ -473,7 +499,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         yield Gateway(
             application=application,
             proxy=proxy,
-            queue=drain,
+            drains=(drain, dispatching),
             doorway=doorway,
             streams=streams,
             sockets=sockets,

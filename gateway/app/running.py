@@ -34,7 +34,7 @@ class Gateway:
 
     application: web.Application
     proxy: Proxy
-    queue: Drain
+    drains: Sequence[Drain]
     doorway: Doorway
     streams: events.EventStreams
     sockets: sockets.EventSockets
@@ -52,7 +52,7 @@ class Gateway:
             one.close()
         spread_s = min(self.reader_spread_s, self.drain_s)
         leaving = [self.spawn(one.close(spread_s), "readers:end") for one in (self.streams, self.sockets)]
-        leaving.append(self.spawn(self.queue.close(self.drain_s), "queue:end"))
+        leaving += [self.spawn(one.close(self.drain_s), "queue:end") for one in self.drains]
         await self.proxy.drain(self.drain_s)
         await asyncio.wait(leaving)
 

@@ -46,9 +46,9 @@ MOVES: Final[Mapping[State, frozenset[State]]] = {
     S.PARKED: frozenset({S.PENDING}),
     S.QUEUED: frozenset({S.PENDING, S.DISPATCHED}),
     S.COMPLETED: frozenset({S.PARKED, S.DISPATCHED, S.STREAMING}),
-    S.FAILED: frozenset({S.PENDING, S.DISPATCHED, S.STREAMING, S.QUEUED}),
+    S.FAILED: frozenset({S.PENDING, S.DISPATCHED, S.STREAMING, S.PARKED, S.QUEUED}),
     S.CANCELLED: LIVING,
-    S.EXPIRED: frozenset({S.PENDING, S.PARKED, S.QUEUED}),
+    S.EXPIRED: frozenset({S.PENDING, S.DISPATCHED, S.PARKED, S.QUEUED}),
     S.INTERRUPTED: frozenset({S.PENDING, S.DISPATCHED, S.STREAMING}),
 }
 """To each state, the states it may be entered from: forward only, but between queued and dispatched. Each move is one
@@ -60,6 +60,7 @@ END_STATES: Final[Mapping[Ending, State]] = {
     Ending.AGENT_ERROR: S.FAILED,
     Ending.AGENT_BUSY: S.FAILED,
     Ending.AGENT_UNREACHABLE: S.FAILED,
+    Ending.AGENT_RESTARTING: S.FAILED,
     Ending.IDLE_TIMEOUT: S.FAILED,
     Ending.FIRST_BYTE_TIMEOUT: S.FAILED,
     Ending.AGENT_RESET: S.FAILED,
@@ -78,8 +79,9 @@ END_STATES: Final[Mapping[Ending, State]] = {
 }
 """The final state of each ending."""
 
-INBOX_KINDS: Final = frozenset({Kind.PARKED})
-"""What an agent may end from its inbox once it has it; a call that was sent to it ends by its own connection."""
+INBOX_KINDS: Final = frozenset({Kind.PARKED, Kind.DELEGATION})
+"""What an agent may end from its inbox once it has it; a call that a process has sent to it ends by its own
+connection."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +92,9 @@ class Call:
     `answer`: what its caller gets, None before there is something: the agent's own bytes where it has answered.
     `expires_at`: until when it may last, None for as long as it likes. `journey`: of one that is sent to its agent at
     once, None of others. Of calls that wait for a busy agent: `busy` is how often it was, `last_error` the code of what
-    went wrong last; `answer_status` and `answer_headers` go with the answer.
+    went wrong last; `answer_status` and `answer_headers` go with the answer. Of delegations: `carried` is whether the
+    gateway sends it, `summary` how its task begins, `told` what its source says of one that it has sent itself,
+    `result_id` the row of its result in the history of its source.
     """
 
     id: str
@@ -113,6 +117,10 @@ class Call:
     busy: int = 0
     last_error: str | None = None
     journey: Journey | None = None
+    carried: bool = False
+    summary: str | None = None
+    told: str | None = None
+    result_id: str | None = None
 
     @property
     def ended(self) -> bool:

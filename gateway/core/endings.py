@@ -14,6 +14,7 @@ from gateway.core import jsontext
 JSON: Final = "application/json"
 LAST_STATUS: Final = 599
 OVERLOADED_RETRY_S: Final = 2
+RESTARTING_RETRY_S: Final = 15
 BUSY_RETRY_S: Final = 30
 """Seconds after which a caller of a busy or silent agent may ask again."""
 
@@ -25,6 +26,7 @@ class Ending(StrEnum):
     AGENT_ERROR = "agent_error"
     AGENT_BUSY = "agent_busy"
     AGENT_UNREACHABLE = "agent_unreachable"
+    AGENT_RESTARTING = "agent_restarting"
     IDLE_TIMEOUT = "idle_timeout"
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     AGENT_RESET = "agent_reset"
@@ -77,6 +79,11 @@ class NotConnected:
     """No connection was acquired, so the agent saw nothing. `unsafe`: every address it has is refused by policy."""
 
     unsafe: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dead:
+    """Who runs the agent says that it is dead, and starts it anew."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +162,7 @@ class Broke:
 Outcome = (
     Answered
     | NotConnected
+    | Dead
     | Reset
     | Cut
     | TooLarge
@@ -219,6 +227,16 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
         case NotConnected():
             answer = _refused(HTTPStatus.BAD_GATEWAY, "failed to reach workspace agent", Ending.AGENT_UNREACHABLE)
             return Ended(ending=Ending.AGENT_UNREACHABLE, answer=answer, delivered=False)
+        case Dead():
+            answer = _refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "workspace agent is being restarted",
+                Ending.AGENT_RESTARTING,
+                retry_after_s=RESTARTING_RETRY_S,
+                restarting=True,
+                retry_after=RESTARTING_RETRY_S,
+            )
+            return Ended(ending=Ending.AGENT_RESTARTING, answer=answer, delivered=False)
         case Reset():
             answer = _unknown("agent closed the connection before answering", Ending.AGENT_RESET, native_session)
             return Ended(ending=Ending.AGENT_RESET, answer=answer, delivered=None)

@@ -55,6 +55,14 @@ class Admission:
         check_budget(target)
         return target
 
+    async def admit_from(self, caller_id: str, target_id: str) -> Workspace:
+        """Return the target of what one workspace asks of another, or refuse; whether it is there learns who may talk
+        to it."""
+        await self._check_reach(caller_id, target_id)
+        target = await self._directory.get(target_id)
+        check_budget(target)
+        return target
+
     async def may_talk(self, caller_id: str, target_id: str) -> bool:
         """Return whether the hierarchy lets these two talk."""
         if caller_id == target_id:

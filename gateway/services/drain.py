@@ -1,4 +1,4 @@
-"""The drain: calls that wait for a busy agent are sent when it has time, each by one process, and each to one end."""
+"""The drain: calls that wait are sent when they may be, each by one process, and each to one end."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -12,9 +12,9 @@ import structlog
 from events.bus import Bus
 from events.event import event
 from gateway import ports
-from gateway.core import endings, queue, usage, views
+from gateway.core import delegation, endings, queue, usage, views
 from gateway.core.budget import exhausted
-from gateway.core.calls import END_STATES, Call
+from gateway.core.calls import END_STATES, Call, State
 from gateway.core.endings import Ended, Ending
 from gateway.core.prices import Prices
 from gateway.core.queue import Back
@@ -26,7 +26,7 @@ from gateway.services.activity import ActivityLog, Line
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
 from gateway.services.entrance import Entrance, Ticket, Wish
-from gateway.services.history import ended_row, publish_end, sent_line
+from gateway.services.history import ended_row, publish_end, publish_status, sent_line
 from gateway.services.outage import Outage
 from gateway.services.requests import Requests
 from gateway.services.room import Hold, Room
@@ -39,20 +39,24 @@ BATCH: Final = 32
 """Calls that are claimed at once."""
 RENEWALS: Final = 3
 """How often a lease is renewed before it would run out."""
+CLOSE_S: Final = 5.0
+"""How long what is called off may take to be written down."""
 WRITE_AGAIN_S: Final = 0.5
 """How long it takes until an end is written again that could not be written."""
 
 
 class Drain:
-    """Sends what waits. `capacity` bounds what this process has out; each of these is leased for `lease_s` seconds.
+    """Sends what waits: for a busy agent, or, as delegations do, for the first time.
 
-    retry_s: about the first time between two tries. every_s: how often it is looked what waits.
+    `capacity` bounds what this process has out; each of these is leased for `lease_s` seconds.
+    retry_s: about the first time between two tries. restart_s: when a delegation is tried again whose agent was dead.
+    every_s: how often it is looked what waits.
     """
 
     def __init__(
         self,
         *,
-        queue: ports.Queue,
+        queue: ports.Claims,
         directory: Directory,
         admission: Admission,
         requests: Requests,
@@ -65,6 +69,7 @@ class Drain:
         capacity: int,
         lease_s: float,
         retry_s: float,
+        restart_s: float,
         every_s: float,
         spawn: Spawn,
         chance: Callable[[], float] = random,
@@ -82,6 +87,7 @@ class Drain:
         self._capacity = capacity
         self._lease_s = lease_s
         self._retry_s = retry_s
+        self._restart_s = restart_s
         self._every_s = every_s
         self._spawn = spawn
         self._chance = chance
@@ -89,6 +95,7 @@ class Drain:
         self._waiting: frozenset[str] = frozenset()
         self._turning: dict[str, bool | None] = {}
         self._out: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        self._writing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -151,6 +158,10 @@ class Drain:
             if active_tasks < target.max_concurrent_tasks:
                 self._stir(workspace_id, eager=True)
 
+    def came(self, workspace_id: str) -> None:
+        """Note that something has just been written that may be sent to this workspace."""
+        self._stir(workspace_id, eager=False)
+
     def _stir(self, workspace_id: str, *, eager: bool) -> None:
         """Look once more, now or when the look that is under way has ended."""
         if self._closed:
@@ -166,20 +177,24 @@ class Drain:
         try:
             while again is not None and not self._closed:
                 self._turning[workspace_id] = None
-                await self._claim(workspace_id, eager=again)
-                again = self._turning[workspace_id]
+                full = await self._claim(workspace_id, eager=again)
+                asked = self._turning[workspace_id]
+                again = again or bool(asked) if full else asked
         except ports.StoreError as error:
             self._outage.failed(error)
         finally:
             del self._turning[workspace_id]
 
-    async def _claim(self, workspace_id: str, *, eager: bool) -> None:
+    async def _claim(self, workspace_id: str, *, eager: bool) -> bool:
+        """Take what may be sent now; return whether there may be more."""
         limit = min(BATCH, self._capacity - len(self._out))
         if limit <= 0:
-            return
-        for one in await self._queue.claim(workspace_id, eager=eager, limit=limit, lease_s=self._lease_s):
+            return False
+        taken = await self._queue.claim(workspace_id, eager=eager, limit=limit, lease_s=self._lease_s)
+        for one in taken:
             task = self._spawn(self._run(one), f"queued:{one.call.id}")
             self._out[one.call.id] = (one.claim, task)
+        return len(taken) == limit
 
     # -- one call
 
@@ -211,11 +226,13 @@ class Drain:
         except (Exception, asyncio.CancelledError) as error:
             if ticket is not None:
                 self._entrance.leave(ticket, 0, waits_s=max(0.0, one.left_s))
-            await self._settle(one, self._stopped_short(call, error, chances), None, None)
+            await self._settled(one, self._stopped_short(call, error, chances), None, None)
             return False
-        ended = await self._send(one, target, outbound)
-        then = queue.decide(ended, call, **chances)
-        await self._settle(one, then, target, ticket)
+        publish_status(self._bus, call, State.DISPATCHED)
+        sessions = "session" in target.metadata.capabilities
+        ended = await self._send(one, outbound, sessions)
+        then = delegation.decide(ended, call, sessions=sessions, restart_s=self._restart_s, **chances)
+        await self._settled(one, then, target, ticket)
         return not isinstance(then, Back)
 
     async def _enter(self, one: ports.Claimed, target: Workspace, outbound: ports.Outbound) -> Ticket:
@@ -243,7 +260,7 @@ class Drain:
             case _Reserved():
                 return queue.wait(Code.BUDGET_EXCEEDED, **chances)
             case Refusal(code=code):
-                return queue.decide_refused(code, call, **chances)
+                return delegation.decide_refused(code, call, **chances)
             case ports.NoRoom():
                 return queue.wait(Code.OVERLOADED, **chances)
             case ports.StoreError():
@@ -254,7 +271,7 @@ class Drain:
                 log.error("call_broke", call_id=call.id, exc_info=error)
                 return endings.classify(endings.Broke())
 
-    async def _send(self, one: ports.Claimed, target: Workspace, outbound: ports.Outbound) -> Ended:
+    async def _send(self, one: ports.Claimed, outbound: ports.Outbound, sessions: bool) -> Ended:
         outcome: endings.Outcome
         try:
             outcome = await self._dispatcher.send(outbound)
@@ -263,9 +280,18 @@ class Drain:
         except Exception:  # a bug of ours must not leave a call without an end; it is logged and told
             log.exception("call_broke", call_id=one.call.id)
             outcome = endings.Broke()
-        return endings.classify(outcome, native_session="session" in target.metadata.capabilities)
+        return endings.classify(outcome, native_session=sessions)
 
     # -- what becomes of it
+
+    async def _settled(
+        self, one: ports.Claimed, then: Back | Ended, target: Workspace | None, ticket: Ticket | None
+    ) -> None:
+        """Have it written down by a task of its own: whoever cancels the attempt does not cancel that."""
+        writing = self._spawn(self._settle(one, then, target, ticket), f"queued:settle:{one.call.id}")
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.shield(writing)
 
     async def _settle(
         self, one: ports.Claimed, then: Back | Ended, target: Workspace | None, ticket: Ticket | None
@@ -291,6 +317,8 @@ class Drain:
                         busy=then.busy,
                         counts=then.counts,
                     )
+                    if target is not None:
+                        publish_status(self._bus, call, State.QUEUED)
                 else:
                     await self._end(one, then, said, cost)
                 return
@@ -329,7 +357,7 @@ class Drain:
             whole = shown if len(body) <= views.VIEW_BYTES else orjson.Fragment(views.whole(body))
             reply = {"response_body": whole, "method": call.method, "duration_ms": call.duration_ms}
             self._bus.publish(event("A2A_RESPONSE", call.workspace_id, reply, sign=True))
-        publish_end(self._bus, call)
+        publish_end(self._bus, call, via="queue" if call.busy else None)
 
     async def close(self, within_s: float) -> None:
         """Claim no more; let what is out end by itself within this time, and end the rest as gateway_shutdown."""
@@ -341,7 +369,9 @@ class Drain:
         for task in left:
             task.cancel()
         if left:
-            await asyncio.wait(left, timeout=5)
+            await asyncio.wait(left, timeout=CLOSE_S)
+        if self._writing:
+            await asyncio.wait(list(self._writing), timeout=CLOSE_S)
 
 
 class _Reserved(Exception):

@@ -1,15 +1,15 @@
 """The end of calls that nobody else ends any more: their time is over, or their process is gone."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from events.bus import Bus
 from gateway import ports
 from gateway.core.calls import END_STATES, Call, State
 from gateway.core.endings import Ending
-from gateway.services.activity import ActivityLog
+from gateway.services.activity import ActivityLog, Line
 from gateway.services.history import ended_row, publish_end, sent_line
 from gateway.services.outage import Outage
 
@@ -28,6 +28,7 @@ class Expiry:
         *,
         calls: ports.Calls,
         queue: ports.Queue,
+        delegations: ports.Delegations,
         activity: ActivityLog,
         bus: Bus,
         every_s: float,
@@ -35,6 +36,7 @@ class Expiry:
     ) -> None:
         self._calls = calls
         self._queue = queue
+        self._delegations = delegations
         self._stale_s = stale_s
         self._activity = activity
         self._bus = bus
@@ -56,10 +58,11 @@ class Expiry:
         for end in self._ends():
             more = True
             while more:
-                calls = await end(limit=BATCH, history=ended_row)
+                lines: list[Line] = []
+                calls = await end(limit=BATCH, history=partial(_history, lines))
+                for line in lines:
+                    self._activity.tell(line)
                 for call in calls:
-                    for line in sent_line(call):
-                        self._activity.log(line)
                     publish_end(self._bus, call)
                 more = len(calls) == BATCH
 
@@ -68,6 +71,14 @@ class Expiry:
         for state, ending in OVERDUE:
             yield partial(self._calls.end_overdue, state, to=END_STATES[ending], ending=ending)
         yield self._queue.end_overdue
+        yield self._delegations.end_overdue
         yield self._queue.end_lost
         if self._stale_s is not None:
             yield partial(self._queue.end_stale, self._stale_s)
+
+
+def _history(lines: list[Line], call: Call) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    """What becomes of a call's row, and the rows that are new; their lines are added to `lines`."""
+    own = sent_line(call)
+    lines.extend(own)
+    return ended_row(call), [line.row(0.0) for line in own]

@@ -1,4 +1,4 @@
-"""What the end of a stored call leaves behind: its row of history, its caller's, and the event that tells of it."""
+"""What the end of a stored call leaves behind: its row of history, its caller's, and the events that tell of it."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -6,13 +6,15 @@ from typing import Any, Final
 
 from events.bus import Bus
 from events.event import event
-from gateway.core.calls import Call, State
+from gateway.core import delegation, views
+from gateway.core.calls import Call, Kind, State
 from gateway.core.usage import Usage
 from gateway.services.activity import Line
 
 NOTHING: Final = Usage()
 STATUSES: Final[Mapping[State, HTTPStatus]] = {
     State.COMPLETED: HTTPStatus.OK,
+    State.FAILED: HTTPStatus.BAD_GATEWAY,
     State.EXPIRED: HTTPStatus.GONE,
     State.CANCELLED: HTTPStatus.CONFLICT,
     State.INTERRUPTED: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -39,7 +41,12 @@ def ended_row(call: Call, shown: Any = None, used: Usage = NOTHING, cost: int = 
 
 
 def sent_line(call: Call) -> list[Line]:
-    """Return the line in the history of the workspace that called; none where a person did, or it called itself."""
+    """Return the line in the history of the workspace that called; none where a person did, or it called itself.
+
+    Of a delegation it is the result, with what its agent has answered: one row, however often it is written.
+    """
+    if call.kind is Kind.DELEGATION:
+        return [_result_line(call)]
     if call.caller_id is None or call.caller_id == call.workspace_id:
         return []
     return [
@@ -58,9 +65,47 @@ def sent_line(call: Call) -> list[Line]:
     ]
 
 
-def publish_end(bus: Bus, call: Call) -> None:
-    """Tell everybody that a call has ended: its caller is woken by it, wherever it waits."""
+def _result_line(call: Call) -> Line:
+    """What its source reads of a delegation that has ended."""
+    assert call.caller_id is not None
+    assert call.result_id is not None
+    said = None if call.answer is None or call.state is not State.COMPLETED else views.parse(call.answer)
+    error = delegation.error(call)
+    return Line(
+        id=call.result_id,
+        workspace_id=call.caller_id,
+        activity_type="a2a_receive",
+        method="delegate_result",
+        summary=delegation.preview(said, delegation.PREVIEW_CHARS) if error is None else error,
+        status=_word(call),
+        source_id=call.workspace_id,
+        target_id=call.caller_id,
+        call_id=call.id,
+        duration_ms=call.duration_ms,
+        error_detail=error,
+        response_body=None if said is None or call.answer is None else views.view(call.answer, said),
+    )
+
+
+def publish_status(bus: Bus, call: Call, state: State) -> None:
+    """Tell the source of a delegation how that stands now; nothing of any other call."""
+    if call.kind is Kind.DELEGATION and call.caller_id is not None:
+        shown = {
+            "delegation_id": call.id,
+            "target_id": call.workspace_id,
+            "status": delegation.status(state, call.told).value,
+        }
+        bus.publish(event("DELEGATION_STATUS", call.caller_id, shown))
+
+
+def publish_end(bus: Bus, call: Call, *, via: str | None = None) -> None:
+    """Tell everybody that a call has ended: its caller is woken by it, wherever it waits.
+
+    via: how the answer to a delegation came, None for the usual way.
+    """
     assert call.ending is not None
+    if call.kind is Kind.DELEGATION and call.caller_id is not None:
+        _publish_result(bus, call, call.caller_id, via)
     shown = {
         "call_id": call.id,
         "ending": call.ending.value,
@@ -68,6 +113,19 @@ def publish_end(bus: Bus, call: Call) -> None:
         "duration_ms": call.duration_ms,
     }
     bus.publish(event("CALL_ENDED", call.workspace_id, shown))
+
+
+def _publish_result(bus: Bus, call: Call, source_id: str, via: str | None) -> None:
+    shown: dict[str, Any] = {"delegation_id": call.id, "target_id": call.workspace_id}
+    error = delegation.error(call)
+    if error is not None:
+        bus.publish(event("DELEGATION_FAILED", source_id, {**shown, "error": error}))
+        return
+    said = None if call.answer is None else views.parse(call.answer)
+    shown["response_preview"] = delegation.preview(said, delegation.TOLD_CHARS)
+    if via is not None:
+        shown["via"] = via
+    bus.publish(event("DELEGATION_COMPLETE", source_id, shown))
 
 
 def _word(call: Call) -> str:

@@ -189,7 +189,7 @@ class Inbox:
             whole = shown if len(answer) <= views.VIEW_BYTES else orjson.Fragment(views.whole(answer))
             reply = {"response_body": whole, "method": call.method, "duration_ms": call.duration_ms}
             self._bus.publish(event("A2A_RESPONSE", target.id, reply, sign=True))
-        publish_end(self._bus, call)
+        publish_end(self._bus, call, via="inbox")
         return call
 
     async def _get(self, workspace_id: str, call_id: str) -> Call:

@@ -1,6 +1,6 @@
 """How calls are kept: each move one checked UPDATE, with the lines of its history in the same transaction."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State, allowed
@@ -42,7 +42,20 @@ def from_row(row: Row) -> Call:
         busy=row["busy"],
         last_error=row["last_error"],
         journey=None if row["journey"] is None else Journey.from_json(row["journey"]),
+        carried=row["outgoing"] is not None,
+        summary=row["summary"],
+        told=row["told"],
+        result_id=row["result_id"],
     )
+
+
+async def write_history(transaction: Transaction, calls: Sequence[Call], history: History) -> None:
+    """Write what becomes of the rows of calls that have ended, and the rows that are new."""
+    made = [history(call) for call in calls]
+    if made:
+        await transaction.execute(_ACTIVITY["end"], rows=Json([ended for ended, _ in made]))
+    if new := [row for _, rows in made for row in rows]:
+        await transaction.execute(_ACTIVITY["record"], rows=Json(new))
 
 
 async def make_way(transaction: Transaction, claim: Claim, *, kept_s: float) -> Same | bool:
@@ -190,14 +203,11 @@ class CallStore:
             if row is None:
                 return None
             call = from_row(row)
-            ended, new = history(call)
-            await transaction.execute(_ACTIVITY["end"], rows=Json([ended]))
-            if new:
-                await transaction.execute(_ACTIVITY["record"], rows=Json(list(new)))
+            await write_history(transaction, [call], history)
         return call
 
     async def end_overdue(
-        self, state: State, *, to: State, ending: Ending, limit: int, history: Callable[[Call], Mapping[str, Any]]
+        self, state: State, *, to: State, ending: Ending, limit: int, history: History
     ) -> Sequence[Call]:
         """End calls in this state whose time is over, `limit` at most, each by one replica only."""
         async with self._database.transaction() as transaction:
@@ -210,8 +220,7 @@ class CallStore:
                 limit=limit,
             )
             calls = [from_row(row) for row in rows]
-            if calls:
-                await transaction.execute(_ACTIVITY["end"], rows=Json([history(call) for call in calls]))
+            await write_history(transaction, calls, history)
         return calls
 
     async def forget_old(self, *, kept_s: float, limit: int) -> int:

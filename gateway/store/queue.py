@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gateway.core.calls import Call, Kind, State, allowed
+from gateway.core.calls import MOVES, Call, Kind, State, allowed
 from gateway.core.endings import Ending
-from gateway.ports import Claimed, Ended, History, NewQueued, Outgoing, QueuedEnd, Same
-from gateway.store.calls import from_row, make_way
+from gateway.ports import Claimed, History, NewQueued, Outgoing, QueuedEnd, Same
+from gateway.store.calls import from_row, make_way, write_history
 from gateway.store.database import Transaction
 from gateway.store.db import Database, Json, Row
 from sql import load
 
 _SQL: Final = load("queue")
 _ACTIVITY: Final = load("activity")
+CLAIMED: Final = frozenset({State.PENDING, State.DISPATCHED})
+"""Where a call may be that one process has alone: before it is sent for the first time, and afterwards."""
 
 
 def claimed(row: Row) -> Claimed:
@@ -27,6 +29,11 @@ def claimed(row: Row) -> Claimed:
         ),
         left_s=row["left_s"],
     )
+
+
+def as_json(way: Outgoing) -> Json:
+    """Return how a call goes out as `claimed` reads it."""
+    return Json({"headers": dict(way.headers), "limit_s": way.limit_s, "by_deadline": way.by_deadline})
 
 
 class QueueStore:
@@ -53,7 +60,6 @@ class QueueStore:
         return depth
 
     async def _put(self, transaction: Transaction, call: NewQueued, error: str, room: int) -> int | None:
-        way = call.outgoing
         kept = await transaction.fetch_one(
             _SQL["hold"],
             id=call.id,
@@ -67,7 +73,7 @@ class QueueStore:
             body=call.body,
             key=None if call.claim is None else call.claim.key,
             words=None if call.claim is None else call.claim.words,
-            outgoing=Json({"headers": dict(way.headers), "limit_s": way.limit_s, "by_deadline": way.by_deadline}),
+            outgoing=as_json(call.outgoing),
             error=error,
             delay_s=call.delay_s,
             lives_s=call.lives_s,
@@ -127,7 +133,7 @@ class QueueStore:
                 id=call_id,
                 claim=claim,
                 to=end.to.value,
-                sources=allowed(end.to, {State.DISPATCHED}),
+                sources=allowed(end.to, MOVES[end.to] & CLAIMED),
                 ending=end.ending.value,
                 error=end.error,
                 answer=end.answer.body,
@@ -138,40 +144,36 @@ class QueueStore:
             if row is None:
                 return None
             call = from_row(row)
-            ended, new = history(call)
-            await transaction.execute(_ACTIVITY["end"], rows=Json([ended]))
-            if new:
-                await transaction.execute(_ACTIVITY["record"], rows=Json(list(new)))
+            await write_history(transaction, [call], history)
         return call
 
-    async def end_overdue(self, *, limit: int, history: Ended) -> Sequence[Call]:
+    async def end_overdue(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
         return await self._end_some(
             _SQL["end_overdue"], State.QUEUED, State.EXPIRED, Ending.EXPIRED, history, limit=limit
         )
 
-    async def end_stale(self, older_s: float, *, limit: int, history: Ended) -> Sequence[Call]:
+    async def end_stale(self, older_s: float, *, limit: int, history: History) -> Sequence[Call]:
         """End those that came longer ago than this, likewise."""
         return await self._end_some(
             _SQL["end_stale"], State.QUEUED, State.EXPIRED, Ending.EXPIRED, history, limit=limit, older_s=older_s
         )
 
-    async def end_lost(self, *, limit: int, history: Ended) -> Sequence[Call]:
+    async def end_lost(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that were sent by a process whose lease has run out, likewise."""
         return await self._end_some(
             _SQL["end_lost"], State.DISPATCHED, State.INTERRUPTED, Ending.INTERRUPTED, history, limit=limit
         )
 
     async def _end_some(
-        self, query: str, source: State, to: State, ending: Ending, history: Ended, **params: object
+        self, query: str, source: State, to: State, ending: Ending, history: History, **params: object
     ) -> Sequence[Call]:
         async with self._database.transaction() as transaction:
             rows = await transaction.fetch(
                 query, to=to.value, ending=ending.value, sources=allowed(to, {source}), **params
             )
             calls = [from_row(row) for row in rows]
-            if calls:
-                await transaction.execute(_ACTIVITY["end"], rows=Json([history(call) for call in calls]))
+            await write_history(transaction, calls, history)
         return calls
 
     async def free_lost(self, *, limit: int) -> Sequence[str]:

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from gateway.core.calls import Kind, State
+from gateway.core.delegation import Status as DelegationStatus
 from gateway.core.delivery import Mode
 from gateway.core.endings import Ending
 from gateway.core.journey import Sign
@@ -379,3 +380,46 @@ class Sent(TypedDict):
     """`POST /workspaces/{id}/notify`."""
 
     status: Literal["sent"]
+
+
+@with_config(EXACT)
+class Delegated(TypedDict):
+    """`POST /workspaces/{id}/delegate`: `status` is that of an earlier one if its key was used before."""
+
+    delegation_id: str
+    status: DelegationStatus | Literal["delegated"]
+    target_id: str
+    idempotent_hit: NotRequired[Literal[True]]
+
+
+@with_config(EXACT)
+class Delegation(TypedDict):
+    """A task that a workspace has left to another one, or has sent itself."""
+
+    id: str
+    type: Literal["delegation"]
+    delegation_id: str
+    source_id: str
+    target_id: str
+    summary: str
+    status: DelegationStatus
+    error: NotRequired[str]
+    response_preview: NotRequired[str]
+    created_at: datetime
+
+
+@with_config(EXACT)
+class Recorded(TypedDict):
+    """`POST /workspaces/{id}/delegations/record`."""
+
+    delegation_id: str
+    status: Literal["recorded"]
+    target_id: str
+
+
+@with_config(EXACT)
+class Reported(TypedDict):
+    """How a delegation stands after somebody has said so."""
+
+    delegation_id: str
+    status: DelegationStatus

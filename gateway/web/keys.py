@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway.services.admission import Admission
 from gateway.services.calls import Calls
+from gateway.services.delegation import Delegations
 from gateway.services.edits import Edits
 from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
@@ -23,6 +24,7 @@ from gateway.web.cors import CrossOrigin
 
 ADMISSION: Final = web.AppKey("admission", Admission)
 CALLS: Final = web.AppKey("calls", Calls)
+DELEGATIONS: Final = web.AppKey("delegations", Delegations)
 EDITS: Final = web.AppKey("edits", Edits)
 IDENTITY: Final = web.AppKey("identity", Identity)
 INBOX: Final = web.AppKey("inbox", Inbox)

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from gateway.core.activity import ActivityType
+from gateway.core.delegation import Report
 from gateway.core.inbox import is_response
 from gateway.core.workspaces import Beat, RuntimeMetadata
 from gateway.services.registry import Registration
@@ -316,6 +317,44 @@ class Notify(Model):
             message=self.message,
             attachments=[one.model_dump(by_alias=True, exclude_none=True) for one in self.attachments],
         )
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return _storable(text)
+
+
+Task = Annotated[str, Field(min_length=1, max_length=512 * 1024), AfterValidator(_said)]
+
+
+class Delegate(Model):
+    """`POST /workspaces/{id}/delegate`: with a key the same one is made once, however often it is asked for."""
+
+    target_id: Uuid
+    task: Task
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)] | None = None
+
+
+class RecordDelegation(Model):
+    """`POST /workspaces/{id}/delegations/record`."""
+
+    target_id: Uuid
+    task: Task
+    delegation_id: Uuid
+
+
+class UpdateDelegation(Model):
+    """`POST /workspaces/{id}/delegations/{delegation_id}/update`."""
+
+    status: Annotated[Report, Field(strict=False)]
+    error: Text | None = None
+    response_preview: Text | None = None
+
+    @property
+    def text(self) -> str | None:
+        """What is said beside the status."""
+        return self.response_preview if self.status is Report.COMPLETED else self.error
 
 
 def _whole(value: Any) -> int | None:

@@ -168,6 +168,8 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
         parameters.append({"name": "token_id", "in": "path", "required": True, "schema": _UUID})
     if "{call_id}" in row.path:
         parameters.append({"name": "call_id", "in": "path", "required": True, "schema": _UUID})
+    if "{delegation_id}" in row.path:
+        parameters.append({"name": "delegation_id", "in": "path", "required": True, "schema": _UUID})
     parameters += [_query(name, schema) for name, schema in row.query.items()]
     if row.confirm:
         parameters.append(_query("confirm", {"type": "string", "enum": ["true", "false"]}))

@@ -250,6 +250,14 @@ def call_id(request: web.Request) -> str:
     return found
 
 
+def delegation_id(request: web.Request) -> str:
+    """Return the delegation that the path names; what is no UUID is no delegation."""
+    found = find_uuid(request.match_info["delegation_id"])
+    if found is None:
+        raise Refusal(Code.NOT_FOUND, "no such call")
+    return found
+
+
 def token_id(request: web.Request) -> str:
     """Return the token that the path names; what is no UUID is no token."""
     found = find_uuid(request.match_info["token_id"])

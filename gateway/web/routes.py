@@ -14,6 +14,7 @@ from gateway.web import (
     activity,
     answers,
     calls,
+    delegations,
     events,
     health,
     inbox,
@@ -238,6 +239,25 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="POST", path="/workspaces/{workspace_id}/inbox/{call_id}/events", handler=inbox.progress, scope=S.OWNER,
         body=models.Progress, gives=answers.Settled, refuses=(409,),
         about="The agent still works on a message, or answers it with its final event.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/delegate", handler=delegations.delegate, tariff=T.CALL,
+        scope=S.OWNER, status=202, body=models.Delegate, gives=answers.Delegated, refuses=(402, 429, 508),
+        about="Leave a task to another workspace: it is sent, and its result told, though nobody waits for it.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/delegations", handler=delegations.show, scope=S.OWNER,
+        gives=list[answers.Delegation], about="What a workspace has delegated lately, the newest first.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/delegations/record", handler=delegations.record, scope=S.OWNER,
+        status=202, body=models.RecordDelegation, gives=answers.Recorded,
+        about="A task that a workspace has sent to another one itself.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/delegations/{delegation_id}/update",
+        handler=delegations.update, scope=S.PARTY, body=models.UpdateDelegation, gives=answers.Reported,
+        refuses=(409,), about="What the source or the target of a delegation says of how it stands.",
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/events/stream", handler=events.stream_of_one, scope=S.OWNER,

@@ -78,18 +78,22 @@ select extract(epoch from min(lease_until) - now())::float8 as next_s from calls
 -- The agent still works on it: the lease begins anew.
 update calls set lease_until = now() + make_interval(secs => %(lease_s)s)
  where id = %(id)s and workspace_id = %(workspace_id)s and kind = any(%(kinds)s) and state = any(%(sources)s)
+   and claim is null
 returning id;
 
 -- name: receive
--- The agent has it for good, and its caller waits for the answer. No row: nobody waits, or it is not in the inbox.
+-- The agent has it for good, and its caller waits for the answer: as long as it said, or whatever time a delegation has.
+-- No row: nobody waits, or it is not in the inbox.
 update calls set state = %(to)s, lease_until = null, dispatched_at = coalesce(dispatched_at, now())
- where id = %(id)s and workspace_id = %(workspace_id)s and state = any(%(sources)s) and waits_until > now()
+ where id = %(id)s and workspace_id = %(workspace_id)s and state = any(%(sources)s)
+   and (waits_until > now() or kind = 'delegation')
 returning *;
 
 -- name: end
--- The one end of a call; no row: it has ended already, or may not end so.
+-- The one end of a call; no row: it has ended already, or may not end so, or a process has sent it and waits for its end.
 update calls set state = %(to)s, ending = %(ending)s, answer = %(answer)s, ended_at = now(), lease_until = null
  where id = %(id)s and workspace_id = %(workspace_id)s and kind = any(%(kinds)s) and state = any(%(sources)s)
+   and claim is null
 returning *;
 
 -- name: end_overdue

@@ -31,8 +31,9 @@ returning (select before + 1 from depth) as depth;
 select pg_advisory_xact_lock(hashtextextended('calls.queue ' || %(workspace_id)s, 0));
 
 -- name: claim
--- The next ones, as many as the workspace may work on besides those that are out already. While the first one backs off
--- there is none, unless it was the agent that was busy, and that is said to be free (eager).
+-- The next ones, as many as the workspace may work on besides those that are out of the queue already (a delegation that
+-- never waited is not). While the first one backs off there is none, unless it was the agent that was busy, and that is
+-- said to be free (eager).
 with first as (
     select not_before, last_error from calls
      where workspace_id = %(workspace_id)s and state = 'queued'
@@ -40,7 +41,8 @@ with first as (
 ), room as (
     select least(%(limit)s, w.max_concurrent_tasks - (
                select count(*) from calls
-                where workspace_id = %(workspace_id)s and state = 'dispatched' and kind = 'queued')) as places
+                where workspace_id = %(workspace_id)s and state = 'dispatched' and claim is not null
+                  and (kind = 'queued' or busy > 0))) as places
       from workspaces w cross join first
      where w.id = %(workspace_id)s
        and (first.not_before is null or first.not_before <= now()
@@ -67,7 +69,7 @@ returning id;
 
 -- name: renew
 update calls set lease_until = now() + make_interval(secs => %(lease_s)s)
- where id = any(%(ids)s::uuid[]) and claim = any(%(claims)s::uuid[]) and state = 'dispatched';
+ where id = any(%(ids)s::uuid[]) and claim = any(%(claims)s::uuid[]) and state in ('pending', 'dispatched');
 
 -- name: put_back
 -- Its agent has not got it: it takes its old place.
@@ -113,7 +115,7 @@ returning c.*;
 -- Those that were sent by a process that has not been heard of since: nobody knows what their agent has done.
 with chosen as materialized (
     select id from calls
-     where state = 'dispatched' and kind = 'queued' and lease_until <= now() and dispatched_at is not null
+     where state = 'dispatched' and claim is not null and lease_until <= now() and dispatched_at is not null
      order by lease_until limit %(limit)s
        for update skip locked
 )
@@ -125,7 +127,7 @@ returning c.*;
 -- Those that such a process had, and certainly did not send.
 with chosen as materialized (
     select id from calls
-     where state = 'dispatched' and kind = 'queued' and lease_until <= now() and dispatched_at is null
+     where state = 'dispatched' and claim is not null and lease_until <= now() and dispatched_at is null
      order by lease_until limit %(limit)s
        for update skip locked
 )

@@ -28,6 +28,7 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "gateway/web/a2a.py": "tests/e2e/test_corpus.py",
     "gateway/web/answers.py": "tests/e2e/test_openapi.py",
     "gateway/web/guard.py": HANDLERS,
+    "gateway/web/delegations.py": "tests/e2e/test_delegation.py",
     "gateway/web/health.py": "tests/e2e/test_openapi.py",
     "gateway/web/models.py": "tests/web/test_bad_fields.py",
     "gateway/web/openapi.py": "tests/e2e/test_openapi.py",

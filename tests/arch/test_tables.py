@@ -24,6 +24,7 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.AGENT_ERROR: endings.Answered(status=500, headers={}, body=b"no"),
     Ending.AGENT_BUSY: endings.Answered(status=429, headers={}, body=b""),
     Ending.AGENT_UNREACHABLE: endings.NotConnected(),
+    Ending.AGENT_RESTARTING: endings.Dead(),
     Ending.IDLE_TIMEOUT: endings.Expired(clock=Clock.IDLE),
     Ending.FIRST_BYTE_TIMEOUT: endings.Expired(clock=Clock.FIRST_BYTE),
     Ending.AGENT_RESET: endings.Reset(),

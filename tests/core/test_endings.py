@@ -13,6 +13,7 @@ from gateway.core.endings import (
     Cancelled,
     Clock,
     Cut,
+    Dead,
     Ending,
     Expired,
     Lapsed,
@@ -74,7 +75,7 @@ def test_the_table_of_endings(outcome: Outcome, ending: Ending, status: int, del
 
 def test_every_ending_can_happen() -> None:
     outcomes: list[Outcome] = [answered(200), answered(500), answered(429), NotConnected(), Reset(), Cut(status=200)]
-    outcomes += [TooLarge(), Unheld(status=200), Stopped(), Orphaned(), Broke(), Lapsed()]
+    outcomes += [TooLarge(), Unheld(status=200), Stopped(), Orphaned(), Broke(), Lapsed(), Dead()]
     outcomes += [Parked(call_id="c", method="m"), Cancelled(), Rejected(reason="removed")]
     outcomes += [*(Expired(clock=clock) for clock in Clock)]
     assert {classify(outcome).ending for outcome in outcomes} == set(Ending)

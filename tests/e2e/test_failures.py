@@ -286,7 +286,8 @@ async def scene(datastores: Datastores) -> AsyncIterator[Scene]:
 
 @pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.value)
 async def test_each_step_does_what_the_page_says(scene: Scene, datastores: Datastores, fault: Fault):
-    rows = "select (select count(*) from calls where kind <> 'push'), (select count(*) from tokens), (select count(*) from workspaces)"
+    rows = """select (select count(*) from calls where kind <> 'push'), (select count(*) from tokens),
+                     (select count(*) from workspaces)"""
     before = await scene.world.sql(rows)
     made = len(scene.agent.bodies)
     async with datastores.without(fault):

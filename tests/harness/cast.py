@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import orjson
 
@@ -76,6 +77,14 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "POST /workspaces/{workspace_id}/inbox/{call_id}/ack": None,
     "POST /workspaces/{workspace_id}/inbox/{call_id}/reply": lambda _: {"body": {"jsonrpc": "2.0", "result": {}}},
     "POST /workspaces/{workspace_id}/inbox/{call_id}/events": lambda _: {"event": {}},
+    "POST /workspaces/{workspace_id}/delegate": lambda cast: {"target_id": cast.stranger.id, "task": "do it"},
+    "GET /workspaces/{workspace_id}/delegations": None,
+    "POST /workspaces/{workspace_id}/delegations/record": lambda cast: {
+        "target_id": cast.stranger.id,
+        "task": "do it",
+        "delegation_id": str(uuid4()),
+    },
+    "POST /workspaces/{workspace_id}/delegations/{delegation_id}/update": lambda _: {"status": "completed"},
     "GET /workspaces/{workspace_id}/events/stream": None,
     "GET /events/stream": None,
     "GET /ws": None,

@@ -78,7 +78,7 @@ class Stage:
             make = GOOD[f"{route.method} {route.path}"]
             body = orjson.dumps(make(cast)) if make is not None else b""
             of = UNKNOWN if route.method == "DELETE" else self.target.id
-            path = route.path.format(workspace_id=of, token_id=UNKNOWN, call_id=UNKNOWN)
+            path = route.path.format(workspace_id=of, token_id=UNKNOWN, call_id=UNKNOWN, delegation_id=UNKNOWN)
             if "wait" in route.query:
                 path += "?wait=0"
             for shows in (

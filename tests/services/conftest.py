@@ -16,6 +16,7 @@ from gateway.store import db
 from gateway.store.activity import ActivityStore
 from gateway.store.calls import CallStore
 from gateway.store.changes import ChangeStore
+from gateway.store.delegation import DelegationStore
 from gateway.store.liveness import LivenessStore
 from gateway.store.queue import QueueStore
 from gateway.store.tokens import TokenStore
@@ -59,6 +60,7 @@ class Stores:
         self.activity = ActivityStore(database)
         self.calls = CallStore(database)
         self.queue = QueueStore(database)
+        self.delegations = DelegationStore(database)
         self.changes = ChangeStore(database)
 
     async def make(self, status: Status = Status.ONLINE, token: bytes | None = None, **fields: Any) -> str:

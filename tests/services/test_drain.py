@@ -93,6 +93,7 @@ class Bench:
             capacity=10,
             lease_s=lease_s,
             retry_s=1.0,
+            restart_s=1.0,
             every_s=0.01,
             spawn=tasks.spawn,
             chance=lambda: 1.0,
@@ -250,7 +251,7 @@ async def test_the_lease_on_what_is_out_is_kept(stores, bus, tasks, target):
     renewing.cancel()
 
     async def end_lost() -> Sequence[Call]:
-        return await bench.queue.end_lost(limit=1, history=ended_row)
+        return await bench.queue.end_lost(limit=1, history=lambda call: (ended_row(call), []))
 
     [lost] = await until(end_lost, len)
     assert (lost.id, lost.ending) == (id_, Ending.INTERRUPTED)

@@ -44,7 +44,13 @@ def build(bus, rows):
     def build(stores, *, every_s: float = 60.0, stale_s: float | None = None) -> Expiry:
         activity = ActivityLog(rows, bus, capacity=10_000, every_s=0.01)
         return Expiry(
-            calls=stores.calls, queue=stores.queue, activity=activity, bus=bus, every_s=every_s, stale_s=stale_s
+            calls=stores.calls,
+            queue=stores.queue,
+            delegations=stores.delegations,
+            activity=activity,
+            bus=bus,
+            every_s=every_s,
+            stale_s=stale_s,
         )
 
     return build

@@ -221,8 +221,8 @@ async def test_calls_whose_time_is_over_end_once_whoever_looks(store, one, migra
     await let_time_pass(migrated, "expires_at")
     living = await park(store, one)
     assert await take(store, one) == [living.id]
-    looks = [store.end_overdue(State.PARKED, to=State.EXPIRED, ending=Ending.EXPIRED, limit=4, history=lambda call: (
-        ended(call)[0])) for _ in range(4)]  # fmt: skip
+    looks = [store.end_overdue(State.PARKED, to=State.EXPIRED, ending=Ending.EXPIRED, limit=4, history=ended)
+             for _ in range(4)]  # fmt: skip
     found = [call.id for some in await asyncio.gather(*looks) for call in some]
     assert len(found) == len(set(found)) == 10
     assert (await store.find(one, living.id)).state is State.PARKED
@@ -330,9 +330,7 @@ async def test_a_call_that_has_ended_has_its_message_for_a_while_and_one_that_ex
     await let_time_pass(migrated, "ended_at")
     assert await again(store, one, kept_s=0.5) is True
     await let_time_pass(migrated, "expires_at")
-    await store.end_overdue(
-        State.PARKED, to=State.EXPIRED, ending=Ending.EXPIRED, limit=10, history=lambda c: ended(c)[0]
-    )
+    await store.end_overdue(State.PARKED, to=State.EXPIRED, ending=Ending.EXPIRED, limit=10, history=ended)
     assert await again(store, one) is True, "no agent has seen it"
     assert (await store.find(one, first.id)).answer == b"{}"
 

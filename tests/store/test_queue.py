@@ -217,7 +217,7 @@ async def test_a_lease_that_is_renewed_is_not_lost_and_one_that_is_not_is_free_o
     await store.mark_sent(sent.call.id, sent.claim)
     await let_time_pass(migrated, "lease_until")
     await store.renew({renewed.call.id: renewed.claim}, lease_s=60.0)
-    gone = await store.end_lost(limit=10, history=lambda call: ended(call)[0])
+    gone = await store.end_lost(limit=10, history=ended)
     assert [(call.id, call.state, call.ending) for call in gone] == [
         (sent.call.id, State.INTERRUPTED, Ending.INTERRUPTED)
     ]
@@ -235,12 +235,9 @@ async def test_what_has_waited_too_long_ends_once_whoever_looks(store, one, migr
     young = await hold(store, one)
 
     async def look() -> list[str]:
-        def history(call: Call) -> Mapping[str, Any]:
-            return ended(call)[0]
-
         if column == "expires_at":
-            return [call.id for call in await store.end_overdue(limit=3, history=history)]
-        return [call.id for call in await store.end_stale(5.0, limit=3, history=history)]
+            return [call.id for call in await store.end_overdue(limit=3, history=ended)]
+        return [call.id for call in await store.end_stale(5.0, limit=3, history=ended)]
 
     found = [id_ for some in await asyncio.gather(*(look() for _ in range(4))) for id_ in some]
     assert sorted(found) == sorted(old), "not what is out, and not what is young"
@@ -380,7 +377,7 @@ async def test_a_call_that_was_sent_by_a_process_that_died_keeps_its_message(sto
     [out] = await claim(store, one)
     await store.mark_sent(id_, out.claim)
     await let_time_pass(migrated, "lease_until")
-    await store.end_lost(limit=10, history=lambda call: ended(call)[0])
+    await store.end_lost(limit=10, history=ended)
     said = await again(store, one)
     assert (said.call.id, said.call.ending) == (id_, Ending.INTERRUPTED)
 
@@ -393,7 +390,7 @@ async def test_one_that_was_called_off_while_it_waited_leaves_its_message_though
     await store.mark_sent(id_, out.claim)
     assert await back(store, out)
     await let_time_pass(migrated, "expires_at")
-    assert len(await store.end_overdue(limit=10, history=lambda call: ended(call)[0])) == 1
+    assert len(await store.end_overdue(limit=10, history=ended)) == 1
     assert await again(store, one) == 1
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -75,6 +76,10 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "POST /workspaces/{workspace_id}/inbox/{call_id}/ack": OWNER,
     "POST /workspaces/{workspace_id}/inbox/{call_id}/reply": OWNER,
     "POST /workspaces/{workspace_id}/inbox/{call_id}/events": OWNER,
+    "POST /workspaces/{workspace_id}/delegate": OWNER,
+    "GET /workspaces/{workspace_id}/delegations": OWNER,
+    "POST /workspaces/{workspace_id}/delegations/record": OWNER,
+    "POST /workspaces/{workspace_id}/delegations/{delegation_id}/update": PARTY,  # the sibling is to do the task
     "GET /workspaces/{workspace_id}/events/stream": OWNER,
     "GET /admin/workspaces/{workspace_id}/test-token": TESTER,
     "POST /admin/workspaces/{workspace_id}/test-token": TESTER,
@@ -117,6 +122,16 @@ class Court:
         status, body, _ = await self.world.call(target, headers=caller)  # type: ignore[arg-type]
         assert (status, body["status"]) == (200, "queued")
         return str(body["id"])
+
+    async def recorded(self, source: Workspace, parent: Workspace) -> str:
+        """The id of a task that a workspace has left to its sibling."""
+        query = "select id from workspaces where parent_id = %s and id <> %s"
+        [(sibling_id,)] = await self.world.sql(query, parent.id, source.id)
+        body = {"target_id": sibling_id, "task": "do it", "delegation_id": str(uuid4())}
+        path = f"/workspaces/{source.id}/delegations/record"
+        status, _, _ = await self.world.request("POST", path, json=body)
+        assert status == 202
+        return body["delegation_id"]
 
 
 def bearing(token: str) -> Mapping[str, str | None]:
@@ -165,7 +180,7 @@ async def everybody(court: Court, target: Workspace, parent: Workspace) -> Mappi
     }
 
 
-def body_of(route: Route, target: Workspace, agent: ScriptedAgent) -> bytes | None:
+def body_of(route: Route, target: Workspace, parent: Workspace, agent: ScriptedAgent) -> bytes | None:
     message = {"role": "user", "messageId": "m-1", "parts": [{"kind": "text", "text": "hi"}]}
     bodies: Mapping[str, object] = {
         "POST /registry/register": {"id": target.id, "url": agent.url, "agent_card": {}},
@@ -179,9 +194,14 @@ def body_of(route: Route, target: Workspace, agent: ScriptedAgent) -> bytes | No
         "POST /workspaces/{workspace_id}/inbox/{call_id}/reply": {"body": {"result": {}}},
         "POST /workspaces/{workspace_id}/inbox/{call_id}/events": {"event": {}},
         "PATCH /workspaces/{workspace_id}/budget": {"budget_limit": None},
+        "POST /workspaces/{workspace_id}/delegate": {"target_id": parent.id, "task": "do it"},
+        "POST /workspaces/{workspace_id}/delegations/record": {
+            "target_id": parent.id, "task": "do it", "delegation_id": str(uuid4()),
+        },
+        "POST /workspaces/{workspace_id}/delegations/{delegation_id}/update": {"status": "completed"},
         "POST /org/tokens": {},
         "POST /session": {"token": ADMIN_TOKEN},
-    }
+    }  # fmt: skip
     call = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": message}}
     if route.a2a:
         return orjson.dumps(call)
@@ -208,18 +228,22 @@ async def test_a_route_lets_in_whom_the_contract_names_and_nobody_else(court: Co
         call_id = await court.parked(target, credentials["sibling"]) if "{call_id}" in route.path else None
         if "/queue/" in route.path:  # it waits for another reason, which is all the same to whoever asks
             await world.sql("update calls set kind = 'queued', state = 'queued' where id = %s", call_id)
-        path = route.path.format(workspace_id=target.id, token_id=token_id, call_id=call_id)
+        delegation_id = await court.recorded(target, parent) if "{delegation_id}" in route.path else None
+        path = route.path.format(
+            workspace_id=target.id, token_id=token_id, call_id=call_id, delegation_id=delegation_id
+        )
         headers = credentials[who]
         if route.path == "/ws":
             headers = {**headers, "Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
                        "Sec-WebSocket-Key": "x" * 22 + "=="}  # fmt: skip
-        status = await ask(world, route, path, headers, body_of(route, target, court.agent))
+        status = await ask(world, route, path, headers, body_of(route, target, parent, court.agent))
         wanted = route.status if expected[who] == 200 else expected[who]
         assert status == wanted, who
         refused += wanted >= 400
         if token_id is not None and "/org/" in route.path:
             await world.sql("update tokens set revoked_at = now() where id = %s", token_id)
     assert refused or expected is EVERYBODY
+    await world.sql("update tokens set revoked_at = now() where workspace_id is null")  # so many may be live, not more
 
 
 async def ask(world: World, route: Route, path: str, headers: Mapping[str, str | None], data: bytes | None) -> int:

@@ -88,6 +88,21 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
             [{"uri": "x", "name": "x", "size": -1}],
         ),
     },
+    models.Delegate: {
+        "target_id": (None, *NOT_A_UUID),
+        "task": (None, "", " ", *NOT_TEXT),
+        "idempotency_key": ("", " ", *NOT_A_LINE),
+    },
+    models.RecordDelegation: {
+        "target_id": (None, *NOT_A_UUID),
+        "task": (None, "", " ", *NOT_TEXT),
+        "delegation_id": (None, *NOT_A_UUID),
+    },
+    models.UpdateDelegation: {
+        "status": (None, *NOT_TEXT, "", "pending", "Completed", "failed\n"),
+        "error": (*NOT_TEXT, "x" * 5000),
+        "response_preview": (*NOT_TEXT, "x" * 5000),
+    },
     models.Reply: {"body": (*NOT_A_CARD, {}, {"result": 1, "error": {}}, {"error": 1})},
     models.Progress: {"event": NOT_A_CARD, "final": (None, 0, 1, "true", [], {})},
     models.SetBudget: {"budget_limit": (2**53 + 1, *(value for value in NOT_A_COUNT if value is not None))},
@@ -148,7 +163,7 @@ async def test_a_field_is_refused_by_its_name(cast: Cast, model: type[BaseModel]
     good = GOOD[f"{route.method} {route.path}"]
     assert good is not None
     for value in WRONG[model][field]:
-        path = route.path.format(workspace_id=cast.target.id, call_id=UNKNOWN)
+        path = route.path.format(workspace_id=cast.target.id, call_id=UNKNOWN, delegation_id=UNKNOWN)
         status, body, _ = await cast.world.request(route.method, path, json={**good(cast), field: value})
         assert (status, body["code"]) == (400, "invalid_request"), value
         assert body["field"].split(".")[0] == ("token" if value == "one beside a token" else field), value

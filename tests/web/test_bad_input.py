@@ -187,6 +187,11 @@ def rows_of(route: Route) -> Iterator[Bad]:
         yield Bad(what="a lone surrogate", status=400, code="invalid_request", data=b'{"name":"\\ud800"}')
 
 
+def path_of(path: str, workspace_id: str) -> str:
+    """The path with this workspace in it, and nobody's token, call and delegation."""
+    return path.format(workspace_id=workspace_id, token_id=UNKNOWN, call_id=UNKNOWN, delegation_id=UNKNOWN)
+
+
 TABLE: Final = [(route, bad) for route in ROUTES for bad in rows_of(route)]
 
 
@@ -194,7 +199,7 @@ TABLE: Final = [(route, bad) for route in ROUTES for bad in rows_of(route)]
 async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
     good = GOOD[f"{route.method} {route.path}"]
     data = bad.data if bad.data is not None or good is None else orjson.dumps(good(cast))
-    path = route.path.format(workspace_id=bad.id or cast.target.id, token_id=UNKNOWN, call_id=UNKNOWN)
+    path = path_of(route.path, bad.id or cast.target.id)
     if bad.query:
         path = f"{path}?{bad.query.format(target=cast.target.id)}"
     status, body, headers = await cast.world.request(route.method, path, headers=bad.headers(cast), data=data)
@@ -214,7 +219,7 @@ async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.body or r.a2a], ids=lambda r: f"{r.method} {r.path}")
 async def test_a_body_that_takes_too_long_is_refused(cast: Cast, route: Route):
-    path = route.path.format(workspace_id=cast.target.id, token_id=UNKNOWN, call_id=UNKNOWN)
+    path = path_of(route.path, cast.target.id)
     status, body = await trickle(cast.gateway.url, path, method=route.method)
     assert (status, body["code"]) == (408, "body_timeout")
 
@@ -223,9 +228,7 @@ async def test_a_body_that_takes_too_long_is_refused(cast: Cast, route: Route):
 async def test_another_method_is_refused_with_those_that_are_allowed(cast: Cast, path: str):
     allowed = {route.method for route in ROUTES if route.path == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - allowed:
-        status, body, headers = await cast.world.request(
-            method, path.format(workspace_id=cast.target.id, token_id=UNKNOWN, call_id=UNKNOWN)
-        )
+        status, body, headers = await cast.world.request(method, path_of(path, cast.target.id))
         assert (status, body["code"]) == (405, "method_not_allowed"), method
         assert set(headers["Allow"].split(",")) == allowed
 

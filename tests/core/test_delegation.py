@@ -1,0 +1,218 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core import inbox
+from gateway.core.calls import FINAL, MOVES, Call, Kind, State, may_move
+from gateway.core.delegation import (
+    REPEATED,
+    SUMMARY_CHARS,
+    Follows,
+    Report,
+    Status,
+    answer,
+    decide,
+    decide_refused,
+    decide_report,
+    error,
+    message,
+    preview,
+    status,
+    summary,
+)
+from gateway.core.endings import (
+    Answered,
+    Broke,
+    Clock,
+    Cut,
+    Dead,
+    Ended,
+    Ending,
+    Expired,
+    NotConnected,
+    Outcome,
+    Reset,
+    Stopped,
+    TooLarge,
+    classify,
+)
+from gateway.core.envelope import Envelope, normalise
+from gateway.core.queue import Back
+from gateway.core.refusals import Code
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+ME, YOU = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b"
+TIMES = {"first_s": 1.0, "restart_s": 8.0, "jitter": 1.0}
+BUSY = Answered(status=429, headers={}, body=b"")
+OUTCOMES: tuple[Outcome, ...] = (
+    Answered(status=200, headers={}, body=b"{}"), Answered(status=500, headers={}, body=b""), BUSY, NotConnected(),
+    Dead(), Reset(), Cut(status=200), TooLarge(), Stopped(), Broke(), *(Expired(clock=clock) for clock in Clock),
+)  # fmt: skip
+
+
+def call(**fields: Any) -> Call:
+    return Call(
+        **{
+            "id": ME, "kind": Kind.DELEGATION, "state": State.DISPATCHED, "workspace_id": YOU, "caller_id": ME,
+            "method": "message/send", "attempts": 0, "created_at": NOW, "expires_at": NOW, **fields,
+        }
+    )  # fmt: skip
+
+
+def follows(outcome: Outcome, *, sessions: bool = False, **fields: Any) -> Back | Ended:
+    return decide(classify(outcome, native_session=sessions), call(**fields), sessions=sessions, **TIMES)
+
+
+def test_only_an_agent_that_was_dead_is_sent_it_again_and_once():
+    again = follows(Dead())
+    assert again == Back(delay_s=8.0, error="agent_restarting", counts=True)
+    assert follows(Dead(), attempts=1) == classify(Dead())
+
+
+def test_a_busy_agent_lets_it_wait_unless_it_keeps_sessions():
+    assert follows(BUSY) == Back(delay_s=1.0, error="agent_busy", busy=True)
+    ended = follows(BUSY, sessions=True)
+    assert isinstance(ended, Ended)
+    assert ended.ending is Ending.AGENT_BUSY
+
+
+def test_what_has_waited_for_a_busy_agent_is_a_call_of_the_queue():
+    assert isinstance(follows(NotConnected(), busy=1), Back)
+    assert follows(NotConnected(), busy=1, attempts=4) == classify(NotConnected())
+    assert isinstance(follows(NotConnected(), kind=Kind.QUEUED), Back)
+    assert follows(Dead(), kind=Kind.QUEUED) == classify(Dead())
+
+
+@given(st.sampled_from(OUTCOMES), st.integers(0, 5), st.integers(0, 5), st.booleans())
+def test_nothing_that_its_agent_may_have_got_is_ever_sent_again(outcome, attempts, busy, sessions):
+    then = follows(outcome, sessions=sessions, attempts=attempts, busy=busy)
+    if isinstance(then, Back):
+        assert classify(outcome).delivered is False
+    elif classify(outcome).delivered is not False:
+        assert then == classify(outcome, native_session=sessions)
+
+
+@given(st.lists(st.sampled_from(OUTCOMES), min_size=30, max_size=30).map(tuple))
+def test_whatever_happens_it_ends_or_waits_for_an_agent_that_is_busy(outcomes):
+    """At most so many attempts count, so only `busy` can go on for ever."""
+    one, counted = call(), 0
+    for outcome in outcomes:
+        then = decide(classify(outcome), one, sessions=False, **TIMES)
+        if isinstance(then, Ended):
+            return
+        assert may_move(State.DISPATCHED, State.QUEUED)
+        assert 0 < then.delay_s <= 32
+        counted += then.counts
+        one = call(attempts=one.attempts + then.counts, busy=one.busy + then.busy)
+    assert counted < 5
+    assert one.busy
+
+
+@pytest.mark.parametrize("code", [Code.NO_URL, Code.UNSAFE_URL, Code.BUDGET_EXCEEDED, Code.REMOVED])
+def test_what_may_not_be_sent_is_rejected_at_once(code):
+    then = decide_refused(code, call(state=State.PENDING), first_s=1.0, jitter=1.0)
+    assert isinstance(then, Ended)
+    assert (then.ending, orjson.loads(then.answer.body)["reason"]) == (Ending.REJECTED, code.value)
+
+
+def test_what_has_to_do_with_others_is_waited_out():
+    then = decide_refused(Code.PLATFORM_UNAVAILABLE, call(state=State.PENDING), first_s=1.0, jitter=1.0)
+    assert isinstance(then, Back)
+    assert not then.counts
+    assert isinstance(decide_refused(Code.NO_URL, call(busy=1), first_s=1.0, jitter=1.0), Back)
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_has_its_word_and_the_end_is_told_as_it_is(state):
+    word = status(state, None)
+    assert isinstance(word, Status)
+    assert (word in set(FINAL)) == (state in FINAL)
+    assert status(state, "queued") is (Status.QUEUED if state is State.DISPATCHED else word)
+    assert (state in REPEATED) == (word not in ("failed", "cancelled", "expired", "interrupted"))
+
+
+@given(st.sampled_from(State), st.booleans(), st.sampled_from([None, "queued"]), st.sampled_from(Report))
+def test_a_report_ends_only_what_nobody_sends(state, carried, told, report):
+    ending = None if state not in FINAL else Ending.COMPLETED
+    one = call(state=state, carried=carried, told=told, ending=ending, ended_at=None if ending is None else NOW)
+    match decide_report(one, report):
+        case Follows.NOTHING:
+            assert status(state, told) == report
+        case Follows.END:
+            assert not carried
+            assert report is not Report.QUEUED
+            assert state not in FINAL
+        case Follows.NOTE:
+            assert not carried
+            assert report is Report.QUEUED
+        case Follows.LATE:
+            assert state in FINAL
+        case Follows.UNDER_WAY:
+            assert carried
+            assert state not in FINAL
+
+
+def test_what_lies_in_an_inbox_or_was_sent_by_its_source_can_end_either_way():
+    for state in (State.PARKED, State.DISPATCHED):
+        assert {State.COMPLETED, State.FAILED, State.EXPIRED} <= {to for to in State if state in MOVES[to]}
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1))
+def test_the_message_is_one_that_any_agent_takes(task):
+    found = normalise(message(ME, task), a2a_version=None, mint=lambda: "x")
+    assert isinstance(found, Envelope)
+    assert found.body == message(ME, task), "nothing had to be mended"
+    assert (found.method, found.message_id, found.client_message_id) == ("message/send", ME, True)
+    assert inbox.find_fault(found) is None
+    said = orjson.loads(found.body)["params"]["message"]
+    assert (said["parts"], said["metadata"]) == ([{"kind": "text", "text": task}], {"delegation_id": ME})
+
+
+@given(st.text())
+def test_a_summary_is_one_short_line(task):
+    said = summary(task)
+    assert len(said) <= SUMMARY_CHARS
+    assert len(said.splitlines()) <= 1
+
+
+PARTS = [{"kind": "text", "text": "a"}, {"kind": "data", "data": {}}, {"text": "b"}, 7]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ({"result": {"kind": "message", "parts": PARTS}}, "a\nb"),
+        ({"result": {"kind": "task", "artifacts": [{"parts": PARTS}, {}], "status": {"state": "completed"}}}, "a\nb"),
+        ({"result": {"kind": "task", "artifacts": [], "status": {"message": {"parts": PARTS}}}}, "a\nb"),
+        ({"result": {"message": {"parts": PARTS}}}, "a\nb"),
+        ({"result": {"task": {"artifacts": [{"parts": PARTS}]}}}, "a\nb"),
+        ({"error": {"code": -32603, "message": "no"}}, "no"),
+        ({"result": {"parts": "odd"}}, ""),
+        ({"result": "odd"}, ""),
+        ({"error": "odd"}, ""),
+        (["odd"], ""),
+        (None, ""),
+    ],
+)
+def test_an_answer_is_shown_by_its_texts(said, shown):
+    assert preview(said, 100) == shown
+
+
+def test_what_is_long_is_cut():
+    assert preview({"result": {"parts": [{"text": "x" * 300}]}}, 300) == "x" * 300
+    assert preview({"result": {"parts": [{"text": "x" * 301}]}}, 300) == "x" * 299 + "\u2026"
+    assert preview(orjson.loads(answer(ME, "hello")), 300) == "hello"
+    assert inbox.is_response(orjson.loads(answer(ME, "hello")))
+
+
+def test_an_error_is_what_was_said_or_else_how_it_ended():
+    ended = {"state": State.FAILED, "ending": Ending.REJECTED, "ended_at": NOW}
+    assert error(call()) is None
+    assert error(call(last_error="agent_busy")) is None, "it waits"
+    assert error(call(**ended)) == "rejected"
+    assert error(call(**ended, last_error="no_url")) == "no_url"
+    assert error(call(state=State.COMPLETED, ending=Ending.COMPLETED, last_error="agent_busy")) is None
