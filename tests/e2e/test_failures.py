@@ -14,6 +14,7 @@ from gateway.store.migrate import migrate
 from tests.conftest import PLENTY, RATES
 from tests.harness import faults
 from tests.harness.agent import ScriptedAgent
+from tests.harness.busy import busy, queued
 from tests.harness.faults import Datastores, Fault
 from tests.harness.source import ROOT
 from tests.harness.world import ADMIN_TOKEN, Workspace, World, until
@@ -40,6 +41,9 @@ class Scene:
     polls: Workspace
     parked: str
     """A message in its inbox."""
+    busy: Workspace
+    waits: str
+    """A call that waits for it."""
 
     async def ask(self, method: str, path: str, by: Workspace | None = None, **options: Any) -> str:
         """Return status and code of the answer."""
@@ -159,6 +163,26 @@ STEPS: Final = (
         then="The kit's agent says it again until it is taken.",
     ),
     Step(
+        what="a call to an agent that says that it is busy",
+        do=lambda s: s.call(s.busy, s.caller),
+        postgres="503 agent_busy",
+        redis="202",
+        then="It waits once it is written; where it cannot be, its caller hears what the agent has said.",
+    ),
+    Step(
+        what="a call that waits is called off",
+        do=lambda s: s.of(s.busy, "POST", f"/a2a/calls/{s.waits}/cancel"),
+        postgres=AWAY,
+        redis="200",
+    ),
+    Step(
+        what="a task is delegated",
+        do=lambda s: s.of(s.caller, "POST", "/delegate", json={"target_id": s.known.id, "task": "do"}),
+        postgres=AWAY,
+        redis="202",
+        then="It is written before it is promised; it is sent without Redis, too.",
+    ),
+    Step(
         what="how a stored call stands",
         do=lambda s: s.of(s.polls, "GET", f"/a2a/calls/{s.parked}"),
         postgres=AWAY,
@@ -267,6 +291,7 @@ async def scene(datastores: Datastores) -> AsyncIterator[Scene]:
         )
         status, said, _ = await world.call(polls, headers=caller.bearer)
         assert status == 200, said
+        shut, _ = await busy(world)
         scene = Scene(
             world=world,
             agent=agent,
@@ -277,6 +302,8 @@ async def scene(datastores: Datastores) -> AsyncIterator[Scene]:
             rich=await world.workspace(budget_limit=1000),
             polls=polls,
             parked=said["id"],
+            busy=shut,
+            waits=await queued(world, shut),
         )
         for by in (scene.caller, scene.rich):
             assert await scene.call(known, by) == "200"
