@@ -34,14 +34,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 LONGEST = tuple(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "invariant", "gaps"))
 """The files that take longest: they begin first, side by side, or everybody would wait for them in the end."""
+ONCE = (
+    *(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "accounting", "queue_load")),
+    "tests/services/test_proxy_properties.py",
+    "tests/core/test_envelope_properties.py",
+    "tests/browser",
+)
+"""What takes long by its number, or by a browser, and would find the same on another Python."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests marked `long`, which take minutes")
+    parser.addoption(
+        "--again", action="store_true", help="leave out what has been done on another Python and takes long"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    if config.getoption("--again"):
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid.startswith(ONCE)])
+        items[:] = [item for item in items if not item.nodeid.startswith(ONCE)]
     if config.getoption("--long"):
         return
     skip = pytest.mark.skip(reason="takes minutes; run with --long")
