@@ -129,12 +129,16 @@ class Proxy:
         )
         ticket = await self._entrance.enter(wanted.asked.toll, wish)
         if ticket.earlier is None:
-            try:
-                self._check_room(wanted.asked.toll.payer)  # others may have come while this one was being admitted
-            except Refusal:
-                self._leave_unmade(ticket, wish.claim)
-                raise
+            self._check_room_again(wanted, ticket, wish.claim)
         return ticket
+
+    def _check_room_again(self, wanted: Wanted, ticket: Ticket, claim: Claim | None) -> None:
+        """Others may have come while this one was being let in."""
+        try:
+            self._check_room(wanted.asked.toll.payer)
+        except Refusal:
+            self._leave_unmade(ticket, claim)
+            raise
 
     def _leave_unmade(self, ticket: Ticket, claim: Claim | None, *, ledgered: bool = False) -> None:
         """Say that a call that was let in is not made after all; ledgered: because the ledger has an earlier one."""
@@ -209,6 +213,7 @@ class Proxy:
             with self._joined(wanted.asked.toll.payer):
                 return await self._joining.share(held, joiner)
         if ticket.earlier is None:
+            self._check_room_again(wanted, ticket, claim)
             return None
         with self._joined(wanted.asked.toll.payer):
             return await self._joining.follow(ticket.earlier, joiner)

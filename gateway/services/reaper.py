@@ -1,5 +1,4 @@
-"""The end of calls whose replica has died: of those in flight nobody knows what became of them, of the others it is
-written down what they had come to."""
+"""What becomes of calls whose replica has died: those in flight end as unknown, the others get the row they lack."""
 
 import asyncio
 import contextlib

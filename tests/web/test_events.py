@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import orjson
@@ -13,6 +14,7 @@ import pytest
 from events.event import CATALOGUE
 from tests.harness import valkey as valkeys
 from tests.harness.process import GatewayProcess
+from tests.harness.tasks import delegated
 from tests.harness.world import ADMIN_TOKEN, Workspace, World
 
 BLOCK_S = 10.0
@@ -338,6 +340,15 @@ async def test_events_hold_what_the_catalogue_says(world: World):
         await world.call(one)
         notice = {"message": "look", "attachments": [{"uri": "https://files.example/a", "name": "a"}]}
         assert (await world.request("POST", f"/workspaces/{one.id}/notify", headers=one.bearer, json=notice))[0] == 200
+        target = await world.workspace(agent.url)
+        await delegated(world, one, target)
+        for status, fields in (("completed", {"response_preview": "done"}), ("failed", {"error": "no"})):
+            id_ = str(uuid4())
+            said = {"target_id": target.id, "task": "do", "delegation_id": id_}
+            path = f"/workspaces/{one.id}/delegations"
+            assert (await world.request("POST", f"{path}/record", headers=one.bearer, json=said))[0] == 202
+            said = {"status": status, **fields}
+            assert (await world.request("POST", f"{path}/{id_}/update", headers=one.bearer, json=said))[0] == 200
         await remove(world, one)
         while not (held["WORKSPACE_REMOVED"] and held["CALL_ENDED"]):
             told = orjson.loads((await browser.block())["data"])
