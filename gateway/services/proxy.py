@@ -119,12 +119,16 @@ class Proxy:
         )
         ticket = await self._entrance.enter(wanted.asked.toll, wish)
         if ticket.earlier is None:
-            try:
-                self._check_room(wanted.asked.toll.payer)  # others may have come while this one was being admitted
-            except Refusal:
-                self._leave_unmade(ticket, wish.claim)
-                raise
+            self._check_room_still(wanted, wish.claim, ticket)
         return ticket
+
+    def _check_room_still(self, wanted: Wanted, claim: Claim | None, ticket: Ticket) -> None:
+        """Others may have come while something was awaited for a call that was let in."""
+        try:
+            self._check_room(wanted.asked.toll.payer)
+        except Refusal:
+            self._leave_unmade(ticket, claim)
+            raise
 
     def _leave_unmade(self, ticket: Ticket, claim: Claim | None, *, ledgered: bool = False) -> None:
         """Say that a call that was let in is not made after all; ledgered: because the ledger has an earlier one."""
@@ -179,17 +183,32 @@ class Proxy:
 
         If it is, nothing has been awaited since it was looked whether this process makes one already.
         """
-        joiner = _joiner(wanted, claim, outbound)
         if not ticket.sure:
-            answer = await self._joining.recall(joiner)
-            if answer is not None:
-                self._leave_unmade(ticket, claim, ledgered=True)
-                return answer
+            got = await self._recall(claim, ticket)
+            if got is not None:
+                return await self._joining.stay(got, _joiner(wanted, claim, outbound))
+            self._check_room_still(wanted, claim, ticket)
         if (held := self._joining.find(claim)) is not None:  # it has begun here meanwhile
             if ticket.earlier is None:  # and Redis does not know of it
                 self._leave_unmade(ticket, claim)
-            return await self._joining.share(held, joiner)
-        return None if ticket.earlier is None else await self._joining.follow(ticket.earlier, joiner)
+            return await self._joining.share(held, _joiner(wanted, claim, outbound))
+        if ticket.earlier is None:
+            return None
+        return await self._joining.follow(ticket.earlier, _joiner(wanted, claim, outbound))
+
+    async def _recall(self, claim: Claim, ticket: Ticket) -> Answer | Held | None:
+        """An earlier call that the ledger has; then the one that was let in is not made."""
+        try:
+            got = await self._joining.recall(claim)
+        except Refusal:  # the ledger has it, with other words, or without its answer
+            self._leave_unmade(ticket, claim, ledgered=True)
+            raise
+        except asyncio.CancelledError:
+            self._leave_unmade(ticket, claim)
+            raise
+        if got is not None:
+            self._leave_unmade(ticket, claim, ledgered=True)
+        return got
 
     async def _make(self, call: _Call) -> Answer:
         """Send a call out, and wait for its answer as long as its caller does."""
