@@ -243,7 +243,6 @@ class Drain:
             target=target,
             trace_id=trace_id(outbound.headers["traceparent"]),
             method=one.call.method,
-            ledgered=True,
             serves=None,
             limit_s=outbound.limit_s,
         )

@@ -24,8 +24,8 @@ METHOD_CHARS: Final = 200
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
     """A call that wants to begin. `serves` is what the caller says that it serves, whatever that is; `holds`: whether
-    this process has it in its hands until its end, with a part of its target's budget; `ledgered`: if this process dies
-    the ledger ends it; `claim`: what makes another call the same; `journey`: how it is about to travel."""
+    this process has it in its hands until its end, with a part of its target's budget; `claim`: what makes another call
+    the same; `journey`: how it is about to travel."""
 
     call_id: str
     caller_id: str | None
@@ -35,7 +35,6 @@ class Wish:
     serves: str | None
     limit_s: float | None
     holds: bool = True
-    ledgered: bool = False
     claim: Claim | None = None
     journey: Journey | None = None
 
@@ -124,7 +123,7 @@ class Entrance:
             target_id=target.id,
             trace_id=wish.trace_id,
             method=wish.method[:METHOD_CHARS],
-            held=wish.holds and not wish.ledgered,
+            held=wish.holds,
             serves=find_uuid(wish.serves) if wish.serves is not None else None,
             limit_s=wish.limit_s,
             claim=wish.claim,

@@ -151,18 +151,19 @@ class Joining:
             return await _readdress(earlier.answer, earlier.call_id, joiner)
         raise _overloaded() if earlier.again else claims.not_kept(earlier.call_id)
 
-    async def recall(self, joiner: Joiner) -> Answer | None:
-        """Return the answer of a call that the ledger has, or that it waits, though Redis has not told of it.
+    async def recall(self, claim: Claim) -> Answer | queue.Held | None:
+        """Return the call that the ledger has under a claim, or its answer, though Redis has not told of it.
 
-        None: there is none, or the ledger cannot be asked either. Refuses as `follow` does.
+        None: there is none, or the ledger cannot be asked either. Refuses with message_id_reused and already_completed.
         """
         try:
-            got = await self._waits.find(joiner.claim)
+            return await self._waits.find(claim)
         except ports.StoreError as error:
             log.warning("claim_unchecked", error=type(error).__name__)
             return None
-        if got is None:
-            return None
+
+    async def stay(self, got: Answer | queue.Held, joiner: Joiner) -> Answer:
+        """Return the answer of a call that was recalled, or that it waits; refuses with overloaded."""
         self.joined += 1
         until = None if joiner.limit_s is None else self._now() + joiner.limit_s
         return await self._stay(got, _id(got), joiner, until)

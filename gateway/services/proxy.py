@@ -129,11 +129,11 @@ class Proxy:
         )
         ticket = await self._entrance.enter(wanted.asked.toll, wish)
         if ticket.earlier is None:
-            self._check_room_again(wanted, ticket, wish.claim)
+            self._check_room_still(wanted, wish.claim, ticket)
         return ticket
 
-    def _check_room_again(self, wanted: Wanted, ticket: Ticket, claim: Claim | None) -> None:
-        """Others may have come while this one was being let in."""
+    def _check_room_still(self, wanted: Wanted, claim: Claim | None, ticket: Ticket) -> None:
+        """Others may have come while something was awaited for a call that was let in."""
         try:
             self._check_room(wanted.asked.toll.payer)
         except Refusal:
@@ -201,22 +201,21 @@ class Proxy:
 
         If it is, nothing has been awaited since it was looked whether this process makes one already.
         """
-        joiner = _joiner(wanted, claim, outbound)
         if not ticket.sure:
-            answer = await self._joining.recall(joiner)
-            if answer is not None:
-                self._leave_unmade(ticket, claim, ledgered=True)
-                return answer
+            got = await self._recall(claim, ticket)
+            if got is not None:
+                return await self._joining.stay(got, _joiner(wanted, claim, outbound))
+            if ticket.earlier is None:
+                self._check_room_still(wanted, claim, ticket)
         if (held := self._joining.find(claim)) is not None:  # it has begun here meanwhile
             if ticket.earlier is None:  # and Redis does not know of it
                 self._leave_unmade(ticket, claim)
             with self._joined(wanted.asked.toll.payer):
-                return await self._joining.share(held, joiner)
+                return await self._joining.share(held, _joiner(wanted, claim, outbound))
         if ticket.earlier is None:
-            self._check_room_again(wanted, ticket, claim)
             return None
         with self._joined(wanted.asked.toll.payer):
-            return await self._joining.follow(ticket.earlier, joiner)
+            return await self._joining.follow(ticket.earlier, _joiner(wanted, claim, outbound))
 
     @contextmanager
     def _joined(self, payer: str) -> Iterator[None]:
@@ -227,6 +226,20 @@ class Proxy:
             yield
         finally:
             self._give_back(payer)
+
+    async def _recall(self, claim: Claim, ticket: Ticket) -> Answer | Held | None:
+        """An earlier call that the ledger has; then the one that was let in is not made."""
+        try:
+            got = await self._joining.recall(claim)
+        except Refusal:  # the ledger has it, with other words, or without its answer
+            self._leave_unmade(ticket, claim, ledgered=True)
+            raise
+        except asyncio.CancelledError:
+            self._leave_unmade(ticket, claim)
+            raise
+        if got is not None:
+            self._leave_unmade(ticket, claim, ledgered=True)
+        return got
 
     async def _make(self, call: _Call) -> Answer:
         """Send a call out, and wait for its answer as long as its caller does."""

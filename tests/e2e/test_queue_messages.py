@@ -20,6 +20,7 @@ from tests.harness.process import GatewayProcess
 from tests.harness.world import Workspace, World, eventually, until
 
 OTHER: Final = "other words"
+NO_MESSAGE: Final = {"jsonrpc": "2.0", "id": 1, "method": "anything/else"}
 WAITS: Final = {"Prefer": "wait=30"}
 INTERRUPTED: Final = "select id from activity where error_detail = 'interrupted' and workspace_id = %s"
 
@@ -206,28 +207,45 @@ async def test_a_call_whose_replica_dies_before_it_was_sent_waits_on_and_is_sent
     assert (status, headers["X-A2A-Call-ID"], agent.taken, await ends(world, id_)) == (200, id_, ["hi"], [("ok", None)])
 
 
-async def test_a_redis_that_has_lost_its_memory_or_is_away_does_not_make_a_second_call(world: World) -> None:
+async def test_while_redis_is_away_a_message_whose_call_waits_is_not_sent(world: World) -> None:
     async with valkeys.running() as broker:
         gateway = await world.start(**SLOW, GATEWAY_REDIS_URL=broker.url, GATEWAY_ADMISSION_SECONDS="0.2")
         target, agent = await busy(world)
         id_, _ = await waits(world, target, gateway)
         agent.shut = False
-        asked = len(agent.server.bodies)
         broker.stall()
         for _ in range(3):
             assert await waits(world, target, gateway) == (id_, 1)
         await refused(world, target, gateway, id_)
+        broker.go_on()
+        assert agent.taken == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_redis_that_has_lost_its_memory_does_not_make_a_second_call(world: World, told: bool) -> None:
+    """It is told what waits when it is back; and until then the ledger is asked."""
+    async with valkeys.running() as broker:
+        env = SLOW if told else {**SLOW, "GATEWAY_QUEUE_EVERY_SECONDS": "1000"}
+        gateway = await world.start(**env, GATEWAY_REDIS_URL=broker.url)
+        target, agent = await busy(world)
+        other = await world.workspace((await world.agent()).url)
+        id_, _ = await waits(world, target, gateway)
+        agent.shut = False
         broker.kill()
         broker.forget()
         await broker.start()
-        for _ in range(20):  # before and after it was told what waits
+        if told:
+            await until(lambda: broker.do("KEYS", "*:message:*"), bool)
+
+        async def entered() -> object:
+            assert (await world.request("POST", f"/workspaces/{other.id}/a2a", json=NO_MESSAGE))[0] == 200
+            return await broker.do("KEYS", "*:call:*")
+
+        await until(entered, bool)  # it takes part again
+        for _ in range(2):
             assert await waits(world, target, gateway) == (id_, 1)
         await refused(world, target, gateway, id_)
-        assert (len(agent.server.bodies), agent.taken) == (asked, [])
-        async with world.beating(target, 0.1):
-            assert (await ended(world, target, id_))["status"] == "completed"
-        assert (await send(world, target))[2]["X-A2A-Call-ID"] == id_
-        assert (agent.taken, await calls(world)) == (["hi"], 1)
+        assert (agent.taken, await calls(world)) == ([], 1)
 
 
 async def test_while_the_ledger_is_away_a_message_whose_call_waits_is_not_sent(world: World) -> None:

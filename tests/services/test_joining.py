@@ -398,9 +398,10 @@ async def test_a_call_that_is_over_leaves_its_message_to_the_next_one(table):
 
 
 async def test_what_redis_has_not_told_of_is_found_in_the_ledger(table):
-    assert await table.joining.recall(table.joiner()) is None
+    assert await table.joining.recall(CLAIM) is None
     table.ledger.same = ledger()
-    assert (await table.joining.recall(table.joiner())).status == 202
+    got = await table.joining.recall(CLAIM)
+    assert (await table.joining.stay(got, table.joiner())).status == 202
     assert table.joining.joined == 1
     table.ledger.away = True
-    assert await table.joining.recall(table.joiner()) is None, "while both are away calls go on"
+    assert await table.joining.recall(CLAIM) is None, "while both are away calls go on"

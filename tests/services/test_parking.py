@@ -12,7 +12,7 @@ from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ending
 from gateway.core.envelope import Envelope, normalise
 from gateway.core.refusals import Code, Refusal
-from gateway.ports import StoreUnavailable
+from gateway.ports import NewQueued, Outgoing, QueuedEnd, StoreUnavailable
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.history import ended_row
 from gateway.services.parking import Parked, Parking, Times
@@ -232,3 +232,20 @@ async def test_other_words_under_the_same_message_id_are_refused(lot):
     with pytest.raises(Refusal) as refused:
         await lot.park(call_id=ANOTHER, claim=Claim(key=CLAIM.key, words="cc" * 16))
     assert (refused.value.code, refused.value.fields["call_id"]) == (Code.MESSAGE_ID_REUSED, CALL)
+
+
+async def test_a_message_whose_call_waits_in_the_queue_of_an_agent_that_polls_by_now_is_not_parked(lot):
+    new = NewQueued(
+        id=CALL, workspace_id=lot.target.id, caller_id=None, lane="", priority=50, method="message/send", body=b"{}",
+        outgoing=Outgoing(headers={}, limit_s=None, by_deadline=False), delay_s=0.0, lives_s=60.0, claim=CLAIM,
+    )  # fmt: skip
+    line = Line(id=CALL, workspace_id=lot.target.id, activity_type="a2a_receive", call_id=CALL)
+    await lot.stores.queue.hold(new, line.row(0.0), error="agent_busy", room=1)
+    answer = await lot.park(call_id=ANOTHER, claim=CLAIM)
+    assert (answer.status, answer.call_id, orjson.loads(answer.body)["queue_id"]) == (202, CALL, CALL)
+    [one] = await lot.stores.queue.claim(lot.target.id, eager=True, limit=1, lease_s=60.0)
+    said = Answer(status=201, body=b'{"jsonrpc":"2.0","id":1,"result":2}', headers={"Content-Type": "application/json"})
+    end = QueuedEnd(to=State.COMPLETED, ending=Ending.COMPLETED, error=None, answer=said, counts=True)
+    await lot.stores.queue.end(one.call.id, one.claim, end, lambda call: (ended_row(call), []))
+    answer = await lot.park(call_id=ANOTHER, claim=CLAIM)
+    assert (answer.status, orjson.loads(answer.body)) == (201, {"jsonrpc": "2.0", "id": "mine", "result": 2})

@@ -749,8 +749,10 @@ async def test_one_that_redis_lets_in_joins_a_call_that_it_does_not_know_of(boar
     assert [one.call_id for one in board.dispatcher.sent] == [first.call_id]
 
 
-async def test_a_call_that_was_let_in_and_finds_no_room_may_be_made_again(bus, channel, tasks: Tasks):
+@pytest.mark.parametrize("sure", [True, False])
+async def test_a_call_that_was_let_in_and_finds_no_room_may_be_made_again(bus, channel, tasks: Tasks, sure: bool):
     board = Switchboard(bus, channel, tasks, capacity=1)
+    board.gate.answer = replace(board.gate.answer, sure=sure)
     board.dispatcher.gate.clear()
     refused: list[Code] = []
 
@@ -846,10 +848,30 @@ async def test_while_redis_may_have_forgotten_what_waits_the_ledger_is_asked(boa
     await board.ended()
     board.inbox.same = Same(call=stored("q"), words=True)
     assert (await board.call()).call_id == "q"
-    board.gate.away = True
+    board.inbox.same = replace(board.inbox.same, words=False)
+    assert (await board.refusal()).code is Code.MESSAGE_ID_REUSED
+    board.gate.away, board.inbox.same = True, replace(board.inbox.same, words=True)
     assert (await board.call()).call_id == "q"
-    assert [left.kept.waits for left in board.gate.left] == [False, True, True]
+    assert [left.kept.waits for left in board.gate.left] == [False, True, True, True]
     assert len(board.dispatcher.sent) == 1
+
+
+async def test_one_that_hangs_up_while_the_ledger_is_asked_holds_nothing(board: Switchboard, tasks: Tasks, monkeypatch):
+    board.gate.answer = replace(board.gate.answer, sure=False)
+    asked = asyncio.Event()
+
+    async def find_same(*_: object, **__: object) -> Same:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    monkeypatch.setattr(board.inbox, "find_same", find_same)
+    caller = tasks.spawn(board.call(), "caller")
+    await asked.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    [left] = board.gate.left
+    assert (left.call_id, left.kept.again) == (board.gate.entries[0].call_id, True)
 
 
 def stored(call_id: str) -> Call:
