@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """The ten states (wire.md 4); the database's CHECK holds the same words."""
+    """The ten states; the database's CHECK holds the same words."""
 
     PENDING = "pending"
     DISPATCHED = "dispatched"

@@ -20,8 +20,8 @@ TOLD_CHARS: Final = 200
 """... or told of."""
 LISTED: Final = 50
 """Delegations that are listed: the newest."""
-REPEATED: Final = (frozenset(State) - FINAL) | {State.COMPLETED}
-"""While a delegation is in one of these, another one with its key is the same one."""
+REPEATED: Final = (frozenset(State) - FINAL) | {State.COMPLETED, State.INTERRUPTED}
+"""While a delegation is in one of these, another one with its key is the same one: its agent has it, or may have it."""
 
 
 class Status(StrEnum):
@@ -144,11 +144,14 @@ def answer(delegation_id: str, text: str) -> bytes:
     return orjson.dumps({"jsonrpc": "2.0", "id": delegation_id, "result": said})
 
 
-def error(call: Call) -> str | None:
-    """Return why a delegation has not been completed, None while that is not so."""
-    if not call.ended or call.state is State.COMPLETED:
+def error(state: State, ending: Ending | None, last_error: str | None) -> str | None:
+    """Return why a delegation has not been completed, None while that is not so.
+
+    last_error: of the last attempt; it says why one has failed, not why one was called off or came too late.
+    """
+    if ending is None or state is State.COMPLETED:
         return None
-    return call.last_error or (None if call.ending is None else call.ending.value)
+    return last_error or ending.value if state is State.FAILED else ending.value
 
 
 def preview(said: Any, chars: int) -> str:

@@ -20,7 +20,7 @@ BUSY_RETRY_S: Final = 30
 
 
 class Ending(StrEnum):
-    """The closed set of ways in which a call ends (wire.md 4)."""
+    """The closed set of ways in which a call ends."""
 
     COMPLETED = "completed"
     AGENT_ERROR = "agent_error"

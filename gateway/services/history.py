@@ -70,7 +70,7 @@ def _result_line(call: Call) -> Line:
     assert call.caller_id is not None
     assert call.result_id is not None
     said = None if call.answer is None or call.state is not State.COMPLETED else views.parse(call.answer)
-    error = delegation.error(call)
+    error = delegation.error(call.state, call.ending, call.last_error)
     return Line(
         id=call.result_id,
         workspace_id=call.caller_id,
@@ -117,7 +117,7 @@ def publish_end(bus: Bus, call: Call, *, via: str | None = None) -> None:
 
 def _publish_result(bus: Bus, call: Call, source_id: str, via: str | None) -> None:
     shown: dict[str, Any] = {"delegation_id": call.id, "target_id": call.workspace_id}
-    error = delegation.error(call)
+    error = delegation.error(call.state, call.ending, call.last_error)
     if error is not None:
         bus.publish(event("DELEGATION_FAILED", source_id, {**shown, "error": error}))
         return

@@ -11,7 +11,7 @@ import structlog
 from gateway import ports
 from gateway.core import claims, endings
 from gateway.core.claims import Claim
-from gateway.core.endings import UNDELIVERED, Answer, Clock, Ended
+from gateway.core.endings import UNDELIVERED, Answer, Clock, Ended, Ending
 from gateway.core.refusals import Code, Refusal, platform_unavailable
 from gateway.services import queue
 from gateway.services.shelf import Shelf
@@ -102,6 +102,8 @@ class Joining:
         """Return what is kept of a payer's call that has ended, for those who make it again."""
         again = ended.ending in UNDELIVERED
         answer = ended.answer
+        if ended.ending is Ending.GATEWAY_SHUTDOWN:  # who asks later asks a gateway that is not shutting down
+            answer = endings.classify(endings.Orphaned()).answer
         kept = again or self._shelf.takes(_weight(answer), payer)
         return ports.Kept(claim=claim, answer=answer if kept else None, again=again)
 

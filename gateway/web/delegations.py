@@ -73,6 +73,8 @@ def _delegation(one: PastDelegation) -> answers.Delegation:
     if one.state is State.COMPLETED:
         if one.preview:
             shown["response_preview"] = one.preview
-    elif one.ending is not None:
-        shown["error"] = one.error or one.ending.value
+    else:
+        error = delegation.error(one.state, one.ending, one.error)
+        if error is not None:
+            shown["error"] = error
     return shown

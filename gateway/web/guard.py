@@ -68,6 +68,8 @@ def guard(routes: Mapping[Handler, Route]) -> Middleware:
                 await _let_in(request, route)
             return await handler(request)
         except Refusal as refused:
+            if request[keys.CALL_ID]:  # it may be about an earlier call, which can be explained
+                request[keys.CALL_ID] = refused.fields.get("call_id", request[keys.CALL_ID])
             return render.refusal(await _counted(request, refused))
         except web.HTTPException as error:
             return _translated(error)

@@ -68,7 +68,7 @@ def document(routes: Iterable[Route], *, version: str) -> bytes:
         },
         "paths": paths,
         "components": {
-            "schemas": {**schemas.definitions, "Refusal": _REFUSAL, "RpcError": _RPC_ERROR, "Call": _CALL},
+            "schemas": {**schemas.definitions, "Refusal": _REFUSAL, "RpcError": _RPC_ERROR, "A2ARequest": _CALL},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
@@ -116,7 +116,7 @@ def _operation(row: Route, schemas: _Schemas) -> dict[str, Any]:
     if row.body is not None:
         operation["requestBody"] = {"required": True, **_json(schemas.of(row.body))}
     elif row.a2a:
-        operation["requestBody"] = {"required": True, **_json(_named("Call"))}
+        operation["requestBody"] = {"required": True, **_json(_named("A2ARequest"))}
         operation["responses"]["default"] = {"description": "Whatever else the agent answers."}
     return operation
 

@@ -12,7 +12,7 @@ alter table calls
     add column told      text;
 
 create unique index calls_task_key on calls (caller_id, task_key)
-    where task_key is not null and state in ('pending', 'dispatched', 'streaming', 'parked', 'queued', 'completed');
+    where task_key is not null and state in ('pending', 'dispatched', 'streaming', 'parked', 'queued', 'completed', 'interrupted');
 create index calls_delegations on calls (caller_id, seq desc) where kind = 'delegation';
 create index calls_pending on calls (workspace_id, seq) where state = 'pending';
 create index calls_delegation_expiry on calls (expires_at)

@@ -15,7 +15,7 @@ select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s, %
    and (select count(*) from (select from calls c where c.workspace_id = w.id and c.state = 'queued'
                                limit %(room)s) held) < %(room)s
     on conflict (caller_id, task_key)
-       where task_key is not null and state in ('pending', 'dispatched', 'streaming', 'parked', 'queued', 'completed')
+       where task_key is not null and state in ('pending', 'dispatched', 'streaming', 'parked', 'queued', 'completed', 'interrupted')
        do nothing
 returning id;
 
@@ -23,7 +23,7 @@ returning id;
 -- The one that has this key.
 select * from calls
  where caller_id = %(caller_id)s and task_key = %(task_key)s
-   and state in ('pending', 'dispatched', 'streaming', 'parked', 'queued', 'completed');
+   and state in ('pending', 'dispatched', 'streaming', 'parked', 'queued', 'completed', 'interrupted');
 
 -- name: record
 -- One that its source has sent itself. No row: there is such an id, or its target is gone.

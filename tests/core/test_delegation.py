@@ -132,7 +132,7 @@ def test_every_state_has_its_word_and_the_end_is_told_as_it_is(state):
     assert isinstance(word, Status)
     assert (word in set(FINAL)) == (state in FINAL)
     assert status(state, "queued") is (Status.QUEUED if state is State.DISPATCHED else word)
-    assert (state in REPEATED) == (word not in ("failed", "cancelled", "expired", "interrupted"))
+    assert (state in REPEATED) == (word not in ("failed", "cancelled", "expired"))
 
 
 @given(st.sampled_from(State), st.booleans(), st.sampled_from([None, "queued"]), st.sampled_from(Report))
@@ -209,10 +209,18 @@ def test_what_is_long_is_cut():
     assert inbox.is_response(orjson.loads(answer(ME, "hello")))
 
 
-def test_an_error_is_what_was_said_or_else_how_it_ended():
-    ended = {"state": State.FAILED, "ending": Ending.REJECTED, "ended_at": NOW}
-    assert error(call()) is None
-    assert error(call(last_error="agent_busy")) is None, "it waits"
-    assert error(call(**ended)) == "rejected"
-    assert error(call(**ended, last_error="no_url")) == "no_url"
-    assert error(call(state=State.COMPLETED, ending=Ending.COMPLETED, last_error="agent_busy")) is None
+@pytest.mark.parametrize(
+    ("state", "ending", "last_error", "told"),
+    [
+        (State.PENDING, None, None, None),
+        (State.QUEUED, None, "agent_busy", None),  # it waits
+        (State.FAILED, Ending.REJECTED, None, "rejected"),
+        (State.FAILED, Ending.REJECTED, "no_url", "no_url"),
+        (State.CANCELLED, Ending.CANCELLED, "agent_busy", "cancelled"),  # that its agent was busy is not why
+        (State.EXPIRED, Ending.EXPIRED, "agent_busy", "expired"),
+        (State.INTERRUPTED, Ending.GATEWAY_SHUTDOWN, "agent_busy", "gateway_shutdown"),
+        (State.COMPLETED, Ending.COMPLETED, "agent_busy", None),
+    ],
+)
+def test_an_error_is_what_was_said_or_else_how_it_ended(state, ending, last_error, told):
+    assert error(state, ending, last_error) == told

@@ -300,11 +300,24 @@ async def test_a_process_that_is_stopped_ends_what_it_has_out_and_leaves_nothing
     first = await world.start(**QUICK, GATEWAY_DRAIN_SECONDS="0.2")
     other = await world.start(**QUICK)
     source, target = await world.workspace(), await world.workspace((await world.agent(silent_for(60.0))).url)
-    id_ = await delegated(world, source, target, gateway=first)
+    id_ = await delegated(world, source, target, gateway=first, idempotency_key="k")
     await stands(world, source, id_, "dispatched")
     assert await first.stop() == 0
     one = await stands(world, source, id_, gateway=other)
     assert (one["status"], one["error"]) == ("interrupted", "gateway_shutdown")
+    code, said = await delegate(world, source, target, gateway=other, idempotency_key="k")
+    assert (code, said["delegation_id"], said["status"]) == (202, id_, "interrupted"), "its agent may have done it"
+
+
+async def test_one_that_is_called_off_while_its_agent_is_busy_says_so(world: World):
+    await world.start(**SLOW)
+    source, (target, _) = await world.workspace(), await busy(world)
+    id_ = await delegated(world, source, target)
+    await stands(world, source, id_, "queued")
+    path = f"/workspaces/{target.id}/a2a/calls/{id_}/cancel"
+    assert (await world.request("POST", path, headers=source.bearer))[0] == 200
+    one = await stands(world, source, id_)
+    assert (one["status"], one["error"]) == ("cancelled", "cancelled")
 
 
 async def test_it_is_not_promised_if_it_cannot_be_written(world: World):

@@ -222,14 +222,16 @@ async def test_those_that_have_joined_a_call_whose_replica_is_killed_hear_that_i
         world.gateways.remove(dying)
     opened.set()
     for one in [*(task.result() for task in waiting), await send(world, target)]:
-        status, body, _ = one
+        status, body, headers = one
         assert (status, body["code"], body["outcome"]) == (503, "interrupted", "unknown")
-        assert body["call_id"]
+        assert body["call_id"] == headers["X-A2A-Call-ID"]
     assert len(agent.bodies) == 1, "nobody knows how far it came, so nobody sends it again"
     assert (await send(world, target, message_id="m-2"))[0] == 200
 
 
-async def test_those_that_have_joined_a_call_whose_replica_is_stopped_get_the_ending_that_it_had(world: World) -> None:
+async def test_those_that_have_joined_a_call_whose_replica_is_stopped_hear_that_it_was_interrupted(
+    world: World,
+) -> None:
     going, staying = await two(world, GATEWAY_DRAIN_SECONDS="0.5")
     agent = await world.agent(once(asyncio.Event()))
     target = await world.workspace(agent.url)
@@ -239,8 +241,11 @@ async def test_those_that_have_joined_a_call_whose_replica_is_stopped_get_the_en
         other = group.create_task(send(world, target, gateway=staying))
         await joined(world, 1)
         assert await going.stop() == 0
-    for status, body, _ in (first.result(), other.result(), await send(world, target, gateway=staying)):
-        assert (status, body["code"], body["outcome"]) == (503, "gateway_shutdown", "unknown")
+    status, body, _ = first.result()
+    assert (status, body["code"], body["outcome"]) == (503, "gateway_shutdown", "unknown")
+    for status, body, headers in (other.result(), await send(world, target, gateway=staying)):
+        assert (status, body["code"], body["outcome"]) == (503, "interrupted", "unknown")
+        assert "Retry-After" not in headers, "this gateway is not shutting down, and does not send it again"
     assert len(agent.bodies) == 1
 
 
