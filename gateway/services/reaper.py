@@ -1,5 +1,4 @@
-"""The end of calls whose replica has died: of those in flight nobody knows what became of them, of the others it is
-written down what they had come to."""
+"""The end of calls whose replica has died: nobody knows what became of those in flight, others had come to theirs."""
 
 import asyncio
 import contextlib
@@ -11,7 +10,7 @@ import structlog
 from events.bus import Bus
 from events.event import event
 from gateway import ports
-from gateway.core import endings
+from gateway.core import answers, outcomes
 from gateway.core.endings import Ending
 from gateway.core.journey import Arrival
 from gateway.services.activity import ActivityLog, Line
@@ -87,7 +86,7 @@ class Reaper:
             for row in _rows(orphan, orphan.arrival.ending, orphan.arrival.duration_ms, orphan.arrival):
                 self._activity.write(row)
             return
-        ended = endings.classify(endings.Orphaned())
+        ended = answers.classify(outcomes.Orphaned())
         duration_ms = round(orphan.age_s * 1000)
         arrival = None
         if orphan.journey is not None:
