@@ -6,10 +6,12 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Protocol
 
+from gateway.core.answers import Answer
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer, Ending, Outcome
+from gateway.core.endings import Ending
 from gateway.core.journey import Arrival, Journey, Sign
+from gateway.core.outcomes import Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
 

@@ -13,8 +13,8 @@ import orjson
 import structlog
 
 from events.redis import Servers
+from gateway.core.answers import Answer
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer
 from gateway.core.journey import Arrival, Journey
 from gateway.core.rates import Rate, Standing
 from gateway.live.pipe import Pipe

@@ -12,10 +12,11 @@ import structlog
 from events.bus import Bus
 from events.event import event
 from gateway import ports
-from gateway.core import delegation, endings, queue, usage, views
+from gateway.core import answers, delegation, outcomes, queue, usage, views
+from gateway.core.answers import Ended
 from gateway.core.budget import exhausted
 from gateway.core.calls import END_STATES, Call, State
-from gateway.core.endings import Ended, Ending
+from gateway.core.endings import Ending
 from gateway.core.prices import Prices
 from gateway.core.queue import Back
 from gateway.core.rates import Tariff
@@ -269,18 +270,18 @@ class Drain:
                 return Back(delay_s=0.0, error=Code.DRAINING.value)
             case _:  # a bug of ours must not leave a call without an end; it is logged and told
                 log.error("call_broke", call_id=call.id, exc_info=error)
-                return endings.classify(endings.Broke())
+                return answers.classify(outcomes.Broke())
 
     async def _send(self, one: ports.Claimed, outbound: ports.Outbound, sessions: bool) -> Ended:
-        outcome: endings.Outcome
+        outcome: outcomes.Outcome
         try:
             outcome = await self._dispatcher.send(outbound)
         except asyncio.CancelledError:
-            outcome = endings.Stopped()
+            outcome = outcomes.Stopped()
         except Exception:  # a bug of ours must not leave a call without an end; it is logged and told
             log.exception("call_broke", call_id=one.call.id)
-            outcome = endings.Broke()
-        return endings.classify(outcome, native_session=sessions)
+            outcome = outcomes.Broke()
+        return answers.classify(outcome, native_session=sessions)
 
     # -- what becomes of it
 

@@ -9,9 +9,11 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import claims, endings
+from gateway.core import answers, claims, outcomes
+from gateway.core.answers import Answer, Ended
 from gateway.core.claims import Claim
-from gateway.core.endings import UNDELIVERED, Answer, Clock, Ended
+from gateway.core.endings import UNDELIVERED
+from gateway.core.outcomes import Clock
 from gateway.core.refusals import Code, Refusal, platform_unavailable
 from gateway.services import queue
 from gateway.services.shelf import Shelf
@@ -250,7 +252,7 @@ async def _readdress(answer: Answer, call_id: str, joiner: Joiner) -> Answer:
 
 def _overdue(call_id: str, joiner: Joiner) -> Answer:
     clock = Clock.DEADLINE if joiner.by_deadline else Clock.CEILING
-    answer = endings.classify(endings.Expired(clock=clock)).answer
+    answer = answers.classify(outcomes.Expired(clock=clock)).answer
     return claims.readdress(answer, call_id, joiner.id_json)
 
 

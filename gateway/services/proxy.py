@@ -13,9 +13,10 @@ import structlog
 from events.bus import Bus
 from events.event import event
 from gateway import ports
-from gateway.core import endings, envelope, usage, views
+from gateway.core import answers, endings, envelope, outcomes, usage, views
+from gateway.core.answers import Answer, Ended
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer, Ended, Ending
+from gateway.core.endings import Ending
 from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal
 from gateway.services.activity import ActivityLog, Line
@@ -109,7 +110,7 @@ class Proxy:
         wanted = await self._requests.read(asked)
         if isinstance(wanted, envelope.BadEnvelope):
             await self._tolls.take(asked.toll)
-            return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": endings.JSON})
+            return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": answers.JSON})
         return await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
 
     async def _enter(self, wanted: Wanted, limit_s: float | None) -> Ticket:
@@ -262,7 +263,7 @@ class Proxy:
     async def _run(self, call: _Call, answer: "asyncio.Future[Answer | Held]") -> None:
         """Make the call; whatever becomes of it, it ends here, once, or waits because its agent is busy."""
         flight = call.flight
-        outcome: endings.Outcome
+        outcome: outcomes.Outcome
         native_session = "session" in call.wanted.target.metadata.capabilities
         try:
             if flight.stopped is not None:  # before it was sent
@@ -272,12 +273,12 @@ class Proxy:
                 with self._waiting.call(call.wanted.caller_id, call.wanted.target.id):
                     outcome = await self._dispatcher.send(call.outbound)
         except asyncio.CancelledError:
-            outcome = flight.stopped or endings.Stopped()
+            outcome = flight.stopped or outcomes.Stopped()
         except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
             log.exception("call_broke", call_id=call.wanted.asked.call_id)
-            outcome = endings.Broke()
+            outcome = outcomes.Broke()
         flight.under_way = False
-        ended = endings.classify(outcome, native_session=native_session)
+        ended = answers.classify(outcome, native_session=native_session)
         busy = ended.ending is Ending.AGENT_BUSY and not native_session
         got = await self._hold(call) if busy else None
         if isinstance(got, Refusal):

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from gateway.core.answers import Answer
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer
 from gateway.core.rates import Rate
 from gateway.live.gate import ENDLESS_S, RENEWALS, WAITERS_S, Gate
 from gateway.ports import Barred, Earlier, Entered, Entry, Kept, Left, Stage, Waiting

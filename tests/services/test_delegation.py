@@ -9,7 +9,8 @@ from gateway.core.address import Reach
 from gateway.core.callers import Admin, Holder
 from gateway.core.calls import Call, State
 from gateway.core.delegation import Report, Status
-from gateway.core.endings import Dead, Ending, Outcome
+from gateway.core.endings import Ending
+from gateway.core.outcomes import Dead, Outcome
 from gateway.core.prices import Price, Prices
 from gateway.core.rates import Rate, Tariff
 from gateway.core.refusals import Code, Refusal

@@ -10,7 +10,8 @@ import pytest
 
 from gateway.core.address import Reach
 from gateway.core.calls import Call, State
-from gateway.core.endings import Answered, Ending
+from gateway.core.endings import Ending
+from gateway.core.outcomes import Answered
 from gateway.core.prices import Price, Prices
 from gateway.core.rates import Tariff
 from gateway.core.workspaces import Workspace

@@ -16,17 +16,17 @@ from structlog.testing import capture_logs
 from events.bus import Bus
 from gateway import ports
 from gateway.core.address import Reach
+from gateway.core.answers import Answer
 from gateway.core.callers import Admin, Holder
 from gateway.core.calls import Call, Kind, State
-from gateway.core.endings import (
-    Answer,
+from gateway.core.endings import Ending
+from gateway.core.outcomes import (
     Answered,
     Broke,
     Cancelled,
     Clock,
     Cut,
     Dead,
-    Ending,
     Expired,
     NotConnected,
     Reset,

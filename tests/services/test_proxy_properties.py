@@ -14,9 +14,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from events.bus import Bus
-from gateway.core import endings
+from gateway.core import answers, outcomes
+from gateway.core.answers import Answer
 from gateway.core.calls import END_STATES
-from gateway.core.endings import Answer, Ending
+from gateway.core.endings import Ending
 from gateway.core.refusals import Code, Refusal
 from gateway.net.clocks import CONFIRM_S, Clocks
 from gateway.net.dispatch import Dispatcher
@@ -354,7 +355,7 @@ def test_every_call_ends_once_and_leaves_nothing_behind(first: int):
 
 
 def test_a_call_that_is_stopped_before_its_task_began_would_be_found_out(monkeypatch: pytest.MonkeyPatch):
-    def stop(self: Flight, outcome: endings.Outcome) -> None:
+    def stop(self: Flight, outcome: outcomes.Outcome) -> None:
         if self.arrival is None:
             self.stopped = self.stopped or outcome
             self.task.cancel()
@@ -367,7 +368,7 @@ def test_a_call_that_is_stopped_before_its_task_began_would_be_found_out(monkeyp
 def test_a_call_that_ends_twice_would_be_found_out(monkeypatch: pytest.MonkeyPatch):
     once = Proxy._tell
 
-    def tell(self: Proxy, call: Any, ended: endings.Ended) -> None:
+    def tell(self: Proxy, call: Any, ended: answers.Ended) -> None:
         once(self, call, ended)
         if ended.ending is Ending.CANCELLED:
             call.flight.arrival = None
