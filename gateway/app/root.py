@@ -380,6 +380,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         readiness = Readiness(changes, lambda: subscriber.state.value)
         reaper = Reaper(
             gate=turnstile,
+            leases=turnstile.leases,
             instances=instances,
             calls=ledger,
             activity=activity,
@@ -391,7 +392,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
 
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
-        loops.loop(turnstile.renew, "gate:renew")
+        loops.loop(turnstile.leases.run, "gate:renew")
         loops.loop(reaper.run, "calls:reap")
         loops.loop(recall.run, "calls:recall")
         loops.loop(bus.run, "bus:publish")

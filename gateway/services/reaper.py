@@ -30,6 +30,7 @@ class Reaper:
         self,
         *,
         gate: ports.Gate,
+        leases: ports.Leases,
         instances: ports.Instances,
         calls: ports.Calls,
         activity: ActivityLog,
@@ -37,6 +38,7 @@ class Reaper:
         every_s: float,
     ) -> None:
         self._gate = gate
+        self._leases = leases
         self._calls = calls
         self._instances = instances
         self._activity = activity
@@ -55,7 +57,7 @@ class Reaper:
     async def tick(self) -> None:
         """End what the dead have left; raises LiveUnavailable or StoreError."""
         await self._settle()
-        lapsed = await self._gate.lapsed()
+        lapsed = await self._leases.lapsed()
         if not lapsed:
             return
         alive = await self._instances.find_alive(lapsed)
@@ -64,7 +66,7 @@ class Reaper:
                 continue
             more = True
             while more:
-                orphans, more = await self._gate.inherit(replica)
+                orphans, more = await self._leases.inherit(replica)
                 self._taken += orphans
                 await self._settle()
 
