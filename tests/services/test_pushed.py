@@ -15,7 +15,7 @@ from gateway.services.cancelling import Cancelling
 from gateway.services.flights import Flights
 from gateway.services.pushed import Pushed
 from gateway.services.wakes import Wakes
-from tests.services.memory import Away, Batches, Changes, Gate
+from tests.services.memory import Away, Batches, Changes, Gate, Queue
 
 TARGET, CALLER, OTHER = (f"00000000-0000-4000-8000-00000000000{name}" for name in "abc")
 OPERATOR = Admin()
@@ -62,6 +62,7 @@ class Scene:
         self.callers = Wakes(capacity=1)
         self.calls = Calls(
             calls=self.ledger,
+            queue=Queue(),
             pushed=self.pushed,
             cancelling=Cancelling(
                 flights=flights, pushed=self.pushed, changes=self.changes, bus=bus, callers=self.callers
