@@ -28,9 +28,11 @@ from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
+from gateway.services.arrivals import Arrivals
 from gateway.services.calls import Calls
 from gateway.services.cancelling import Cancelling
 from gateway.services.changes import ChangeReader
+from gateway.services.concurrency import Concurrency
 from gateway.services.delegation import Delegations
 from gateway.services.delegation import Times as DelegationTimes
 from gateway.services.directory import Directory
@@ -58,6 +60,7 @@ from gateway.services.registry import Registry
 from gateway.services.requests import Requests, Times
 from gateway.services.retention import Retention
 from gateway.services.room import Room
+from gateway.services.sending import Sending
 from gateway.services.sessions import Sessions
 from gateway.services.shelf import Shelf
 from gateway.services.silence import Silences
@@ -321,23 +324,28 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             ),
             room=settings.queue_calls,
         )
+        concurrency = Concurrency(flights, capacity=settings.max_calls, share=settings.max_calls_each)
+        sending = Sending(
+            dispatcher=dispatcher,
+            entrance=entrance,
+            joining=joining,
+            queue=queue,
+            waiting=waiting,
+            arrivals=Arrivals(entrance=entrance, joining=joining, prices=settings.prices, activity=activity, bus=bus),
+            freed=drain.freed,
+            flights=flights,
+            concurrency=concurrency,
+            spawn=loops.spawn,
+        )
         proxy = Proxy(
             requests=requests,
             tolls=tolls,
             entrance=entrance,
-            prices=settings.prices,
-            dispatcher=dispatcher,
-            activity=activity,
-            bus=bus,
-            waiting=waiting,
             parking=parking,
-            queue=queue,
-            freed=drain.freed,
             joining=joining,
+            sending=sending,
             flights=flights,
-            capacity=settings.max_calls,
-            share=settings.max_calls_each,
-            spawn=loops.spawn,
+            concurrency=concurrency,
         )
         pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
         cancelling = Cancelling(flights=flights, pushed=pushed, changes=changes, bus=bus, callers=callers)

@@ -10,7 +10,6 @@ import orjson
 import structlog
 
 from events.bus import Bus
-from events.event import event
 from gateway import ports
 from gateway.core import answers, delegation, outcomes, queue, usage, views
 from gateway.core.answers import Ended
@@ -27,7 +26,7 @@ from gateway.services.activity import ActivityLog, Line
 from gateway.services.admission import Admission
 from gateway.services.directory import Directory
 from gateway.services.entrance import Entrance, Ticket, Wish
-from gateway.services.history import ended_row, publish_end, publish_status, sent_line
+from gateway.services.history import ended_row, publish_answer, publish_end, publish_status, sent_line
 from gateway.services.outage import Outage
 from gateway.services.requests import Requests
 from gateway.services.room import Hold, Room
@@ -355,9 +354,7 @@ class Drain:
         for line in lines:
             self._activity.tell(line)
         if done and call.caller_id is None:
-            whole = shown if len(body) <= views.VIEW_BYTES else orjson.Fragment(views.whole(body))
-            reply = {"response_body": whole, "method": call.method, "duration_ms": call.duration_ms}
-            self._bus.publish(event("A2A_RESPONSE", call.workspace_id, reply, sign=True))
+            publish_answer(self._bus, call.workspace_id, body, shown, method=call.method, duration_ms=call.duration_ms)
         publish_end(self._bus, call, via="queue" if call.busy else None)
 
     async def close(self, within_s: float) -> None:

@@ -8,12 +8,12 @@ from dataclasses import replace
 import structlog
 
 from events.bus import Bus
-from events.event import event
 from gateway import ports
 from gateway.core import answers, outcomes
 from gateway.core.endings import Ending
 from gateway.core.journey import Arrival
 from gateway.services.activity import ActivityLog, Line
+from gateway.services.history import publish_ended
 
 log = structlog.get_logger("gateway.reaper")
 
@@ -96,13 +96,14 @@ class Reaper:
             arrival = Arrival(ending=ended.ending, duration_ms=duration_ms, journey=journey)
         for row in _rows(orphan, ended.ending, duration_ms, arrival):
             self._activity.log(row)
-        shown = {
-            "call_id": orphan.call_id,
-            "ending": ended.ending.value,
-            "status": ended.answer.status,
-            "duration_ms": duration_ms,
-        }
-        self._bus.publish(event("CALL_ENDED", orphan.target_id, shown))
+        publish_ended(
+            self._bus,
+            orphan.target_id,
+            orphan.call_id,
+            ending=ended.ending,
+            status=ended.answer.status,
+            duration_ms=duration_ms,
+        )
         self._leave(orphan, arrival=arrival)
         self.interrupted += 1
         log.warning("call_interrupted", call_id=orphan.call_id, workspace_id=orphan.target_id)

@@ -22,13 +22,14 @@ from gateway.core.refusals import Code, Refusal
 from gateway.net.clocks import CONFIRM_S, Clocks
 from gateway.net.dispatch import Dispatcher
 from gateway.ports import Left
+from gateway.services.arrivals import Arrivals
 from gateway.services.flights import Flight
 from gateway.services.proxy import Proxy
 from gateway.services.tasks import Tasks
 from tests.harness.virtual import VirtualLoop
 from tests.harness.wire import Script, Way, Wire, session
 from tests.services.memory import Channel, Gate
-from tests.services.test_proxy import CALLER, TARGET, Switchboard, message
+from tests.services.switchboard import CALLER, TARGET, Switchboard, message
 
 SEEDS: Final = 10_000
 PORTION: Final = 1_000
@@ -245,7 +246,7 @@ def check(stage: Stage) -> Counter[str]:
     assert (stage.wire.open, board.room.held) == (0, 0)
     assert (board.proxy.in_flight, len(board.waiting)) == (0, 0)
     assert repr(board.joining).startswith("<Joining held=0 sharing=0")
-    assert not board.proxy._of_payer
+    assert not len(board.concurrency)
     assert len(stage.tasks) == 0, stage.tasks
     assert stage.tasks.deaths == 0
     return Counter(arrival.ending.value for arrival in ended.values())
@@ -366,7 +367,7 @@ def test_a_call_that_is_stopped_before_its_task_began_would_be_found_out(monkeyp
 
 
 def test_a_call_that_ends_twice_would_be_found_out(monkeypatch: pytest.MonkeyPatch):
-    once = Proxy._tell
+    once = Arrivals.tell
 
     def tell(self: Proxy, call: Any, ended: answers.Ended) -> None:
         once(self, call, ended)
@@ -374,6 +375,6 @@ def test_a_call_that_ends_twice_would_be_found_out(monkeypatch: pytest.MonkeyPat
             call.flight.arrival = None
             once(self, call, ended)
 
-    monkeypatch.setattr(Proxy, "_tell", tell)
+    monkeypatch.setattr(Arrivals, "tell", tell)
     with pytest.raises(AssertionError, match="settled twice"):
         run(0, PORTION)
