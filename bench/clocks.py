@@ -9,7 +9,7 @@ import uvloop
 
 from bench.processes import serve_orders
 from bench.readers import summary
-from gateway.core.endings import Clock
+from gateway.core.outcomes import Clock
 from gateway.net.clocks import ClockExpired, Clocks
 
 TURN_S: Final = 0.01

@@ -6,10 +6,12 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Protocol
 
+from gateway.core.answers import Answer
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer, Ending, Outcome
+from gateway.core.endings import Ending
 from gateway.core.journey import Arrival, Journey, Sign
+from gateway.core.outcomes import Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
 
@@ -875,15 +877,6 @@ class Gate(Protocol):
     async def enter(self, entry: Entry) -> Entered:
         """Let a call begin, or not. Raises LiveUnavailable."""
 
-    async def lapsed(self) -> Sequence[str]:
-        """Return the replicas that have calls in flight and no lease. Raises LiveUnavailable."""
-
-    async def inherit(self, replica: str) -> tuple[Sequence[Orphan], bool]:
-        """Take over some calls of a replica without a lease; return them, and whether there may be more.
-
-        Raises LiveUnavailable.
-        """
-
     async def look(self, claim: Claim) -> Earlier | None:
         """Return the call that has a claim. Raises LiveUnavailable."""
 
@@ -898,6 +891,19 @@ class Gate(Protocol):
 
     def let_go(self, call_ids: Collection[str]) -> None:
         """Say that the rows of these calls are written, now or once Redis is back: nobody has to inherit them."""
+
+
+class Leases(Protocol):
+    """`live/leases.py`: which replicas live, and what those that do not have left."""
+
+    async def lapsed(self) -> Sequence[str]:
+        """Return the replicas that have calls in flight and no lease. Raises LiveUnavailable."""
+
+    async def inherit(self, replica: str) -> tuple[Sequence[Orphan], bool]:
+        """Take over some calls of a replica without a lease; return them, and whether there may be more.
+
+        Raises LiveUnavailable.
+        """
 
 
 # -- the rest of the world

@@ -26,11 +26,15 @@ from gateway.core.rates import Tariff
 from gateway.live import gate
 from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
+from gateway.ports import Claims
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
+from gateway.services.arrivals import Arrivals
+from gateway.services.attempts import Attempts
 from gateway.services.calls import Calls
 from gateway.services.cancelling import Cancelling
 from gateway.services.changes import ChangeReader
+from gateway.services.concurrency import Concurrency
 from gateway.services.delegation import Delegations
 from gateway.services.delegation import Times as DelegationTimes
 from gateway.services.directory import Directory
@@ -58,7 +62,9 @@ from gateway.services.registry import Registry
 from gateway.services.requests import Requests, Times
 from gateway.services.retention import Retention
 from gateway.services.room import Room
+from gateway.services.sending import Sending
 from gateway.services.sessions import Sessions
+from gateway.services.settling import Settling
 from gateway.services.shelf import Shelf
 from gateway.services.silence import Silences
 from gateway.services.tasks import Tasks
@@ -287,25 +293,41 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         joining = Joining(gate=turnstile, waits=queue, callers=callers, shelf=shelf, capacity=settings.max_calls)
         loops = await stack.enter_async_context(Tasks())
         room = Room(settings.buffer_bytes)
-        draining = partial(
-            Drain,
-            directory=directory,
-            admission=admission,
-            requests=requests,
-            entrance=entrance,
-            dispatcher=dispatcher,
-            prices=settings.prices,
-            activity=activity,
-            bus=bus,
-            room=room,
-            capacity=settings.max_calls,
-            lease_s=settings.queue_lease_s,
-            retry_s=settings.queue_retry_s,
-            restart_s=settings.delegation_retry_s,
-            every_s=settings.queue_every_s,
-            spawn=loops.spawn,
-        )
-        drain, dispatching = draining(queue=line), draining(queue=DelegationClaims(database, line))
+
+        def draining(source: Claims) -> Drain:
+            """What sends the calls of this source."""
+            settling = Settling(
+                queue=source,
+                entrance=entrance,
+                prices=settings.prices,
+                activity=activity,
+                bus=bus,
+                spawn=loops.spawn,
+            )
+            attempts = Attempts(
+                queue=source,
+                admission=admission,
+                requests=requests,
+                entrance=entrance,
+                dispatcher=dispatcher,
+                settling=settling,
+                bus=bus,
+                retry_s=settings.queue_retry_s,
+                restart_s=settings.delegation_retry_s,
+            )
+            return Drain(
+                queue=source,
+                directory=directory,
+                attempts=attempts,
+                settling=settling,
+                room=room,
+                capacity=settings.max_calls,
+                lease_s=settings.queue_lease_s,
+                every_s=settings.queue_every_s,
+                spawn=loops.spawn,
+            )
+
+        drain, dispatching = draining(line), draining(DelegationClaims(database, line))
         delegations = Delegations(
             delegations=delegated,
             directory=directory,
@@ -321,23 +343,28 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             ),
             room=settings.queue_calls,
         )
+        concurrency = Concurrency(flights, capacity=settings.max_calls, share=settings.max_calls_each)
+        sending = Sending(
+            dispatcher=dispatcher,
+            entrance=entrance,
+            joining=joining,
+            queue=queue,
+            waiting=waiting,
+            arrivals=Arrivals(entrance=entrance, joining=joining, prices=settings.prices, activity=activity, bus=bus),
+            freed=drain.freed,
+            flights=flights,
+            concurrency=concurrency,
+            spawn=loops.spawn,
+        )
         proxy = Proxy(
             requests=requests,
             tolls=tolls,
             entrance=entrance,
-            prices=settings.prices,
-            dispatcher=dispatcher,
-            activity=activity,
-            bus=bus,
-            waiting=waiting,
             parking=parking,
-            queue=queue,
-            freed=drain.freed,
             joining=joining,
+            sending=sending,
             flights=flights,
-            capacity=settings.max_calls,
-            share=settings.max_calls_each,
-            spawn=loops.spawn,
+            concurrency=concurrency,
         )
         pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
         cancelling = Cancelling(flights=flights, pushed=pushed, changes=changes, bus=bus, callers=callers)
@@ -380,6 +407,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         readiness = Readiness(changes, lambda: subscriber.state.value)
         reaper = Reaper(
             gate=turnstile,
+            leases=turnstile.leases,
             instances=instances,
             calls=ledger,
             activity=activity,
@@ -391,7 +419,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
 
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
-        loops.loop(turnstile.renew, "gate:renew")
+        loops.loop(turnstile.leases.run, "gate:renew")
         loops.loop(reaper.run, "calls:reap")
         loops.loop(recall.run, "calls:recall")
         loops.loop(bus.run, "bus:publish")

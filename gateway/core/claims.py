@@ -5,8 +5,8 @@ from hashlib import blake2b
 from typing import Final, assert_never
 
 from gateway.core import jsontext
+from gateway.core.answers import Answer
 from gateway.core.callers import Admin, Anonymous, Holder, Local, Member, Principal, Stranger, System, find_credential
-from gateway.core.endings import Answer
 from gateway.core.envelope import Envelope
 from gateway.core.inbox import under
 from gateway.core.refusals import Code, Refusal

@@ -5,9 +5,10 @@ from typing import Any, Final, assert_never
 
 import orjson
 
-from gateway.core import endings, queue
+from gateway.core import answers, outcomes, queue
+from gateway.core.answers import Ended
 from gateway.core.calls import FINAL, Call, Kind, State
-from gateway.core.endings import Ended, Ending
+from gateway.core.endings import Ending
 from gateway.core.queue import Back
 from gateway.core.refusals import Code
 
@@ -112,7 +113,7 @@ def decide_refused(code: Code, call: Call, *, first_s: float, jitter: float) -> 
     """Return what follows when a call may not be sent now: a delegation that never waited is not tried again."""
     then = queue.decide_refused(code, call, first_s=first_s, jitter=jitter)
     if isinstance(then, Back) and then.counts and call.kind is Kind.DELEGATION and not call.busy:
-        return endings.classify(endings.Rejected(reason=code.value))
+        return answers.classify(outcomes.Rejected(reason=code.value))
     return then
 
 

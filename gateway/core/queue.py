@@ -6,10 +6,11 @@ from typing import Final
 
 import orjson
 
-from gateway.core import endings, inbox
+from gateway.core import answers, inbox, outcomes
+from gateway.core.answers import Answer, Ended
 from gateway.core.callers import Admin, Local, Principal, System
 from gateway.core.calls import Call, Kind
-from gateway.core.endings import Answer, Ended, Ending
+from gateway.core.endings import Ending
 from gateway.core.refusals import Code, bad_field, not_allowed
 
 NORMAL: Final = 50
@@ -79,7 +80,7 @@ def decide_refused(code: Code, call: Call, *, first_s: float, jitter: float) -> 
     """Return what follows when a call may not be sent now."""
     if code in WAITED_OUT:
         return wait(code, first_s=first_s, jitter=jitter)
-    ended = endings.classify(endings.Rejected(reason=code.value))
+    ended = answers.classify(outcomes.Rejected(reason=code.value))
     return _again(ended, code.value, call, first_s=first_s, jitter=jitter) if code in RETRIED else ended
 
 
@@ -103,14 +104,14 @@ def held(workspace_id: str, call_id: str, depth: int) -> Answer:
         "queue_depth": depth,
         "message": "the agent is busy: the call waits, and is sent when the agent has time",
     }
-    headers = {"Content-Type": endings.JSON, "Location": f"/workspaces/{workspace_id}/a2a/queue/{call_id}"}
+    headers = {"Content-Type": answers.JSON, "Location": f"/workspaces/{workspace_id}/a2a/queue/{call_id}"}
     return Answer(status=HTTPStatus.ACCEPTED, body=orjson.dumps(shown), headers=headers)
 
 
 def waiting(call: Call, place: int | None) -> Answer:
     """Return what is told of a call that has not ended; place: among those that wait, None if it has been sent."""
     if call.kind is Kind.PARKED:
-        return endings.classify(endings.Parked(call_id=call.id, method=call.method)).answer
+        return answers.classify(outcomes.Parked(call_id=call.id, method=call.method)).answer
     return held(call.workspace_id, call.id, place or 0)
 
 
@@ -119,13 +120,13 @@ def find_answer(call: Call) -> Answer | None:
     if call.answer is not None and call.answer_status is not None:
         return Answer(status=call.answer_status, body=call.answer, headers=call.answer_headers)
     if call.answer is not None:  # it came by an inbox
-        return Answer(status=HTTPStatus.OK, body=inbox.under(call.answer, None), headers={"Content-Type": endings.JSON})
+        return Answer(status=HTTPStatus.OK, body=inbox.under(call.answer, None), headers={"Content-Type": answers.JSON})
     match call.ending:
         case Ending.EXPIRED:
-            return endings.classify(endings.Lapsed()).answer
+            return answers.classify(outcomes.Lapsed()).answer
         case Ending.CANCELLED:
-            return endings.classify(endings.Cancelled()).answer
+            return answers.classify(outcomes.Cancelled()).answer
         case Ending.INTERRUPTED:
-            return endings.classify(endings.Orphaned()).answer
+            return answers.classify(outcomes.Orphaned()).answer
         case _:
             return None

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.core.endings import Clock
 from gateway.core.journey import Sign
+from gateway.core.outcomes import Clock
 from gateway.ports import Silence, StoreError
 
 log = structlog.get_logger("gateway.net.clocks")

@@ -19,8 +19,8 @@ from aiohttp import (
 )
 from yarl import URL
 
-from gateway.core import endings
-from gateway.core.endings import Clock, Outcome
+from gateway.core import outcomes
+from gateway.core.outcomes import Clock, Outcome
 from gateway.net.clocks import ClockExpired, Clocks, Watch
 from gateway.net.connector import refused
 from gateway.ports import Hold, Meter, NoRoom, Outbound
@@ -62,11 +62,11 @@ class Dispatcher:
             async with watch:
                 outbound.meter.clockwork = watch
                 outcome = await self._attempt(outbound, watch)
-                if outcome == endings.NotConnected():
+                if outcome == outcomes.NotConnected():
                     outcome = await self._attempt(outbound, watch)
                 return outcome
         except ClockExpired as expired:
-            return endings.Expired(clock=expired.clock)
+            return outcomes.Expired(clock=expired.clock)
 
     async def _attempt(self, outbound: Outbound, watch: Watch) -> Outcome:
         meter = outbound.meter
@@ -89,12 +89,12 @@ class Dispatcher:
                 workspace_id=outbound.workspace_id,
                 error=type(error).__name__,
             )
-            return endings.NotConnected(unsafe=refused(error) is not None)
+            return outcomes.NotConnected(unsafe=refused(error) is not None)
         except (ClientError, OSError) as error:
             log.info(
                 "agent_reset", call_id=outbound.call_id, workspace_id=outbound.workspace_id, error=type(error).__name__
             )
-            return endings.Reset()
+            return outcomes.Reset()
 
     async def _read(self, response: ClientResponse, watch: Watch, hold: Hold, meter: Meter) -> Outcome:
         chunks: list[bytes] = []
@@ -105,15 +105,15 @@ class Dispatcher:
                 meter.received_bytes = size = size + len(chunk)
                 if size > self._limit_bytes:
                     response.close()
-                    return endings.TooLarge()
+                    return outcomes.TooLarge()
                 hold.grow(len(chunk))
                 chunks.append(chunk)
         except NoRoom:
             response.close()
-            return endings.Unheld(status=response.status)
+            return outcomes.Unheld(status=response.status)
         except (ClientPayloadError, ClientError, OSError):
-            return endings.Cut(status=response.status)
-        return endings.Answered(status=response.status, headers=_returned(response.headers), body=b"".join(chunks))
+            return outcomes.Cut(status=response.status)
+        return outcomes.Answered(status=response.status, headers=_returned(response.headers), body=b"".join(chunks))
 
 
 def _returned(headers: Mapping[str, str]) -> dict[str, str]:

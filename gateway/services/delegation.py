@@ -7,7 +7,7 @@ from typing import Any, Final, assert_never
 from events.bus import Bus
 from events.event import event
 from gateway import ports
-from gateway.core import delegation, endings, queue, views
+from gateway.core import answers, delegation, queue, views
 from gateway.core.callers import Holder, Principal
 from gateway.core.calls import END_STATES, Call, State
 from gateway.core.delegation import Follows, Report, Status
@@ -159,7 +159,7 @@ class Delegations:
 
     def _outgoing(self, asked: Asked, id_: str, trace: Mapping[str, str]) -> ports.Outgoing:
         headers = {
-            "Content-Type": endings.JSON,
+            "Content-Type": answers.JSON,
             **trace,
             "X-Request-ID": asked.request_id,
             "X-A2A-Call-ID": id_,

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from gateway import ports
-from gateway.core import calls, endings
+from gateway.core import calls, outcomes
+from gateway.core.answers import Ended
 from gateway.core.calls import Call
-from gateway.core.endings import Ended, Outcome
 from gateway.core.journey import Arrival, Journey
+from gateway.core.outcomes import Outcome
 
 
 class Flight:
@@ -118,7 +119,7 @@ class Flights:
         """End a call as cancelled if this process has it: somebody says so, here or on another replica."""
         flight = self._flights.get(call_id)
         if flight is not None:
-            flight.stop(endings.Cancelled(under_way=True))
+            flight.stop(outcomes.Cancelled(under_way=True))
 
     async def drain(self, within_s: float, afterwards_s: float) -> None:
         """Let them end by themselves within this time; end the rest as gateway_shutdown, within that one."""
@@ -126,7 +127,7 @@ class Flights:
             await asyncio.wait([flight.task for flight in self._flights.values()], timeout=within_s)
         left = list(self._flights.values())
         for flight in left:
-            flight.stop(endings.Stopped())
+            flight.stop(outcomes.Stopped())
         if left:
             await asyncio.wait([flight.task for flight in left], timeout=afterwards_s)
 

@@ -1,13 +1,16 @@
-"""What the end of a stored call leaves behind: its row of history, its caller's, and the events that tell of it."""
+"""What the end of a call leaves behind: the row of a stored one, its caller's, and the events that tell of any."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
+import orjson
+
 from events.bus import Bus
 from events.event import event
 from gateway.core import delegation, views
 from gateway.core.calls import Call, Kind, State
+from gateway.core.endings import Ending
 from gateway.core.usage import Usage
 from gateway.services.activity import Line
 
@@ -106,13 +109,23 @@ def publish_end(bus: Bus, call: Call, *, via: str | None = None) -> None:
     assert call.ending is not None
     if call.kind is Kind.DELEGATION and call.caller_id is not None:
         _publish_result(bus, call, call.caller_id, via)
-    shown = {
-        "call_id": call.id,
-        "ending": call.ending.value,
-        "status": int(call.answer_status or STATUSES[call.state]),
-        "duration_ms": call.duration_ms,
-    }
-    bus.publish(event("CALL_ENDED", call.workspace_id, shown))
+    status = int(call.answer_status or STATUSES[call.state])
+    publish_ended(bus, call.workspace_id, call.id, ending=call.ending, status=status, duration_ms=call.duration_ms)
+
+
+def publish_ended(bus: Bus, workspace_id: str, call_id: str, *, ending: Ending, status: int, duration_ms: int) -> None:
+    """Tell everybody that a call to this workspace has ended, with the status that its caller gets."""
+    shown = {"call_id": call_id, "ending": ending.value, "status": status, "duration_ms": duration_ms}
+    bus.publish(event("CALL_ENDED", workspace_id, shown))
+
+
+def publish_answer(
+    bus: Bus, workspace_id: str, body: bytes, shown: Any, *, method: str | None, duration_ms: int
+) -> None:
+    """Tell browsers what a workspace has answered a person: all of it, though people's view of it (`shown`) is cut."""
+    whole = shown if len(body) <= views.VIEW_BYTES else orjson.Fragment(views.whole(body))
+    reply = {"response_body": whole, "method": method, "duration_ms": duration_ms}
+    bus.publish(event("A2A_RESPONSE", workspace_id, reply, sign=True))
 
 
 def _publish_result(bus: Bus, call: Call, source_id: str, via: str | None) -> None:

@@ -5,10 +5,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
-import orjson
-
 from events.bus import Bus
-from events.event import event
 from gateway import ports
 from gateway.core import usage, views
 from gateway.core.calls import MOVES, Call, State
@@ -18,7 +15,7 @@ from gateway.core.refusals import Code, Refusal, platform_unavailable
 from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.directory import Directory
-from gateway.services.history import ended_row, publish_end, sent_line
+from gateway.services.history import ended_row, publish_answer, publish_end, sent_line
 from gateway.services.wakes import Wakes, heard
 
 TAKE_BYTES: Final = 4 * 1024 * 1024
@@ -186,9 +183,7 @@ class Inbox:
         for line in lines:
             self._activity.tell(line)
         if answer is not None and call.caller_id is None:
-            whole = shown if len(answer) <= views.VIEW_BYTES else orjson.Fragment(views.whole(answer))
-            reply = {"response_body": whole, "method": call.method, "duration_ms": call.duration_ms}
-            self._bus.publish(event("A2A_RESPONSE", target.id, reply, sign=True))
+            publish_answer(self._bus, target.id, answer, shown, method=call.method, duration_ms=call.duration_ms)
         publish_end(self._bus, call, via="inbox")
         return call
 

@@ -9,9 +9,11 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import claims, endings
+from gateway.core import answers, claims, outcomes
+from gateway.core.answers import Answer, Ended
 from gateway.core.claims import Claim
-from gateway.core.endings import UNDELIVERED, Answer, Clock, Ended, Ending
+from gateway.core.endings import UNDELIVERED, Ending
+from gateway.core.outcomes import Clock
 from gateway.core.refusals import Code, Refusal, platform_unavailable
 from gateway.services import queue
 from gateway.services.shelf import Shelf
@@ -103,7 +105,7 @@ class Joining:
         again = ended.ending in UNDELIVERED
         answer = ended.answer
         if ended.ending is Ending.GATEWAY_SHUTDOWN:  # who asks later asks a gateway that is not shutting down
-            answer = endings.classify(endings.Orphaned()).answer
+            answer = answers.classify(outcomes.Orphaned()).answer
         kept = again or self._shelf.takes(_weight(answer), payer)
         return ports.Kept(claim=claim, answer=answer if kept else None, again=again)
 
@@ -253,7 +255,7 @@ async def _readdress(answer: Answer, call_id: str, joiner: Joiner) -> Answer:
 
 def _overdue(call_id: str, joiner: Joiner) -> Answer:
     clock = Clock.DEADLINE if joiner.by_deadline else Clock.CEILING
-    answer = endings.classify(endings.Expired(clock=clock)).answer
+    answer = answers.classify(outcomes.Expired(clock=clock)).answer
     return claims.readdress(answer, call_id, joiner.id_json)
 
 

@@ -8,9 +8,9 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import claims, delivery, endings, envelope, inbox, queue, views
+from gateway.core import answers, claims, delivery, envelope, inbox, outcomes, queue, views
+from gateway.core.answers import Answer
 from gateway.core.calls import Kind, State
-from gateway.core.endings import Answer
 from gateway.core.refusals import Code, Refusal, platform_unavailable
 from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
@@ -101,7 +101,7 @@ class Parking:
         """
         fault = inbox.find_fault(call.message)
         if fault is not None:
-            return Answer(status=400, body=envelope.error_body(fault), headers={"Content-Type": endings.JSON})
+            return Answer(status=400, body=envelope.error_body(fault), headers={"Content-Type": answers.JSON})
         wait_s = 0.0 if self._callers.full or self._callers.closed else min(call.wait_s, self._times.wait_s)
         until = self._now() + wait_s
         with self._callers.waiting(call.call_id) as woken:
@@ -180,4 +180,4 @@ class Parking:
 
 
 def _queued(call: Parked) -> Answer:
-    return endings.classify(endings.Parked(call_id=call.call_id, method=call.message.method or "")).answer
+    return answers.classify(outcomes.Parked(call_id=call.call_id, method=call.message.method or "")).answer

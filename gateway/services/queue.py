@@ -10,9 +10,10 @@ import structlog
 
 from gateway import ports
 from gateway.core import claims, envelope, queue, views
+from gateway.core.answers import Answer
 from gateway.core.calls import State
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer, Ending
+from gateway.core.endings import Ending
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.wakes import Wakes, heard
 

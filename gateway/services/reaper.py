@@ -8,12 +8,12 @@ from dataclasses import replace
 import structlog
 
 from events.bus import Bus
-from events.event import event
 from gateway import ports
-from gateway.core import endings
+from gateway.core import answers, outcomes
 from gateway.core.endings import Ending
 from gateway.core.journey import Arrival
 from gateway.services.activity import ActivityLog, Line
+from gateway.services.history import publish_ended
 
 log = structlog.get_logger("gateway.reaper")
 
@@ -30,6 +30,7 @@ class Reaper:
         self,
         *,
         gate: ports.Gate,
+        leases: ports.Leases,
         instances: ports.Instances,
         calls: ports.Calls,
         activity: ActivityLog,
@@ -37,6 +38,7 @@ class Reaper:
         every_s: float,
     ) -> None:
         self._gate = gate
+        self._leases = leases
         self._calls = calls
         self._instances = instances
         self._activity = activity
@@ -55,7 +57,7 @@ class Reaper:
     async def tick(self) -> None:
         """End what the dead have left; raises LiveUnavailable or StoreError."""
         await self._settle()
-        lapsed = await self._gate.lapsed()
+        lapsed = await self._leases.lapsed()
         if not lapsed:
             return
         alive = await self._instances.find_alive(lapsed)
@@ -64,7 +66,7 @@ class Reaper:
                 continue
             more = True
             while more:
-                orphans, more = await self._gate.inherit(replica)
+                orphans, more = await self._leases.inherit(replica)
                 self._taken += orphans
                 await self._settle()
 
@@ -86,7 +88,7 @@ class Reaper:
             for row in _rows(orphan, orphan.arrival.ending, orphan.arrival.duration_ms, orphan.arrival):
                 self._activity.write(row)
             return
-        ended = endings.classify(endings.Orphaned())
+        ended = answers.classify(outcomes.Orphaned())
         duration_ms = round(orphan.age_s * 1000)
         arrival = None
         if orphan.journey is not None:
@@ -94,13 +96,14 @@ class Reaper:
             arrival = Arrival(ending=ended.ending, duration_ms=duration_ms, journey=journey)
         for row in _rows(orphan, ended.ending, duration_ms, arrival):
             self._activity.log(row)
-        shown = {
-            "call_id": orphan.call_id,
-            "ending": ended.ending.value,
-            "status": ended.answer.status,
-            "duration_ms": duration_ms,
-        }
-        self._bus.publish(event("CALL_ENDED", orphan.target_id, shown))
+        publish_ended(
+            self._bus,
+            orphan.target_id,
+            orphan.call_id,
+            ending=ended.ending,
+            status=ended.answer.status,
+            duration_ms=duration_ms,
+        )
         self._leave(orphan, arrival=arrival)
         self.interrupted += 1
         log.warning("call_interrupted", call_id=orphan.call_id, workspace_id=orphan.target_id)

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import address, endings, envelope, queue
+from gateway.core import address, answers, envelope, queue
 from gateway.core.callers import Principal
 from gateway.core.claims import Claim, find_claim
 from gateway.core.ids import new_id
@@ -151,7 +151,7 @@ class Requests:
 
     def _headers(self, asked: Asked, admitted: Admitted, trace: Mapping[str, str]) -> dict[str, str]:
         headers = {name: asked.headers[name] for name in FORWARDED if name in asked.headers}
-        headers.setdefault("Content-Type", endings.JSON)
+        headers.setdefault("Content-Type", answers.JSON)
         headers |= trace
         headers["X-Request-ID"] = asked.request_id
         headers["X-A2A-Call-ID"] = asked.call_id

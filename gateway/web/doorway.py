@@ -7,7 +7,7 @@ from typing import Final, cast
 
 import orjson
 
-from gateway.core.endings import JSON
+from gateway.core.answers import JSON
 from gateway.core.ids import new_id
 from gateway.core.refusals import Code, Refusal
 from gateway.web.guard import SECURITY_HEADERS, SERVER

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.core.endings import JSON, Answer
+from gateway.core.answers import JSON, Answer
 from gateway.core.refusals import Refusal
 from gateway.core.workspaces import Workspace
 from gateway.web import answers

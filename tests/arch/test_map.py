@@ -18,6 +18,8 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "gateway/app/running.py": "tests/test_app.py",
     "gateway/app/site.py": HANDLERS,
     "gateway/app/taps.py": "tests/e2e/test_poll.py",
+    "gateway/services/attempts.py": "tests/services/test_drain.py",
+    "gateway/services/settling.py": "tests/services/test_drain.py",
     "gateway/services/calls.py": "tests/e2e/test_poll.py",
     "gateway/services/cancelling.py": "tests/services/test_pushed.py",
     "gateway/services/history.py": "tests/services/test_inbox.py",

@@ -10,8 +10,9 @@ import pytest
 
 from events.event import CATALOGUE
 from gateway import settings
-from gateway.core import endings
-from gateway.core.endings import Clock, Ending, Outcome
+from gateway.core import answers, outcomes
+from gateway.core.endings import Ending
+from gateway.core.outcomes import Clock, Outcome
 from gateway.core.refusals import Code
 from gateway.web.refusals import STATUS
 from gateway.web.routes import ROUTES
@@ -20,27 +21,27 @@ from tests.harness.source import ROOT, below
 
 README: Final = (ROOT / "README.md").read_text()
 OUTCOMES: Final[Mapping[Ending, Outcome]] = {
-    Ending.COMPLETED: endings.Answered(status=200, headers={}, body=b"{}"),
-    Ending.AGENT_ERROR: endings.Answered(status=500, headers={}, body=b"no"),
-    Ending.AGENT_BUSY: endings.Answered(status=429, headers={}, body=b""),
-    Ending.AGENT_UNREACHABLE: endings.NotConnected(),
-    Ending.AGENT_RESTARTING: endings.Dead(),
-    Ending.IDLE_TIMEOUT: endings.Expired(clock=Clock.IDLE),
-    Ending.FIRST_BYTE_TIMEOUT: endings.Expired(clock=Clock.FIRST_BYTE),
-    Ending.AGENT_RESET: endings.Reset(),
-    Ending.TRUNCATED: endings.Cut(status=200),
-    Ending.RESPONSE_TOO_LARGE: endings.TooLarge(),
-    Ending.OVERLOADED: endings.Unheld(status=200),
-    Ending.DEADLINE: endings.Expired(clock=Clock.DEADLINE),
-    Ending.CEILING: endings.Expired(clock=Clock.CEILING),
-    Ending.BUS_LOST: endings.Expired(clock=Clock.BUS_LOST),
-    Ending.GATEWAY_SHUTDOWN: endings.Stopped(),
-    Ending.INTERRUPTED: endings.Orphaned(),
-    Ending.DELIVERED_TO_INBOX: endings.Parked(call_id="c-1", method="message/send"),
-    Ending.EXPIRED: endings.Lapsed(),
-    Ending.CANCELLED: endings.Cancelled(),
-    Ending.REJECTED: endings.Rejected(reason="removed"),
-    Ending.INTERNAL: endings.Broke(),
+    Ending.COMPLETED: outcomes.Answered(status=200, headers={}, body=b"{}"),
+    Ending.AGENT_ERROR: outcomes.Answered(status=500, headers={}, body=b"no"),
+    Ending.AGENT_BUSY: outcomes.Answered(status=429, headers={}, body=b""),
+    Ending.AGENT_UNREACHABLE: outcomes.NotConnected(),
+    Ending.AGENT_RESTARTING: outcomes.Dead(),
+    Ending.IDLE_TIMEOUT: outcomes.Expired(clock=Clock.IDLE),
+    Ending.FIRST_BYTE_TIMEOUT: outcomes.Expired(clock=Clock.FIRST_BYTE),
+    Ending.AGENT_RESET: outcomes.Reset(),
+    Ending.TRUNCATED: outcomes.Cut(status=200),
+    Ending.RESPONSE_TOO_LARGE: outcomes.TooLarge(),
+    Ending.OVERLOADED: outcomes.Unheld(status=200),
+    Ending.DEADLINE: outcomes.Expired(clock=Clock.DEADLINE),
+    Ending.CEILING: outcomes.Expired(clock=Clock.CEILING),
+    Ending.BUS_LOST: outcomes.Expired(clock=Clock.BUS_LOST),
+    Ending.GATEWAY_SHUTDOWN: outcomes.Stopped(),
+    Ending.INTERRUPTED: outcomes.Orphaned(),
+    Ending.DELIVERED_TO_INBOX: outcomes.Parked(call_id="c-1", method="message/send"),
+    Ending.EXPIRED: outcomes.Lapsed(),
+    Ending.CANCELLED: outcomes.Cancelled(),
+    Ending.REJECTED: outcomes.Rejected(reason="removed"),
+    Ending.INTERNAL: outcomes.Broke(),
 }
 """What brings each ending about."""
 
@@ -101,7 +102,7 @@ def test_every_route_has_a_good_body_to_start_from():
 
 @pytest.mark.parametrize("ending", Ending)
 def test_every_ending_is_in_the_readme_with_what_its_caller_gets(ending: Ending):
-    ended = endings.classify(OUTCOMES[ending])
+    ended = answers.classify(OUTCOMES[ending])
     assert ended.ending is ending
     if ending is Ending.COMPLETED:
         return  # the agent's own answer

@@ -4,9 +4,9 @@ import orjson
 import pytest
 
 from gateway.core import claims
+from gateway.core.answers import Answer
 from gateway.core.callers import Admin, Credential, Holder, Local, Member, Principal, Proof, System
 from gateway.core.claims import Claim, find_claim, readdress
-from gateway.core.endings import Answer
 from gateway.core.envelope import Envelope, normalise
 from gateway.core.refusals import Refusal
 

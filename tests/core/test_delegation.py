@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import inbox
+from gateway.core.answers import Ended, classify
 from gateway.core.calls import FINAL, MOVES, Call, Kind, State, may_move
 from gateway.core.delegation import (
     REPEATED,
@@ -24,23 +25,21 @@ from gateway.core.delegation import (
     status,
     summary,
 )
-from gateway.core.endings import (
+from gateway.core.endings import Ending
+from gateway.core.envelope import Envelope, normalise
+from gateway.core.outcomes import (
     Answered,
     Broke,
     Clock,
     Cut,
     Dead,
-    Ended,
-    Ending,
     Expired,
     NotConnected,
     Outcome,
     Reset,
     Stopped,
     TooLarge,
-    classify,
 )
-from gateway.core.envelope import Envelope, normalise
 from gateway.core.queue import Back
 from gateway.core.refusals import Code
 

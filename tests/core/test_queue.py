@@ -3,23 +3,11 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
+from gateway.core.answers import Answer, classify
 from gateway.core.callers import Admin, Holder, Local, Member, Principal, System
 from gateway.core.calls import Call, Kind, State
-from gateway.core.endings import (
-    Answer,
-    Answered,
-    Broke,
-    Clock,
-    Cut,
-    Ending,
-    Expired,
-    NotConnected,
-    Outcome,
-    Reset,
-    Stopped,
-    TooLarge,
-    classify,
-)
+from gateway.core.endings import Ending
+from gateway.core.outcomes import Answered, Broke, Clock, Cut, Expired, NotConnected, Outcome, Reset, Stopped, TooLarge
 from gateway.core.queue import (
     ATTEMPTS,
     Back,

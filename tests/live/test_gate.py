@@ -10,52 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from gateway.core.endings import Ending
-from gateway.core.journey import Arrival, Journey
 from gateway.core.rates import Rate
-from gateway.live import gate as gates
-from gateway.ports import Barred, Budget, Entry, Left, LiveUnavailable
+from gateway.live.gate import Gate
+from gateway.live.leases import RENEWALS
+from gateway.live.records import AFTER_S
+from gateway.ports import Barred, LiveUnavailable
 from tests.harness.valkey import valkey
 from tests.harness.world import eventually, until
 from tests.live.conftest import MAX_DEPTH, RENEW_S
-
-A, B, C = (f"00000000-0000-4000-8000-00000000000{name}" for name in "abc")
-HOUR = Rate(requests=10, period_s=3600.0)
-CENT = 1_000_000
-
-
-class _Any(float):
-    """Equal to every number."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, float)
-
-    __hash__ = float.__hash__
-
-
-ANY = _Any()
-
-
-def call(caller: str | None, target: str, *, trace: str = "t", **fields: object) -> Entry:
-    entry = Entry(
-        payer="somebody", rate=None, call_id=str(uuid4()), caller_id=caller, target_id=target, trace_id=trace,
-        method="message/send", held=True, serves=None, limit_s=None, budget=None,
-    )  # fmt: skip
-    return replace(entry, **fields)
-
-
-def budget(limit: int, *, priced: int = 0, reported: int = 0, reserve: int = CENT, month: str = "2026-11") -> Budget:
-    return Budget(month=month, limit=limit, priced=priced, reported=reported, reserve=reserve)
-
-
-def ended(entry: Entry, cost: int = 0) -> Left:
-    month = entry.budget.month if entry.budget is not None else ""
-    return Left(call_id=entry.call_id, target_id=entry.target_id, trace_id=entry.trace_id, month=month, cost=cost)
-
-
-async def eventually_enters(gate: gates.Gate, entry: Entry) -> None:
-    await until(lambda: gate.enter(entry), lambda entered: entered.barred is None)
-
+from tests.live.entries import CENT, HOUR, A, B, C, budget, call, ended, eventually_enters
 
 # -- rates
 
@@ -248,9 +211,7 @@ async def test_what_a_dead_replica_holds_is_free_again_once_its_lease_has_run_ou
     async with Redis.from_url(servers.redis_url) as client:
         leases = [key async for key in client.scan_iter(f"{prefix}:replica:*")]
         assert len(leases) == 2
-        assert all(
-            0 < left_ms <= gates.RENEWALS * RENEW_S * 1000 for left_ms in [await client.pttl(key) for key in leases]
-        )
+        assert all(0 < left_ms <= RENEWALS * RENEW_S * 1000 for left_ms in [await client.pttl(key) for key in leases])
         await client.delete(*leases)
     assert (await one.enter(next_one)).barred is None
 
@@ -263,7 +224,7 @@ async def test_everything_in_redis_runs_out(one, prefix, servers):
     one.leave(ended(entry, cost=CENT))
     async with Redis.from_url(servers.redis_url) as client:
         ended_call = f"{prefix}:call:{entry.call_id}"
-        await until(lambda: client.pttl(ended_call), lambda left_ms: left_ms <= gates.AFTER_S * 1000)
+        await until(lambda: client.pttl(ended_call), lambda left_ms: left_ms <= AFTER_S * 1000)
         keys = [key async for key in client.scan_iter(f"{prefix}:*")]
         assert len(keys) >= 6
         assert all(left_ms > 0 for left_ms in [await client.pttl(key) for key in keys]), "nothing stays for ever"
@@ -294,7 +255,7 @@ async def test_flushed_scripts_are_taught_again(one, servers, times):
             await until(lambda: asked(one), bool)
 
 
-async def asked(gate: gates.Gate) -> bool:
+async def asked(gate: Gate) -> bool:
     with contextlib.suppress(LiveUnavailable):
         return (await gate.take("a", Rate(requests=1000, period_s=1.0))).allowed
     return False
@@ -327,112 +288,3 @@ async def test_a_call_that_waits_holds_nothing_of_a_budget_and_one_that_has_begu
     assert (await one.enter(call(None, A, budget=budget(CENT)))).barred is Barred.SPENT
     other.leave(ended(waits))
     await eventually_enters(one, call(None, A, budget=budget(CENT)))
-
-
-# -- replicas that die
-
-
-async def dead(prefix: str, url: str, gate: gates.Gate) -> None:
-    """Let a replica's lease run out."""
-    async with Redis.from_url(url) as client:
-        await client.delete(f"{prefix}:replica:{gate._replica}")
-
-
-async def test_the_calls_of_a_dead_replica_are_taken_over_once_and_those_that_have_ended_are_not(
-    opened, one, other, prefix, servers
-):
-    async with opened() as dying:
-        calls = [call(A, B, trace=str(number)) for number in range(3)]
-        parked = call(A, C, trace="parked", held=False)
-        for entry in (*calls, parked):
-            await dying.enter(entry)
-        dying.leave(ended(calls[0]))
-        name = dying._replica
-        assert name not in await one.lapsed()
-        assert await one.inherit(name) == ([], False), "it is alive"
-    await dead(prefix, servers.redis_url, dying)
-    assert await one.lapsed() == await other.lapsed() == [name]
-    taken = [await gate.inherit(name) for gate in (one, other)]
-    assert {orphan.call_id for orphan in taken[0][0]} == {entry.call_id for entry in calls[1:]}
-    assert taken[1] == ([], False)
-    [orphan, _] = taken[0][0]
-    assert (orphan.caller_id, orphan.target_id, orphan.method) == (A, B, "message/send")
-    assert orphan.trace_id in ("1", "2")
-    assert 0 <= orphan.age_s < 60
-    assert await one.lapsed() == []
-
-
-async def test_what_was_taken_over_by_one_that_dies_too_is_taken_over_again(opened, one, prefix, servers):
-    async with opened() as first, opened() as second:
-        entry = call(None, A, budget=budget(10 * CENT, reserve=6 * CENT))
-        await first.enter(entry)
-        await dead(prefix, servers.redis_url, first)
-        [orphan], _ = await second.inherit(first._replica)
-        await dead(prefix, servers.redis_url, second)
-        assert (await one.inherit(second._replica))[0] == [replace(orphan, age_s=ANY)]
-    one.leave(ended(replace(entry, budget=None)))
-    await eventually_enters(one, replace(entry, call_id="x"))
-
-
-# -- a call that is sent, as others see it
-
-JOURNEY = Journey(replica="one", idle_s=300.0, limit_s=60.0, by_deadline=False, sent_bytes=12)
-
-
-async def test_a_call_under_way_is_found_by_any_replica_and_for_a_while_after_its_end(one, other, prefix, servers):
-    entry = call(A, B, limit_s=60.0, journey=JOURNEY)
-    await one.enter(entry)
-    found = await other.find(entry.call_id)
-    assert (found.call_id, found.target_id, found.caller_id, found.method) == (entry.call_id, B, A, "message/send")
-    assert (found.journey, found.arrival) == (JOURNEY, None)
-    assert 0 <= found.age_s < 10
-    arrival = Arrival(ending=Ending.CANCELLED, duration_ms=1500, journey=replace(JOURNEY, status=409))
-    one.leave(replace(ended(entry), arrival=arrival))
-    assert (await one.find(entry.call_id)).arrival == arrival, "who has ended it sees so at once"
-    assert (await other.find(entry.call_id)).arrival == arrival
-    async with Redis.from_url(servers.redis_url) as redis:
-        assert 0 < await redis.pttl(f"{prefix}:call:{entry.call_id}") <= gates.AFTER_S * 1000
-
-
-async def test_a_call_that_was_given_up_or_is_not_sent_is_not_found(one):
-    given_up, parked = call(A, B, journey=JOURNEY), call(A, B)
-    for entry in (given_up, parked):
-        await one.enter(entry)
-    one.leave(ended(given_up))
-    for call_id in (given_up.call_id, parked.call_id, str(uuid4())):
-        assert await one.find(call_id) is None
-
-
-async def test_a_call_is_shown_with_the_time_that_the_one_it_serves_leaves_it(one):
-    above = call(None, A, limit_s=10.0, journey=JOURNEY)
-    await one.enter(above)
-    below = call(A, B, serves=above.call_id, limit_s=60.0, journey=JOURNEY)
-    await one.enter(below)
-    journey = (await one.find(below.call_id)).journey
-    assert journey.by_deadline
-    assert 0 < journey.limit_s <= 10
-
-
-async def test_who_inherits_a_call_learns_how_it_was_sent(opened, one):
-    entry = call(A, B, journey=JOURNEY)
-    async with opened(renew_s=0.01) as dying:
-        await dying.enter(entry)
-    [dead] = await until(one.lapsed, len)
-    [orphan], _ = await one.inherit(dead)
-    assert (orphan.call_id, orphan.journey) == (entry.call_id, JOURNEY)
-
-
-async def test_a_call_that_has_ended_is_inherited_until_its_row_is_written(opened, one):
-    entries = [call(A, B, trace=str(number), journey=JOURNEY) for number in range(2)]
-    arrival = Arrival(ending=Ending.COMPLETED, duration_ms=15, journey=replace(JOURNEY, status=200))
-    async with opened(renew_s=0.01) as dying:
-        for entry in entries:
-            await dying.enter(entry)
-            dying.leave(replace(ended(entry), arrival=arrival))
-        dying.let_go([entries[0].call_id])
-        await dying.find(entries[0].call_id)
-    [dead] = await until(one.lapsed, len)
-    [orphan], _ = await one.inherit(dead)
-    assert (orphan.call_id, orphan.arrival) == (entries[1].call_id, arrival)
-    one.let_go([entries[1].call_id])
-    assert await one.inherit(one._replica) == ([], False)

@@ -4,8 +4,8 @@ from typing import cast
 
 import pytest
 
-from gateway.core.endings import Clock
 from gateway.core.journey import Sign
+from gateway.core.outcomes import Clock
 from gateway.net.clocks import CONFIRM_S, RECHECK_S, ClockExpired, Clocks
 from gateway.ports import StoreUnavailable
 from gateway.services.tasks import Tasks

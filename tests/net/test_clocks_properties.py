@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from gateway.core.endings import Clock
+from gateway.core.outcomes import Clock
 from gateway.net.clocks import CONFIRM_S, RECHECK_S, ClockExpired, Clocks, Watch
 from gateway.ports import Liveness, StoreUnavailable
 from gateway.services.tasks import Tasks

@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.core.address import Reach
-from gateway.core.endings import Answered, Clock, Cut, Expired, NotConnected, Outcome, Reset, TooLarge
 from gateway.core.journey import Sign
+from gateway.core.outcomes import Answered, Clock, Cut, Expired, NotConnected, Outcome, Reset, TooLarge
 from gateway.net import connector, dispatch
 from gateway.net.clocks import Clocks
 from gateway.ports import Meter, Outbound

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from gateway.core.address import Reach
-from gateway.core.endings import Answered, NotConnected
+from gateway.core.outcomes import Answered, NotConnected
 from gateway.net import connector, dispatch
 from gateway.net.clocks import Clocks
 from gateway.net.connector import refused

@@ -22,6 +22,7 @@ from gateway.store.queue import QueueStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
 from tests.services.memory import Channel, Heard
+from tests.services.switchboard import Switchboard
 
 
 @pytest.fixture
@@ -106,3 +107,8 @@ async def replicas(tasks: Tasks, migrated_database_url: str) -> AsyncIterator[Re
 @pytest.fixture
 async def stores(replicas: Replicas) -> Stores:
     return await replicas.open()
+
+
+@pytest.fixture
+def board(bus, channel, tasks) -> Switchboard:
+    return Switchboard(bus, channel, tasks)

@@ -10,7 +10,7 @@ from events.bus import Bus
 from events.event import CHANGED, Event
 from gateway.core.calls import Call
 from gateway.core.claims import Claim
-from gateway.core.endings import Outcome
+from gateway.core.outcomes import Outcome
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Workspace
 from gateway.ports import (

@@ -9,14 +9,17 @@ from gateway.core.address import Reach
 from gateway.core.callers import Admin, Holder
 from gateway.core.calls import Call, State
 from gateway.core.delegation import Report, Status
-from gateway.core.endings import Dead, Ending, Outcome
+from gateway.core.endings import Ending
+from gateway.core.outcomes import Dead, Outcome
 from gateway.core.prices import Price, Prices
 from gateway.core.rates import Rate, Tariff
 from gateway.core.refusals import Code, Refusal
 from gateway.ports import Barred, Outbound, QueuedEnd, StoreUnavailable
 from gateway.services import drain as drain_module
+from gateway.services import settling as settling_module
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
+from gateway.services.attempts import Attempts
 from gateway.services.delegation import Asked, Delegated, Delegations, Times
 from gateway.services.directory import Directory
 from gateway.services.drain import Drain
@@ -26,6 +29,7 @@ from gateway.services.parking import Times as ParkingTimes
 from gateway.services.requests import Requests
 from gateway.services.requests import Times as RequestTimes
 from gateway.services.room import Room
+from gateway.services.settling import Settling
 from gateway.services.tolls import Toll, Tolls
 from gateway.services.wakes import Wakes
 from gateway.store.delegation import DelegationClaims, DelegationStore
@@ -91,9 +95,16 @@ class Office:
         entrance = Entrance(self.gate, tolls, reserve_cents=1)
 
         def draining(claims: Any) -> Drain:
-            return Drain(
+            settling = Settling(
                 queue=claims,
-                directory=directory,
+                entrance=entrance,
+                prices=Prices(by_model={"*": Price(input=100, output=1000)}),
+                activity=activity,
+                bus=bus,
+                spawn=tasks.spawn,
+            )
+            attempts = Attempts(
+                queue=claims,
                 admission=admission,
                 requests=Requests(
                     admission=admission,
@@ -104,14 +115,19 @@ class Office:
                 ),
                 entrance=entrance,
                 dispatcher=self.dispatcher,
-                prices=Prices(by_model={"*": Price(input=100, output=1000)}),
-                activity=activity,
+                settling=settling,
                 bus=bus,
+                retry_s=0.01,
+                restart_s=0.05,
+            )
+            return Drain(
+                queue=claims,
+                directory=directory,
+                attempts=attempts,
+                settling=settling,
                 room=Room(10**6),
                 capacity=10,
                 lease_s=30.0,
-                retry_s=0.01,
-                restart_s=0.05,
                 every_s=0.01,
                 spawn=tasks.spawn,
             )
@@ -271,7 +287,7 @@ async def test_the_end_is_written_though_the_process_is_told_to_go(build, tasks)
 
 
 async def test_an_end_that_cannot_be_written_is_written_when_the_database_is_back(build, monkeypatch):
-    monkeypatch.setattr(drain_module, "WRITE_AGAIN_S", 0.01)
+    monkeypatch.setattr(settling_module, "WRITE_AGAIN_S", 0.01)
     office = await build()
     failures = iter([StoreUnavailable("away")] * 3)
     end = office.stores.queue.end
@@ -294,7 +310,7 @@ async def test_what_is_not_sent_yet_when_the_process_goes_is_left_to_others(buil
         asked.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(office.dispatching._admission, "readmit", slow)
+    monkeypatch.setattr(office.dispatching._attempts._admission, "readmit", slow)
     id_ = (await office.delegate()).id
     await asked.wait()
     await office.dispatching.close(0.0)

@@ -10,14 +10,16 @@ import pytest
 
 from gateway.core.address import Reach
 from gateway.core.calls import Call, State
-from gateway.core.endings import Answered, Ending
+from gateway.core.endings import Ending
+from gateway.core.outcomes import Answered
 from gateway.core.prices import Price, Prices
 from gateway.core.rates import Tariff
 from gateway.core.workspaces import Workspace
 from gateway.ports import Barred, NewQueued, Outgoing, QueuedEnd, StoreUnavailable
-from gateway.services import drain as drain_module
+from gateway.services import settling as settling_module
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.admission import Admission
+from gateway.services.attempts import Attempts
 from gateway.services.directory import Directory
 from gateway.services.drain import Drain
 from gateway.services.entrance import Entrance
@@ -26,6 +28,7 @@ from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.requests import Requests, Times
 from gateway.services.room import Room
+from gateway.services.settling import Settling
 from gateway.services.tolls import Tolls
 from gateway.services.wakes import Wakes
 from gateway.store.queue import QueueStore
@@ -73,9 +76,17 @@ class Bench:
         self.room = Room(room_bytes)
         times = ParkingTimes(lives_s=60, wait_s=60, kept_s=60)
         parking = Parking(calls=stores.calls, activity=activity, callers=Wakes(capacity=1), times=times, room=1)
-        self.drain = Drain(
+        entrance = Entrance(self.gate, Tolls(self.gate, dict.fromkeys(Tariff)), reserve_cents=1)
+        settling = Settling(
             queue=self.queue,
-            directory=directory,
+            entrance=entrance,
+            prices=Prices(by_model={"*": Price(input=100, output=1000)}),
+            activity=activity,
+            bus=bus,
+            spawn=tasks.spawn,
+        )
+        self.attempts = Attempts(
+            queue=self.queue,
             admission=admission,
             requests=Requests(
                 admission=admission,
@@ -84,19 +95,24 @@ class Bench:
                 reach=Reach.SAME_NETWORK,
                 times=Times(idle_s=300, ceiling_s=1800, max_s=3600),
             ),
-            entrance=Entrance(self.gate, Tolls(self.gate, dict.fromkeys(Tariff)), reserve_cents=1),
+            entrance=entrance,
             dispatcher=self.dispatcher,
-            prices=Prices(by_model={"*": Price(input=100, output=1000)}),
-            activity=activity,
+            settling=settling,
             bus=bus,
+            retry_s=1.0,
+            restart_s=1.0,
+            chance=lambda: 1.0,
+        )
+        self.drain = Drain(
+            queue=self.queue,
+            directory=directory,
+            attempts=self.attempts,
+            settling=settling,
             room=self.room,
             capacity=10,
             lease_s=lease_s,
-            retry_s=1.0,
-            restart_s=1.0,
             every_s=0.01,
             spawn=tasks.spawn,
-            chance=lambda: 1.0,
         )
 
     async def hold(self, *, delay_s: float = 0.0, **fields: Any) -> str:
@@ -193,7 +209,7 @@ async def test_what_is_still_busy_waits_on_without_a_word(bench, heard):
 
 
 async def test_an_end_that_cannot_be_written_is_written_when_the_database_is_back(bench, heard, monkeypatch):
-    monkeypatch.setattr(drain_module, "WRITE_AGAIN_S", 0.01)
+    monkeypatch.setattr(settling_module, "WRITE_AGAIN_S", 0.01)
     bench.queue.failures = 3
     id_ = await bench.hold()
     await bench.drain.tick()
@@ -232,7 +248,7 @@ async def test_of_a_budget_that_others_hold_something_may_be_left_later(bench):
 async def test_a_bug_of_ours_is_an_end_too(bench, monkeypatch, sent):
     bench.dispatcher.outcome = RuntimeError("a bug")
     if not sent:
-        monkeypatch.setattr(bench.drain, "_requests", None)
+        monkeypatch.setattr(bench.attempts, "_requests", None)
     id_ = await bench.hold()
     await bench.drain.tick()
     call = await bench.ended(id_)
@@ -282,7 +298,7 @@ async def test_what_was_not_sent_yet_when_it_closes_waits_on(bench, monkeypatch)
         await asyncio.Event().wait()
         raise AssertionError
 
-    monkeypatch.setattr(bench.drain._admission, "readmit", slow)
+    monkeypatch.setattr(bench.attempts._admission, "readmit", slow)
     id_ = await bench.hold()
     await bench.drain.tick()
     await asked.wait()

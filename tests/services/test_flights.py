@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from gateway.core import endings
+from gateway.core import answers, outcomes
 from gateway.core.calls import Kind, State
 from gateway.core.endings import Ending
 from gateway.core.journey import Sign
@@ -11,7 +11,7 @@ from gateway.services.flights import Flight, Flights
 from gateway.services.room import Room
 
 TARGET = "00000000-0000-4000-8000-00000000000a"
-DONE = endings.classify(endings.Answered(status=200, headers={}, body=b"{}"))
+DONE = answers.classify(outcomes.Answered(status=200, headers={}, body=b"{}"))
 
 
 class Clockwork:
@@ -40,7 +40,7 @@ def fly(tasks, one: Flight, seen: list[str], *, lasts: asyncio.Event) -> None:
             except asyncio.CancelledError:
                 seen.append("cancelled")
         one.under_way = False
-        one.arrive(DONE if one.stopped is None else endings.classify(one.stopped))
+        one.arrive(DONE if one.stopped is None else answers.classify(one.stopped))
 
     one.task = tasks.spawn(run(), "call:c")
 
@@ -51,8 +51,8 @@ async def test_a_call_is_stopped_before_it_begins_while_it_lasts_and_not_after_i
         fly(tasks, one, seen, lasts=asyncio.Event())
         for _ in range(turns):
             await asyncio.sleep(0)
-        one.stop(endings.Cancelled(under_way=True))
-        one.stop(endings.Stopped())
+        one.stop(outcomes.Cancelled(under_way=True))
+        one.stop(outcomes.Stopped())
         await one.task
         assert one.arrival is not None
         assert (one.arrival.ending, seen) == (Ending.CANCELLED, cancels), "the first word counts"
@@ -60,7 +60,7 @@ async def test_a_call_is_stopped_before_it_begins_while_it_lasts_and_not_after_i
     fly(tasks, one, [], lasts=lasts)
     lasts.set()
     await one.task
-    one.stop(endings.Stopped())
+    one.stop(outcomes.Stopped())
     assert (one.stopped, one.call().state) == (None, State.COMPLETED)
 
 

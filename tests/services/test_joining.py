@@ -10,9 +10,11 @@ import orjson
 import pytest
 
 from events.bus import Bus
+from gateway.core.answers import Answer, classify
 from gateway.core.calls import Call, Kind, State
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer, Answered, Ending, NotConnected, Reset, classify
+from gateway.core.endings import Ending
+from gateway.core.outcomes import Answered, NotConnected, Reset
 from gateway.core.refusals import Code, Refusal
 from gateway.ports import Earlier, Same, Stage
 from gateway.services import joining as joinings

@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from events.event import Event
+from gateway.core.answers import Answer
 from gateway.core.calls import State
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer, Ending
+from gateway.core.endings import Ending
 from gateway.core.envelope import Envelope, normalise
 from gateway.core.refusals import Code, Refusal
 from gateway.ports import NewQueued, Outgoing, QueuedEnd, StoreUnavailable

@@ -14,20 +14,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from events.bus import Bus
-from gateway.core import endings
+from gateway.core import answers, outcomes
+from gateway.core.answers import Answer
 from gateway.core.calls import END_STATES
-from gateway.core.endings import Answer, Ending
+from gateway.core.endings import Ending
 from gateway.core.refusals import Code, Refusal
 from gateway.net.clocks import CONFIRM_S, Clocks
 from gateway.net.dispatch import Dispatcher
 from gateway.ports import Left
+from gateway.services.arrivals import Arrivals
 from gateway.services.flights import Flight
 from gateway.services.proxy import Proxy
 from gateway.services.tasks import Tasks
 from tests.harness.virtual import VirtualLoop
 from tests.harness.wire import Script, Way, Wire, session
 from tests.services.memory import Channel, Gate
-from tests.services.test_proxy import CALLER, TARGET, Switchboard, message
+from tests.services.switchboard import CALLER, TARGET, Switchboard, message
 
 SEEDS: Final = 10_000
 PORTION: Final = 1_000
@@ -244,7 +246,7 @@ def check(stage: Stage) -> Counter[str]:
     assert (stage.wire.open, board.room.held) == (0, 0)
     assert (board.proxy.in_flight, len(board.waiting)) == (0, 0)
     assert repr(board.joining).startswith("<Joining held=0 sharing=0")
-    assert not board.proxy._of_payer
+    assert not len(board.concurrency)
     assert len(stage.tasks) == 0, stage.tasks
     assert stage.tasks.deaths == 0
     return Counter(arrival.ending.value for arrival in ended.values())
@@ -354,7 +356,7 @@ def test_every_call_ends_once_and_leaves_nothing_behind(first: int):
 
 
 def test_a_call_that_is_stopped_before_its_task_began_would_be_found_out(monkeypatch: pytest.MonkeyPatch):
-    def stop(self: Flight, outcome: endings.Outcome) -> None:
+    def stop(self: Flight, outcome: outcomes.Outcome) -> None:
         if self.arrival is None:
             self.stopped = self.stopped or outcome
             self.task.cancel()
@@ -365,14 +367,14 @@ def test_a_call_that_is_stopped_before_its_task_began_would_be_found_out(monkeyp
 
 
 def test_a_call_that_ends_twice_would_be_found_out(monkeypatch: pytest.MonkeyPatch):
-    once = Proxy._tell
+    once = Arrivals.tell
 
-    def tell(self: Proxy, call: Any, ended: endings.Ended) -> None:
+    def tell(self: Proxy, call: Any, ended: answers.Ended) -> None:
         once(self, call, ended)
         if ended.ending is Ending.CANCELLED:
             call.flight.arrival = None
             once(self, call, ended)
 
-    monkeypatch.setattr(Proxy, "_tell", tell)
+    monkeypatch.setattr(Arrivals, "tell", tell)
     with pytest.raises(AssertionError, match="settled twice"):
         run(0, PORTION)

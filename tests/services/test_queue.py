@@ -4,9 +4,10 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from gateway.core.answers import Answer
 from gateway.core.calls import Kind, State
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer, Ending
+from gateway.core.endings import Ending
 from gateway.core.envelope import Envelope, normalise
 from gateway.core.refusals import Code, Refusal
 from gateway.ports import NewCall, Outbound, QueuedEnd, StoreUnavailable

@@ -38,8 +38,9 @@ class Scene:
         self.activity = ActivityLog(self.rows, bus, capacity=10, every_s=1, settled=self.gate.let_go)
         self.calls = Inbox()
         self.reaper = Reaper(
-            gate=self.gate, instances=self.alive, calls=self.calls, activity=self.activity, bus=bus, every_s=1
-        )
+            gate=self.gate, leases=self.gate, instances=self.alive, calls=self.calls, activity=self.activity, bus=bus,
+            every_s=1,
+        )  # fmt: skip
 
     async def written(self) -> list:
         await self.activity.flush()

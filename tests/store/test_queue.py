@@ -8,9 +8,10 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
+from gateway.core.answers import Answer
 from gateway.core.calls import END_STATES, MOVES, Call, State
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer, Ending
+from gateway.core.endings import Ending
 from gateway.core.workspaces import Status
 from gateway.ports import Claimed, NewQueued, NewWorkspace, Outgoing, QueuedEnd, Same, StoreConflict
 from gateway.store.calls import CallStore

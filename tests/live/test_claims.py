@@ -12,15 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from gateway.core.answers import Answer
 from gateway.core.claims import Claim
-from gateway.core.endings import Answer
 from gateway.core.rates import Rate
-from gateway.live.gate import ENDLESS_S, RENEWALS, WAITERS_S, Gate
+from gateway.live.claims import WAITERS_S
+from gateway.live.gate import Gate
+from gateway.live.leases import RENEWALS
+from gateway.live.records import ENDLESS_S
 from gateway.ports import Barred, Earlier, Entered, Entry, Kept, Left, Stage, Waiting
 from tests.harness.valkey import valkey
 from tests.harness.world import eventually
 from tests.live.conftest import RENEW_S
-from tests.live.test_gate import CENT, HOUR, A, B, budget, call
+from tests.live.entries import CENT, HOUR, A, B, budget, call
 
 DONE = Answer(status=200, body=b"\x00{}\xff", headers={"Content-Type": "text/plain; a: b", "X": "\udcff", "Y": ""})
 ENDS = ["kept", "unkept", "again", "waits"]

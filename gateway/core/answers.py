@@ -1,0 +1,258 @@
+"""What the caller of a call gets: from what happened on the wire to the one ending and its answer."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, assert_never
+
+import orjson
+
+from gateway.core import jsontext
+from gateway.core.endings import Ending
+from gateway.core.outcomes import (
+    Answered,
+    Broke,
+    Cancelled,
+    Clock,
+    Cut,
+    Dead,
+    Expired,
+    Lapsed,
+    NotConnected,
+    Orphaned,
+    Outcome,
+    Parked,
+    Rejected,
+    Reset,
+    Stopped,
+    TooLarge,
+    Unheld,
+)
+
+JSON: Final = "application/json"
+LAST_STATUS: Final = 599
+OVERLOADED_RETRY_S: Final = 2
+RESTARTING_RETRY_S: Final = 15
+BUSY_RETRY_S: Final = 30
+"""Seconds after which a caller of a busy or silent agent may ask again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What goes back to the caller. `call_id`: of the earlier call whose answer it is, None for the caller's own."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    call_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """One ending, with the answer it gives. `delivered`: whether the agent got the message; None when nobody knows."""
+
+    ending: Ending
+    answer: Answer
+    delivered: bool | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the history shows the call as a success: the agent took it, even if its answer was lost."""
+        return self.delivered is True and self.ending is not Ending.AGENT_ERROR
+
+
+def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
+    """Return the ending of a call, and its unary answer.
+
+    native_session: the agent keeps sessions of its own, so that its caller may wait for it (capability `session`).
+    """
+    match outcome:
+        case Answered(status=status) if not HTTPStatus.OK <= status <= LAST_STATUS:
+            answer = _refused(HTTPStatus.BAD_GATEWAY, "agent answered with an impossible status", Ending.AGENT_ERROR)
+            return Ended(ending=Ending.AGENT_ERROR, answer=answer, delivered=True)
+        case Answered(status=status) if status < HTTPStatus.MULTIPLE_CHOICES:
+            return Ended(ending=Ending.COMPLETED, answer=_as_is(outcome), delivered=True)
+        case Answered() if _is_busy(outcome):
+            return Ended(
+                ending=Ending.AGENT_BUSY,
+                answer=_busy("agent is busy", Ending.AGENT_BUSY, native_session),
+                delivered=False,
+            )
+        case Answered():
+            return Ended(ending=Ending.AGENT_ERROR, answer=_agent_error(outcome), delivered=True)
+        case NotConnected(unsafe=True):
+            answer = _refused(HTTPStatus.BAD_GATEWAY, "workspace URL is not publicly routable", "unsafe_url")
+            return Ended(ending=Ending.AGENT_UNREACHABLE, answer=answer, delivered=False)
+        case NotConnected():
+            answer = _refused(HTTPStatus.BAD_GATEWAY, "failed to reach workspace agent", Ending.AGENT_UNREACHABLE)
+            return Ended(ending=Ending.AGENT_UNREACHABLE, answer=answer, delivered=False)
+        case Dead():
+            answer = _refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "workspace agent is being restarted",
+                Ending.AGENT_RESTARTING,
+                retry_after_s=RESTARTING_RETRY_S,
+                restarting=True,
+                retry_after=RESTARTING_RETRY_S,
+            )
+            return Ended(ending=Ending.AGENT_RESTARTING, answer=answer, delivered=False)
+        case Reset():
+            answer = _unknown("agent closed the connection before answering", Ending.AGENT_RESET, native_session)
+            return Ended(ending=Ending.AGENT_RESET, answer=answer, delivered=None)
+        case Cut(status=status):
+            taken = status < HTTPStatus.BAD_REQUEST
+            answer = _refused(
+                HTTPStatus.BAD_GATEWAY, "failed to read agent response", Ending.TRUNCATED, delivery_confirmed=taken
+            )
+            return Ended(ending=Ending.TRUNCATED, answer=answer, delivered=taken)
+        case TooLarge():
+            answer = _refused(
+                HTTPStatus.BAD_GATEWAY,
+                "agent response is too large",
+                Ending.RESPONSE_TOO_LARGE,
+                delivery_confirmed=True,
+            )
+            return Ended(ending=Ending.RESPONSE_TOO_LARGE, answer=answer, delivered=True)
+        case Unheld(status=status):
+            taken = status < HTTPStatus.BAD_REQUEST
+            answer = _refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the gateway has no room for the agent's response",
+                Ending.OVERLOADED,
+                retry_after_s=OVERLOADED_RETRY_S,
+                delivery_confirmed=taken,
+            )
+            return Ended(ending=Ending.OVERLOADED, answer=answer, delivered=taken)
+        case Expired(clock=Clock.IDLE):
+            return Ended(
+                ending=Ending.IDLE_TIMEOUT,
+                answer=_unknown("agent gave no sign of life", Ending.IDLE_TIMEOUT, native_session),
+                delivered=None,
+            )
+        case Expired(clock=Clock.FIRST_BYTE):
+            return Ended(
+                ending=Ending.FIRST_BYTE_TIMEOUT,
+                answer=_unknown("agent did not begin to answer in time", Ending.FIRST_BYTE_TIMEOUT, native_session),
+                delivered=None,
+            )
+        case Expired(clock=Clock.BUS_LOST):
+            return Ended(
+                ending=Ending.BUS_LOST,
+                answer=_unknown("the gateway could not hear the agent", Ending.BUS_LOST, native_session),
+                delivered=None,
+            )
+        case Expired(clock=clock):
+            sentence = (
+                "the caller's deadline passed" if clock is Clock.DEADLINE else "the call took longer than calls may"
+            )
+            answer = _refused(HTTPStatus.GATEWAY_TIMEOUT, sentence, clock, outcome="unknown")
+            return Ended(ending=Ending(clock), answer=answer, delivered=None)
+        case Stopped():
+            answer = _refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the gateway is shutting down",
+                Ending.GATEWAY_SHUTDOWN,
+                retry_after_s=5,
+                outcome="unknown",
+            )
+            return Ended(ending=Ending.GATEWAY_SHUTDOWN, answer=answer, delivered=None)
+        case Orphaned():
+            answer = _refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the gateway that made the call has died",
+                Ending.INTERRUPTED,
+                outcome="unknown",
+                delivery_confirmed=None,
+            )
+            return Ended(ending=Ending.INTERRUPTED, answer=answer, delivered=None)
+        case Parked(call_id=call_id, method=method):
+            shown = {"status": "queued", "delivery_mode": "poll", "method": method, "id": call_id}
+            answer = Answer(status=HTTPStatus.OK, body=orjson.dumps(shown), headers={"Content-Type": JSON})
+            return Ended(ending=Ending.DELIVERED_TO_INBOX, answer=answer, delivered=True)
+        case Lapsed():
+            answer = _refused(HTTPStatus.GONE, "the call's time was over before its agent took it", Ending.EXPIRED)
+            return Ended(ending=Ending.EXPIRED, answer=answer, delivered=False)
+        case Rejected(reason=reason):
+            sentence = "the call has waited, and may not be sent any more"
+            answer = _refused(HTTPStatus.FORBIDDEN, sentence, Ending.REJECTED, reason=reason)
+            return Ended(ending=Ending.REJECTED, answer=answer, delivered=False)
+        case Cancelled(under_way=True):
+            answer = _refused(
+                HTTPStatus.CONFLICT,
+                "the call was cancelled",
+                Ending.CANCELLED,
+                outcome="unknown",
+                delivery_confirmed=None,
+            )
+            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=None)
+        case Cancelled():
+            answer = _refused(HTTPStatus.CONFLICT, "the call was cancelled", Ending.CANCELLED)
+            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=False)
+        case Broke():
+            answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", Ending.INTERNAL, outcome="unknown")
+            return Ended(ending=Ending.INTERNAL, answer=answer, delivered=None)
+        case never:
+            assert_never(never)
+
+
+def _is_busy(answer: Answered) -> bool:
+    """The agent's own 429, or a 503 that says when to come back."""
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return True
+    return answer.status == HTTPStatus.SERVICE_UNAVAILABLE and "Retry-After" in answer.headers
+
+
+def _as_is(answer: Answered) -> Answer:
+    return Answer(status=answer.status, body=answer.body, headers=answer.headers)
+
+
+def _agent_error(answer: Answered) -> Answer:
+    """A JSON-RPC body as it is; else the agent's own string error, or the reason phrase of its status."""
+    said: Any = None
+    if not jsontext.is_crowded(answer.body):
+        with suppress(orjson.JSONDecodeError):
+            said = orjson.loads(answer.body)
+    match said:
+        case {"jsonrpc": _}:
+            return _as_is(answer)
+        case {"error": str(sentence)}:
+            pass
+        case _:
+            sentence = _phrase(answer.status)
+    kept = {name: value for name, value in answer.headers.items() if name != "Content-Type"}
+    body = orjson.dumps({"error": sentence, "code": Ending.AGENT_ERROR.value})
+    return Answer(status=answer.status, body=body, headers={**kept, "Content-Type": JSON})
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"status {status}"
+
+
+def _refused(status: int, sentence: str, code: str, *, retry_after_s: int | None = None, **fields: Any) -> Answer:
+    headers = {"Content-Type": JSON}
+    if retry_after_s is not None:
+        headers["Retry-After"] = str(retry_after_s)
+    return Answer(status=status, body=orjson.dumps({"error": sentence, "code": str(code), **fields}), headers=headers)
+
+
+def _busy(sentence: str, code: Ending, native_session: bool, **fields: Any) -> Answer:
+    if native_session:
+        fields["native_session"] = True
+    return _refused(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        sentence,
+        code,
+        retry_after_s=BUSY_RETRY_S,
+        busy=True,
+        retry_after=BUSY_RETRY_S,
+        **fields,
+    )
+
+
+def _unknown(sentence: str, code: Ending, native_session: bool) -> Answer:
+    """The agent may be working on it or not: nothing is sent again, and the caller is told that nobody knows."""
+    return _busy(sentence, code, native_session, outcome="unknown", delivery_confirmed=None)

@@ -1,0 +1,108 @@
+"""The end of a call that was sent, told: to Redis, to the histories of both sides, to whoever listens, to the log."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from events.bus import Bus
+from gateway import ports
+from gateway.core import usage, views
+from gateway.core.answers import Ended
+from gateway.core.endings import UNREAD, Ending
+from gateway.core.prices import Prices
+from gateway.services.activity import ActivityLog, Line
+from gateway.services.entrance import Entrance, Ticket
+from gateway.services.flights import Flight
+from gateway.services.history import publish_answer, publish_ended
+from gateway.services.joining import Joining
+from gateway.services.requests import Wanted
+
+log = structlog.get_logger("gateway.proxy")
+
+CLIENT_CLOSED: Final = 499
+"""How the log shows a call that was called off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """A call that was let in, as it goes out."""
+
+    wanted: Wanted
+    outbound: ports.Outbound
+    ticket: Ticket
+    flight: Flight
+    method: str | None
+
+
+class Arrivals:
+    """Tells of ends, each once."""
+
+    def __init__(
+        self, *, entrance: Entrance, joining: Joining, prices: Prices, activity: ActivityLog, bus: Bus
+    ) -> None:
+        self._entrance = entrance
+        self._joining = joining
+        self._prices = prices
+        self._activity = activity
+        self._bus = bus
+
+    def tell(self, call: Sent, ended: Ended) -> None:
+        """Tell the world and write it down; nothing here waits."""
+        target, asked, message = call.wanted.target, call.wanted.asked, call.wanted.message
+        method = call.method
+        arrival = call.flight.arrive(ended)
+        duration_ms = arrival.duration_ms
+        body, answered = ended.answer.body, ended.ending is Ending.COMPLETED
+        said = views.parse(body)
+        used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
+        cost = self._prices.cost(target.model, used)
+        unknown = ended.delivered is None or ended.ending in UNREAD
+        if unknown and self._prices.has(target.model):
+            cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
+        claim = call.wanted.claim
+        kept = None if claim is None else self._joining.keep(claim, ended, asked.toll.payer)
+        self._entrance.leave(call.ticket, cost, kept, arrival=arrival)
+        shown = views.view(body, said) if answered else None
+        line = Line(
+            workspace_id=target.id,
+            activity_type="a2a_receive",
+            method=method,
+            summary=f"{method}: {ended.ending.value}",
+            status="ok" if ended.succeeded else "error",
+            source_id=call.wanted.caller_id,
+            target_id=target.id,
+            call_id=asked.call_id,
+            duration_ms=duration_ms,
+            error_detail=None if ended.succeeded else ended.ending.value,
+            request_body=views.view(message.body, views.parse(message.body)),
+            response_body=shown,
+            usage=used,
+            cost=cost,
+            counts=True,
+            arrival=arrival,
+        )
+        self._activity.log(line)
+        if call.wanted.caller_id is not None and call.wanted.caller_id != target.id:
+            self._activity.log(line.as_sent())
+        if call.wanted.caller_id is None and answered:
+            publish_answer(self._bus, target.id, body, shown, method=method, duration_ms=duration_ms)
+        publish_ended(
+            self._bus,
+            target.id,
+            asked.call_id,
+            ending=ended.ending,
+            status=ended.answer.status,
+            duration_ms=duration_ms,
+        )
+        if ended.ending is not Ending.COMPLETED:  # a completed call has its row and its event; a line would cost more
+            log.info(
+                "call_ended",
+                call_id=asked.call_id,
+                workspace_id=target.id,
+                caller_id=call.wanted.caller_id,
+                method=method,
+                ending=ended.ending.value,
+                status=CLIENT_CLOSED if ended.ending is Ending.CANCELLED else int(ended.answer.status),
+                duration_ms=duration_ms,
+            )

@@ -1,0 +1,139 @@
+"""One attempt at a call that waits: it is let in again, sent if it may be sent still, and what follows is settled."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from random import random
+
+import structlog
+
+from events.bus import Bus
+from gateway import ports
+from gateway.core import answers, delegation, outcomes, queue
+from gateway.core.answers import Ended
+from gateway.core.budget import exhausted
+from gateway.core.calls import Call, State
+from gateway.core.queue import Back
+from gateway.core.rates import Tariff
+from gateway.core.refusals import Code, Refusal
+from gateway.core.trace import trace_id
+from gateway.core.workspaces import Workspace
+from gateway.services.admission import Admission
+from gateway.services.entrance import Entrance, Ticket, Wish
+from gateway.services.history import publish_status
+from gateway.services.requests import Requests
+from gateway.services.room import Hold
+from gateway.services.settling import Settling
+from gateway.services.tolls import Toll
+
+log = structlog.get_logger("gateway.drain")
+
+
+class Attempts:
+    """Tries calls of one source.
+
+    retry_s: about the first time between two tries. restart_s: when a delegation is tried again whose agent was dead.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue: ports.Claims,
+        admission: Admission,
+        requests: Requests,
+        entrance: Entrance,
+        dispatcher: ports.Dispatcher,
+        settling: Settling,
+        bus: Bus,
+        retry_s: float,
+        restart_s: float,
+        chance: Callable[[], float] = random,
+    ) -> None:
+        self._queue = queue
+        self._admission = admission
+        self._requests = requests
+        self._entrance = entrance
+        self._dispatcher = dispatcher
+        self._settling = settling
+        self._bus = bus
+        self._retry_s = retry_s
+        self._restart_s = restart_s
+        self._chance = chance
+
+    def __repr__(self) -> str:
+        return f"<Attempts {self._settling!r}>"
+
+    async def make(self, one: ports.Claimed, hold: Hold) -> bool:
+        """Send a call if it may be sent still; return whether its agent may have time for another one."""
+        call = one.call
+        ticket: Ticket | None = None
+        chances = {"first_s": self._retry_s, "jitter": self._chance()}
+        try:
+            hold.grow(len(one.body))
+            target = await self._admission.readmit(call.caller_id, call.workspace_id)
+            outbound = self._requests.again(target, one, hold)
+            ticket = await self._enter(one, target, outbound)
+            if not await self._queue.mark_sent(call.id, one.claim):
+                self._entrance.leave(ticket, 0)
+                log.warning("queued_call_lost", call_id=call.id)  # our lease ran out: it is another one's by now
+                return False
+        except (Exception, asyncio.CancelledError) as error:
+            if ticket is not None:
+                self._entrance.leave(ticket, 0, waits_s=max(0.0, one.left_s))
+            await self._settling.settle(one, self._stopped_short(call, error, chances), None, None)
+            return False
+        publish_status(self._bus, call, State.DISPATCHED)
+        sessions = "session" in target.metadata.capabilities
+        ended = await self._send(one, outbound, sessions)
+        then = delegation.decide(ended, call, sessions=sessions, restart_s=self._restart_s, **chances)
+        await self._settling.settle(one, then, target, ticket)
+        return not isinstance(then, Back)
+
+    async def _enter(self, one: ports.Claimed, target: Workspace, outbound: ports.Outbound) -> Ticket:
+        """Let it begin again: nobody pays for that but its target's budget."""
+        wish = Wish(
+            call_id=one.call.id,
+            caller_id=one.call.caller_id,
+            target=target,
+            trace_id=trace_id(outbound.headers["traceparent"]),
+            method=one.call.method,
+            serves=None,
+            limit_s=outbound.limit_s,
+        )
+        try:
+            return await self._entrance.enter(Toll(Tariff.CALL, "queue", free=True), wish)
+        except Refusal as refused:
+            if refused.code is Code.BUDGET_EXCEEDED and not exhausted(target.budget_limit, target.spend):
+                raise _Reserved from refused
+            raise
+
+    def _stopped_short(self, call: Call, error: BaseException, chances: Mapping[str, float]) -> Back | Ended:
+        """What follows when a call was not sent."""
+        match error:
+            case _Reserved():
+                return queue.wait(Code.BUDGET_EXCEEDED, **chances)
+            case Refusal(code=code):
+                return delegation.decide_refused(code, call, **chances)
+            case ports.NoRoom():
+                return queue.wait(Code.OVERLOADED, **chances)
+            case ports.StoreError():
+                return queue.wait(Code.PLATFORM_UNAVAILABLE, **chances)
+            case asyncio.CancelledError():
+                return Back(delay_s=0.0, error=Code.DRAINING.value)
+            case _:  # a bug of ours must not leave a call without an end; it is logged and told
+                log.error("call_broke", call_id=call.id, exc_info=error)
+                return answers.classify(outcomes.Broke())
+
+    async def _send(self, one: ports.Claimed, outbound: ports.Outbound, sessions: bool) -> Ended:
+        outcome: outcomes.Outcome
+        try:
+            outcome = await self._dispatcher.send(outbound)
+        except asyncio.CancelledError:
+            outcome = outcomes.Stopped()
+        except Exception:  # a bug of ours must not leave a call without an end; it is logged and told
+            log.exception("call_broke", call_id=one.call.id)
+            outcome = outcomes.Broke()
+        return answers.classify(outcome, native_session=sessions)
+
+
+class _Reserved(Exception):
+    """Others hold what is left of the budget just now."""

@@ -1,0 +1,143 @@
+"""A call that goes out: it is kept alive until its one end, or until it waits because its agent is busy."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from gateway import ports
+from gateway.core import answers, outcomes
+from gateway.core.answers import Answer
+from gateway.core.endings import Ending
+from gateway.core.refusals import Refusal
+from gateway.services.arrivals import Arrivals, Sent
+from gateway.services.concurrency import Concurrency
+from gateway.services.entrance import METHOD_CHARS, Entrance, Ticket
+from gateway.services.flights import Flight, Flights
+from gateway.services.joining import Joining
+from gateway.services.queue import Busy, Held, Queue
+from gateway.services.requests import Wanted
+from gateway.services.waiting import Waiting
+
+log = structlog.get_logger("gateway.proxy")
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+class Sending:
+    """Sends calls, each by a task of its own. `freed` is told whose agent has ended a call."""
+
+    def __init__(
+        self,
+        *,
+        dispatcher: ports.Dispatcher,
+        entrance: Entrance,
+        joining: Joining,
+        queue: Queue,
+        waiting: Waiting,
+        arrivals: Arrivals,
+        freed: Callable[[str], None],
+        flights: Flights,
+        concurrency: Concurrency,
+        spawn: Spawn,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._entrance = entrance
+        self._joining = joining
+        self._queue = queue
+        self._waiting = waiting
+        self._arrivals = arrivals
+        self._freed = freed
+        self._flights = flights
+        self._concurrency = concurrency
+        self._spawn = spawn
+
+    def __repr__(self) -> str:
+        return f"<Sending {self._flights!r}>"
+
+    async def send(self, wanted: Wanted, outbound: ports.Outbound, ticket: Ticket) -> Answer:
+        """Send a call out, and wait for its answer as long as its caller does.
+
+        Nothing is awaited before others find that this process makes it. Refuses with message_id_reused and
+        already_completed where its agent is busy and the ledger has its message.
+        """
+        method = wanted.message.method
+        if method is not None:
+            method = method[:METHOD_CHARS]
+        flight = Flight(
+            outbound=outbound, caller_id=wanted.caller_id, method=method or "", replica=self._flights.replica
+        )
+        call = Sent(wanted=wanted, outbound=outbound, ticket=ticket, flight=flight, method=method)
+        call_id, claim, payer = wanted.asked.call_id, wanted.claim, wanted.asked.toll.payer
+        answer: asyncio.Future[Answer | Held] = asyncio.get_running_loop().create_future()
+        task = flight.task = self._spawn(self._run(call, answer), f"call:{call_id}")
+        self._flights.add(call_id, flight)
+        self._concurrency.take(payer)
+        if claim is not None:
+            self._joining.hold(claim, call_id, answer)
+        task.add_done_callback(lambda _: self._out(wanted))
+        got = await asyncio.shield(answer)  # others may wait for it, too
+        if isinstance(got, Answer):
+            return got
+        with self._waiting.call(wanted.caller_id if wanted.wait_s else None, wanted.target.id):
+            return await self._queue.stay(got, wanted.wait_s, wanted.asked.gone)
+
+    def _out(self, wanted: Wanted) -> None:
+        self._flights.remove(wanted.asked.call_id)
+        if wanted.claim is not None:
+            self._joining.drop(wanted.claim, wanted.asked.call_id)
+        self._concurrency.give_back(wanted.asked.toll.payer)
+
+    async def _run(self, call: Sent, answer: "asyncio.Future[Answer | Held]") -> None:
+        """Make the call; whatever becomes of it, it ends here, once, or waits because its agent is busy."""
+        flight = call.flight
+        outcome: outcomes.Outcome
+        native_session = "session" in call.wanted.target.metadata.capabilities
+        try:
+            if flight.stopped is not None:  # before it was sent
+                outcome = flight.stopped
+            else:
+                flight.under_way = True
+                with self._waiting.call(call.wanted.caller_id, call.wanted.target.id):
+                    outcome = await self._dispatcher.send(call.outbound)
+        except asyncio.CancelledError:
+            outcome = flight.stopped or outcomes.Stopped()
+        except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
+            log.exception("call_broke", call_id=call.wanted.asked.call_id)
+            outcome = outcomes.Broke()
+        flight.under_way = False
+        ended = answers.classify(outcome, native_session=native_session)
+        busy = ended.ending is Ending.AGENT_BUSY and not native_session
+        got = await self._hold(call) if busy else None
+        if isinstance(got, Refusal):
+            answer.set_exception(got)
+            answer.exception()  # its caller may have gone away
+        else:
+            answer.set_result(got or ended.answer)
+        if got is None:
+            self._arrivals.tell(call, ended)
+            self._freed(call.wanted.target.id)
+        else:
+            claim = call.wanted.claim
+            kept = None if claim is None else ports.Kept(claim=claim, waits=True)
+            self._entrance.leave(call.ticket, 0, kept, waits_s=got.lives_s if isinstance(got, Held) else None)
+
+    async def _hold(self, call: Sent) -> Held | Answer | Refusal | None:
+        """Let a call wait for its agent, if it can; where an earlier one has its message, that one does."""
+        wanted = call.wanted
+        busy = Busy(
+            caller_id=wanted.caller_id,
+            lane=wanted.lane,
+            priority=wanted.priority,
+            message=wanted.message,
+            outbound=call.outbound,
+            took_s=call.flight.took_s,
+            claim=wanted.claim,
+        )
+        try:
+            return await self._queue.hold(busy)
+        except Refusal as refused:
+            return refused
+        except asyncio.CancelledError:
+            return None  # whether it was written or not, its caller hears that the agent is busy
