@@ -43,7 +43,7 @@ async def refused(world: World, to: Workspace, gateway: GatewayProcess, id_: str
 
 
 async def calls(world: World) -> int:
-    [(count,)] = await world.sql("select count(*) from calls")
+    [(count,)] = await world.sql("select count(*) from calls where kind <> 'push'")
     return int(count)
 
 

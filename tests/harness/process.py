@@ -11,7 +11,7 @@ from typing import IO
 
 from tests.harness import seed
 
-READY_S = 20.0
+READY_S = 60.0
 STOP_S = 20.0
 
 
