@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.resources import files
+from time import monotonic
 from typing import Any, Final
 
 import orjson
@@ -36,7 +37,7 @@ log = structlog.get_logger("gateway.live")
 
 _SCRIPTS: Final = {
     name: files("gateway.live").joinpath(f"{name}.lua").read_text()
-    for name in ("admit", "find", "inherit", "leave", "remember")
+    for name in ("admit", "find", "inherit", "leave", "lost", "remember")
 }
 RENEWALS: Final = 3
 """A replica that has missed so many renewals of its lease holds no budget any more."""
@@ -82,6 +83,7 @@ class Gate:
         self._lease = f"{prefix}:replica:"
         self._later: deque[Left] = deque(maxlen=LATER)
         self._written_later: deque[str] = deque(maxlen=LATER)
+        self._renewed_at = self._lapsed_at = -math.inf
         self.ups = 0
         self.told = 0
         self._pipe = Pipe(servers, _SCRIPTS, answer_s=answer_s, on_up=self._begin)
@@ -238,7 +240,28 @@ class Gate:
         written, self._written_later = self._written_later, deque(maxlen=LATER)
         self.let_go(written)
 
+    async def has_lost(self, call_id: str, age_s: float) -> bool:
+        """Return whether another replica has taken over a call of this one that began so long ago. Raises
+        LiveUnavailable.
+
+        It may, once this process was held up for longer than its lease lasts; who never was asks nobody.
+        """
+        now = monotonic()
+        self._note_lapse(now)
+        if now - age_s > self._lapsed_at:
+            return False
+        self._renew()  # from here on nobody takes over anything
+        lost: int = await self._pipe.script("lost", (self._call(call_id), self._calls(self._replica)), call_id)
+        return lost == 1
+
+    def _note_lapse(self, now: float) -> None:
+        if now - self._renewed_at >= RENEWALS * self._renew_s:
+            self._lapsed_at = now
+
     def _renew(self) -> None:
+        now = monotonic()
+        self._note_lapse(now)
+        self._renewed_at = now
         self._pipe.ask("SET", f"{self._lease}{self._replica}", 1, "PX", _ms(RENEWALS * self._renew_s))
         self._pipe.ask("SADD", self._replicas, self._replica)
         self._pipe.ask("PEXPIRE", self._replicas, _ms(ENDLESS_S))

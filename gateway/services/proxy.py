@@ -278,7 +278,8 @@ class Proxy:
             outcome = endings.Broke()
         flight.under_way = False
         ended = endings.classify(outcome, native_session=native_session)
-        busy = ended.ending is Ending.AGENT_BUSY and not native_session
+        late = await self._is_late(call)
+        busy = ended.ending is Ending.AGENT_BUSY and not native_session and not late
         got = await self._hold(call) if busy else None
         if isinstance(got, Refusal):
             answer.set_exception(got)
@@ -286,12 +287,19 @@ class Proxy:
         else:
             answer.set_result(got or ended.answer)
         if got is None:
-            self._tell(call, ended)
+            self._tell(call, ended, late=late)
             self._freed(call.wanted.target.id)
         else:
             claim = call.wanted.claim
             kept = None if claim is None else ports.Kept(claim=claim, waits=True)
             self._entrance.leave(call.ticket, 0, kept, waits_s=got.lives_s if isinstance(got, Held) else None)
+
+    async def _is_late(self, call: _Call) -> bool:
+        """Whether this process was held up for so long that another one has ended the call for it."""
+        try:
+            return await self._entrance.has_lost(call.ticket, call.flight.took_s)
+        except asyncio.CancelledError:
+            return False
 
     async def _hold(self, call: _Call) -> Held | Answer | Refusal | None:
         """Let a call wait for its agent, if it can; where an earlier one has its message, that one does."""
@@ -312,8 +320,9 @@ class Proxy:
         except asyncio.CancelledError:
             return None  # whether it was written or not, its caller hears that the agent is busy
 
-    def _tell(self, call: _Call, ended: Ended) -> None:
-        """Tell the world and write it down; nothing here waits."""
+    def _tell(self, call: _Call, ended: Ended, *, late: bool) -> None:
+        """Tell the world and write it down; nothing here waits. late: the world has been told of another end, and only
+        who waits for the answer gets it."""
         target, asked, message = call.wanted.target, call.wanted.asked, call.wanted.message
         method = message.method
         if method is not None:
@@ -330,8 +339,12 @@ class Proxy:
         claim = call.wanted.claim
         kept = None if claim is None else self._joining.keep(claim, ended, asked.toll.payer)
         self._entrance.leave(call.ticket, cost, kept, arrival=arrival)
+        if late:
+            log.warning("call_ended_late", call_id=asked.call_id, workspace_id=target.id, ending=ended.ending.value)
+            return
         shown = views.view(body, said) if answered else None
         line = Line(
+            id=asked.call_id,  # whoever writes it: a replica that was held up, or who has taken over its calls
             workspace_id=target.id,
             activity_type="a2a_receive",
             method=method,

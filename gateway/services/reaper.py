@@ -1,5 +1,4 @@
-"""The end of calls whose replica has died: of those in flight nobody knows what became of them, of the others it is
-written down what they had come to."""
+"""The end of calls whose replica has died: interrupted, or what they had come to where that was not yet written."""
 
 import asyncio
 import contextlib
@@ -122,6 +121,7 @@ class Reaper:
 def _rows(orphan: ports.Orphan, ending: Ending, duration_ms: int, arrival: Arrival | None) -> Iterator[Line]:
     """What the histories have of it; what was said has gone with its replica."""
     line = Line(
+        id=orphan.call_id,
         workspace_id=orphan.target_id,
         activity_type="a2a_receive",
         method=orphan.method,
