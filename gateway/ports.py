@@ -886,6 +886,10 @@ class Gate(Protocol):
     async def remember(self, waiting: Waiting) -> None:
         """Say that a message's call waits, unless that is known. Raises LiveUnavailable."""
 
+    async def has_lost(self, call_id: str, age_s: float) -> bool:
+        """Return whether another replica has taken over a call of this one that began so long ago. Raises
+        LiveUnavailable."""
+
     def leave(self, left: Left) -> None:
         """Say that a call has ended, now or once Redis is back."""
 

@@ -14,6 +14,11 @@ def new_id() -> str:
     return f"{hexes[:8]}-{hexes[8:12]}-4{hexes[13:16]}-a{hexes[17:20]}-{hexes[20:]}"
 
 
+def counterpart(id_: str) -> str:
+    """Return another id that is always the same for this one, and whose own counterpart this one is."""
+    return f"{int(id_[0], 16) ^ 8:x}{id_[1:]}"
+
+
 def find_uuid(text: str) -> str | None:
     """Return the canonical (lower case, dashed) form of a UUID, or None if the text is not one."""
     return text.lower() if _UUID.fullmatch(text) else None

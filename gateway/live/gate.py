@@ -20,7 +20,7 @@ from gateway.ports import Barred, Earlier, Entered, Entry, Left, LiveUnavailable
 
 _SCRIPTS: Final = {
     name: files("gateway.live").joinpath(f"{name}.lua").read_text()
-    for name in ("admit", "find", "inherit", "leave", "remember")
+    for name in ("admit", "find", "inherit", "leave", "lost", "remember")
 }
 LATER: Final = 10_000
 """Endings kept for a Redis that is away; the oldest are let go, and their records run out by themselves."""
@@ -185,6 +185,11 @@ class Gate:
             self._leave(left, 0)
         written, self._written_later = self._written_later, deque(maxlen=LATER)
         self.let_go(written)
+
+    async def has_lost(self, call_id: str, age_s: float) -> bool:
+        """Return whether another replica has taken over a call of this one that began so long ago. Raises
+        LiveUnavailable."""
+        return await self.leases.has_lost(call_id, age_s)
 
     async def run(self) -> None:
         """Be connected, for ever."""

@@ -47,8 +47,11 @@ class Arrivals:
         self._activity = activity
         self._bus = bus
 
-    def tell(self, call: Sent, ended: Ended) -> None:
-        """Tell the world and write it down; nothing here waits."""
+    def tell(self, call: Sent, ended: Ended, *, late: bool) -> None:
+        """Tell the world and write it down; nothing here waits.
+
+        late: the world has been told of another end, and only who waits for the answer gets it.
+        """
         target, asked, message = call.wanted.target, call.wanted.asked, call.wanted.message
         method = call.method
         arrival = call.flight.arrive(ended)
@@ -63,8 +66,12 @@ class Arrivals:
         claim = call.wanted.claim
         kept = None if claim is None else self._joining.keep(claim, ended, asked.toll.payer)
         self._entrance.leave(call.ticket, cost, kept, arrival=arrival)
+        if late:
+            log.warning("call_ended_late", call_id=asked.call_id, workspace_id=target.id, ending=ended.ending.value)
+            return
         shown = views.view(body, said) if answered else None
         line = Line(
+            id=asked.call_id,  # whoever writes it: a replica that was held up, or who has taken over its calls
             workspace_id=target.id,
             activity_type="a2a_receive",
             method=method,

@@ -166,6 +166,13 @@ class Entrance:
             )
         )
 
+    async def has_lost(self, ticket: Ticket, age_s: float) -> bool:
+        """Return whether another replica has a call by now that began here so long ago, and has ended it or will."""
+        try:
+            return await self._gate.has_lost(ticket.call_id, age_s)
+        except ports.LiveUnavailable:  # whoever took it over has had Redis, and this one's end is told once more
+            return False
+
     def release(self, earlier: ports.Earlier, target: Workspace, claim: Claim) -> None:
         """Say of a call that waited that it is over, so that the next one with its claim begins."""
         ticket = Ticket(call_id=earlier.call_id, target_id=target.id, trace_id="", month="")

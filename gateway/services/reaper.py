@@ -124,6 +124,7 @@ class Reaper:
 def _rows(orphan: ports.Orphan, ending: Ending, duration_ms: int, arrival: Arrival | None) -> Iterator[Line]:
     """What the histories have of it; what was said has gone with its replica."""
     line = Line(
+        id=orphan.call_id,
         workspace_id=orphan.target_id,
         activity_type="a2a_receive",
         method=orphan.method,

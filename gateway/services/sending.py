@@ -108,7 +108,8 @@ class Sending:
             outcome = outcomes.Broke()
         flight.under_way = False
         ended = answers.classify(outcome, native_session=native_session)
-        busy = ended.ending is Ending.AGENT_BUSY and not native_session
+        late = await self._is_late(call)
+        busy = ended.ending is Ending.AGENT_BUSY and not native_session and not late
         got = await self._hold(call) if busy else None
         if isinstance(got, Refusal):
             answer.set_exception(got)
@@ -116,12 +117,19 @@ class Sending:
         else:
             answer.set_result(got or ended.answer)
         if got is None:
-            self._arrivals.tell(call, ended)
+            self._arrivals.tell(call, ended, late=late)
             self._freed(call.wanted.target.id)
         else:
             claim = call.wanted.claim
             kept = None if claim is None else ports.Kept(claim=claim, waits=True)
             self._entrance.leave(call.ticket, 0, kept, waits_s=got.lives_s if isinstance(got, Held) else None)
+
+    async def _is_late(self, call: Sent) -> bool:
+        """Whether this process was held up for so long that another one has ended the call for it."""
+        try:
+            return await self._entrance.has_lost(call.ticket, call.flight.took_s)
+        except asyncio.CancelledError:
+            return False
 
     async def _hold(self, call: Sent) -> Held | Answer | Refusal | None:
         """Let a call wait for its agent, if it can; where an earlier one has its message, that one does."""

@@ -4,11 +4,18 @@ from uuid import UUID
 
 import pytest
 
-from gateway.core.ids import find_uuid, is_sane_request_id, new_id
+from gateway.core.ids import counterpart, find_uuid, is_sane_request_id, new_id
 
 
 def test_a_new_id_is_a_uuid_and_each_is_another() -> None:
     assert UUID(new_id()) != UUID(new_id())
+
+
+def test_an_id_has_one_counterpart() -> None:
+    ids = [new_id() for _ in range(64)]
+    others = [counterpart(one) for one in ids]
+    assert [counterpart(one) for one in others] == ids
+    assert len({*ids, *others} & {str(UUID(one)) for one in others}) == len(ids)
 
 
 @pytest.mark.parametrize("text", ["", "demo", "{00000000-0000-4000-8000-000000000001}", "0" * 32, "０" * 36])

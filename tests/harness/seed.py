@@ -74,6 +74,17 @@ class Forked:
 
 async def fork(arguments: Sequence[str], *, env: Mapping[str, str], stderr: IO[bytes], first_file: int) -> Forked:
     """Start `a2a-gateway ARGUMENTS` in a session of its own; `first_file` is the lowest file that it can open."""
+    forking = asyncio.ensure_future(_fork(arguments, env, stderr, first_file))
+    try:
+        return await asyncio.shield(forking)
+    except asyncio.CancelledError:  # it is there all the same
+        one = await forking
+        one.send_signal(signal.SIGKILL)
+        await one.wait()
+        raise
+
+
+async def _fork(arguments: Sequence[str], env: Mapping[str, str], stderr: IO[bytes], first_file: int) -> Forked:
     loop = asyncio.get_running_loop()
     out, end = os.pipe(), os.pipe()
     request = orjson.dumps({"arguments": arguments, "env": env, "first_file": first_file})

@@ -89,6 +89,7 @@ class Gate:
         self.remembered: list[Waiting] = []
         self.looks: list[Earlier | None] = []
         self.looked = 0
+        self.lost: set[str] = set()
         self.travelling: dict[str, Travelling] = {}
 
     async def take(self, payer: str, rate: Rate) -> Standing:
@@ -121,6 +122,9 @@ class Gate:
 
     def let_go(self, call_ids: Collection[str]) -> None:
         self.settled += call_ids
+
+    async def has_lost(self, call_id: str, age_s: float) -> bool:
+        return call_id in self.lost
 
     def leave(self, left: Left) -> None:
         self.left.append(left)

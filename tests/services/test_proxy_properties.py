@@ -24,7 +24,6 @@ from gateway.net.dispatch import Dispatcher
 from gateway.ports import Left
 from gateway.services.arrivals import Arrivals
 from gateway.services.flights import Flight
-from gateway.services.proxy import Proxy
 from gateway.services.tasks import Tasks
 from tests.harness.virtual import VirtualLoop
 from tests.harness.wire import Script, Way, Wire, session
@@ -369,11 +368,11 @@ def test_a_call_that_is_stopped_before_its_task_began_would_be_found_out(monkeyp
 def test_a_call_that_ends_twice_would_be_found_out(monkeypatch: pytest.MonkeyPatch):
     once = Arrivals.tell
 
-    def tell(self: Proxy, call: Any, ended: answers.Ended) -> None:
-        once(self, call, ended)
+    def tell(self: Arrivals, call: Any, ended: answers.Ended, *, late: bool) -> None:
+        once(self, call, ended, late=late)
         if ended.ending is Ending.CANCELLED:
             call.flight.arrival = None
-            once(self, call, ended)
+            once(self, call, ended, late=late)
 
     monkeypatch.setattr(Arrivals, "tell", tell)
     with pytest.raises(AssertionError, match="settled twice"):
