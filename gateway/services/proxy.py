@@ -13,7 +13,7 @@ import structlog
 from events.bus import Bus
 from events.event import event
 from gateway import ports
-from gateway.core import endings, envelope, usage, views
+from gateway.core import endings, envelope, queue, usage, views
 from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ended, Ending
 from gateway.core.prices import Prices
@@ -23,7 +23,7 @@ from gateway.services.entrance import METHOD_CHARS, Entrance, Ticket, Wish
 from gateway.services.flights import Flight, Flights, planned
 from gateway.services.joining import Joiner, Joining
 from gateway.services.parking import Parked, Parking
-from gateway.services.queue import Busy, Held, Queue
+from gateway.services.queue import Busy, Held, Queue, Unsure
 from gateway.services.requests import Asked, Requests, Wanted
 from gateway.services.tolls import Tolls
 from gateway.services.waiting import Waiting
@@ -281,13 +281,16 @@ class Proxy:
         late = await self._is_late(call)
         busy = ended.ending is Ending.AGENT_BUSY and not native_session and not late
         got = await self._hold(call) if busy else None
+        unsure = isinstance(got, Unsure)
+        if isinstance(got, Unsure):
+            ended, got = replace(ended, answer=queue.unsure(ended.answer)), None
         if isinstance(got, Refusal):
             answer.set_exception(got)
             answer.exception()  # its caller may have gone away
         else:
             answer.set_result(got or ended.answer)
         if got is None:
-            self._tell(call, ended, late=late)
+            self._tell(call, ended, late=late, unsure=unsure)
             self._freed(call.wanted.target.id)
         else:
             claim = call.wanted.claim
@@ -301,7 +304,7 @@ class Proxy:
         except asyncio.CancelledError:
             return False
 
-    async def _hold(self, call: _Call) -> Held | Answer | Refusal | None:
+    async def _hold(self, call: _Call) -> Held | Answer | Refusal | Unsure | None:
         """Let a call wait for its agent, if it can; where an earlier one has its message, that one does."""
         wanted = call.wanted
         busy = Busy(
@@ -318,11 +321,11 @@ class Proxy:
         except Refusal as refused:
             return refused
         except asyncio.CancelledError:
-            return None  # whether it was written or not, its caller hears that the agent is busy
+            return Unsure()
 
-    def _tell(self, call: _Call, ended: Ended, *, late: bool) -> None:
+    def _tell(self, call: _Call, ended: Ended, *, late: bool, unsure: bool) -> None:
         """Tell the world and write it down; nothing here waits. late: the world has been told of another end, and only
-        who waits for the answer gets it."""
+        who waits for the answer gets it. unsure: it may wait all the same, and who sends it again asks the ledger."""
         target, asked, message = call.wanted.target, call.wanted.asked, call.wanted.message
         method = message.method
         if method is not None:
@@ -338,6 +341,8 @@ class Proxy:
             cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
         claim = call.wanted.claim
         kept = None if claim is None else self._joining.keep(claim, ended, asked.toll.payer)
+        if kept is not None and unsure:
+            kept = ports.Kept(claim=kept.claim, waits=True)
         self._entrance.leave(call.ticket, cost, kept, arrival=arrival)
         if late:
             log.warning("call_ended_late", call_id=asked.call_id, workspace_id=target.id, ending=ended.ending.value)
