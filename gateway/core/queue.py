@@ -1,6 +1,6 @@
 """What becomes of a call whose agent is busy: whether it waits, in which order, and what follows when it is sent."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
@@ -106,6 +106,12 @@ def held(workspace_id: str, call_id: str, depth: int) -> Answer:
     }
     headers = {"Content-Type": answers.JSON, "Location": f"/workspaces/{workspace_id}/a2a/queue/{call_id}"}
     return Answer(status=HTTPStatus.ACCEPTED, body=orjson.dumps(shown), headers=headers)
+
+
+def unsure(answer: Answer) -> Answer:
+    """Return what the caller of a busy agent gets if its call may wait all the same: nobody knows whether it does."""
+    said = {**orjson.loads(answer.body), "outcome": "unknown", "delivery_confirmed": None}
+    return replace(answer, body=orjson.dumps(said))
 
 
 def waiting(call: Call, place: int | None) -> Answer:

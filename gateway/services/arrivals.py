@@ -47,10 +47,11 @@ class Arrivals:
         self._activity = activity
         self._bus = bus
 
-    def tell(self, call: Sent, ended: Ended, *, late: bool) -> None:
+    def tell(self, call: Sent, ended: Ended, *, late: bool, unsure: bool) -> None:
         """Tell the world and write it down; nothing here waits.
 
-        late: the world has been told of another end, and only who waits for the answer gets it.
+        late: the world has been told of another end, and only who waits for the answer gets it. unsure: it may wait all
+        the same, and who sends it again asks the ledger.
         """
         target, asked, message = call.wanted.target, call.wanted.asked, call.wanted.message
         method = call.method
@@ -65,6 +66,8 @@ class Arrivals:
             cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
         claim = call.wanted.claim
         kept = None if claim is None else self._joining.keep(claim, ended, asked.toll.payer)
+        if kept is not None and unsure:
+            kept = ports.Kept(claim=kept.claim, waits=True)
         self._entrance.leave(call.ticket, cost, kept, arrival=arrival)
         if late:
             log.warning("call_ended_late", call_id=asked.call_id, workspace_id=target.id, ending=ended.ending.value)

@@ -15,6 +15,7 @@ from gateway.core.calls import State
 from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.services.activity import ActivityLog, Line
+from gateway.services.entrance import METHOD_CHARS
 from gateway.services.wakes import Wakes, heard
 
 log = structlog.get_logger("gateway.queue")
@@ -62,6 +63,11 @@ class Held:
     answer: Answer
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unsure:
+    """A call of which nobody knows whether it was written: whoever asks for it asks the ledger."""
+
+
 class Queue:
     """Lets calls wait, `room` of them for each workspace. `held` counts them."""
 
@@ -87,8 +93,8 @@ class Queue:
         self._now = now
         self.held = 0
 
-    async def hold(self, busy: Busy) -> Held | Answer | None:
-        """Let a call wait; None if it cannot: its time is over, the queue is full, or it cannot be written.
+    async def hold(self, busy: Busy) -> Held | Answer | Unsure | None:
+        """Let a call wait; None if it cannot: its time is over, or the queue is full.
 
         Where an earlier call has the message nothing is written: then that one waits, or its answer is returned.
         Refuses with message_id_reused.
@@ -102,7 +108,7 @@ class Queue:
                 return await self._earlier(kept)
         except ports.StoreError as error:
             log.warning("call_not_queued", call_id=busy.outbound.call_id, error=type(error).__name__)
-            return None
+            return Unsure()
         if kept is None:
             return None
         self.held += 1
@@ -143,13 +149,14 @@ class Queue:
 
     async def _write(self, busy: Busy, lives_s: float) -> int | ports.Same | None:
         outbound, message = busy.outbound, busy.message
+        method = (message.method or "")[:METHOD_CHARS]
         new = ports.NewQueued(
             id=outbound.call_id,
             workspace_id=outbound.workspace_id,
             caller_id=busy.caller_id,
             lane=busy.lane,
             priority=busy.priority,
-            method=message.method or "",
+            method=method,
             body=outbound.body,
             outgoing=ports.Outgoing(
                 headers={name: value for name, value in outbound.headers.items() if name != CREDENTIAL},
@@ -164,8 +171,8 @@ class Queue:
             id=new.id,
             workspace_id=new.workspace_id,
             activity_type="a2a_receive",
-            method=message.method,
-            summary=f"{message.method}: {State.QUEUED.value}",
+            method=method,
+            summary=f"{method}: {State.QUEUED.value}",
             status=State.QUEUED.value,
             source_id=busy.caller_id,
             target_id=new.workspace_id,

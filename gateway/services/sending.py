@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from gateway import ports
-from gateway.core import answers, outcomes
+from gateway.core import answers, outcomes, queue
 from gateway.core.answers import Answer
 from gateway.core.endings import Ending
 from gateway.core.refusals import Refusal
@@ -16,7 +17,7 @@ from gateway.services.concurrency import Concurrency
 from gateway.services.entrance import METHOD_CHARS, Entrance, Ticket
 from gateway.services.flights import Flight, Flights
 from gateway.services.joining import Joining
-from gateway.services.queue import Busy, Held, Queue
+from gateway.services.queue import Busy, Held, Queue, Unsure
 from gateway.services.requests import Wanted
 from gateway.services.waiting import Waiting
 
@@ -111,13 +112,16 @@ class Sending:
         late = await self._is_late(call)
         busy = ended.ending is Ending.AGENT_BUSY and not native_session and not late
         got = await self._hold(call) if busy else None
+        unsure = isinstance(got, Unsure)
+        if isinstance(got, Unsure):
+            ended, got = replace(ended, answer=queue.unsure(ended.answer)), None
         if isinstance(got, Refusal):
             answer.set_exception(got)
             answer.exception()  # its caller may have gone away
         else:
             answer.set_result(got or ended.answer)
         if got is None:
-            self._arrivals.tell(call, ended, late=late)
+            self._arrivals.tell(call, ended, late=late, unsure=unsure)
             self._freed(call.wanted.target.id)
         else:
             claim = call.wanted.claim
@@ -131,7 +135,7 @@ class Sending:
         except asyncio.CancelledError:
             return False
 
-    async def _hold(self, call: Sent) -> Held | Answer | Refusal | None:
+    async def _hold(self, call: Sent) -> Held | Answer | Refusal | Unsure | None:
         """Let a call wait for its agent, if it can; where an earlier one has its message, that one does."""
         wanted = call.wanted
         busy = Busy(
@@ -148,4 +152,4 @@ class Sending:
         except Refusal as refused:
             return refused
         except asyncio.CancelledError:
-            return None  # whether it was written or not, its caller hears that the agent is busy
+            return Unsure()

@@ -12,7 +12,7 @@ from gateway import ports
 from gateway.core import usage, views
 from gateway.core.answers import Ended
 from gateway.core.calls import END_STATES, Call, State
-from gateway.core.endings import Ending
+from gateway.core.endings import UNREAD, Ending
 from gateway.core.prices import Prices
 from gateway.core.queue import Back
 from gateway.core.workspaces import Workspace
@@ -68,11 +68,15 @@ class Settling:
     ) -> None:
         """Write it down, however long that takes: while it cannot be written its lease is renewed, or runs out."""
         call = one.call
-        said = None
-        cost = 0
-        if isinstance(then, Ended) and then.ending is Ending.COMPLETED:
-            said = views.parse(then.answer.body)
-            cost = self._prices.cost(target.model if target is not None else None, usage.read(said))
+        said, used, cost = None, usage.Usage(), 0
+        if isinstance(then, Ended) and target is not None and ticket is not None:
+            body = then.answer.body
+            said = views.parse(body)
+            used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
+            cost = self._prices.cost(target.model, used)
+            unknown = then.delivered is None or then.ending in UNREAD
+            if unknown and self._prices.has(target.model):
+                cost = ticket.held  # nobody knows what the agent has used: what it held of the budget
         if ticket is not None:
             waits_s = max(0.0, one.left_s) if isinstance(then, Back) else None
             self._entrance.leave(ticket, cost, waits_s=waits_s)
@@ -90,7 +94,7 @@ class Settling:
                     if target is not None:
                         publish_status(self._bus, call, State.QUEUED)
                 else:
-                    await self._end(one, then, said, cost)
+                    await self._end(one, then, said, used, cost)
                 return
             except ports.StoreError as error:
                 self.outage.failed(error)
@@ -99,7 +103,7 @@ class Settling:
                     return
                 await asyncio.sleep(WRITE_AGAIN_S)
 
-    async def _end(self, one: ports.Claimed, ended: Ended, said: Any, cost: int) -> None:
+    async def _end(self, one: ports.Claimed, ended: Ended, said: Any, used: usage.Usage, cost: int) -> None:
         """End a call, write its history and tell everybody."""
         done = ended.ending is Ending.COMPLETED
         body = ended.answer.body
@@ -108,7 +112,7 @@ class Settling:
 
         def history(call: Call) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
             lines.extend(sent_line(call))
-            return ended_row(call, shown, usage.read(said), cost), [line.row(0.0) for line in lines]
+            return ended_row(call, shown, used, cost), [line.row(0.0) for line in lines]
 
         end = ports.QueuedEnd(
             to=END_STATES[ended.ending],

@@ -57,7 +57,7 @@ insert into usage as u (workspace_id, day, input_tokens, output_tokens, milliont
 select workspace_id, (now() at time zone 'utc')::date, sum(input_tokens), sum(output_tokens),
        least(coalesce(sum(millionths), 0), 9e18)::bigint
   from ended
- where input_tokens + output_tokens > 0
+ where input_tokens + output_tokens > 0 or millionths > 0
  group by workspace_id
  order by workspace_id
 on conflict (workspace_id, day) do update

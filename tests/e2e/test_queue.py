@@ -299,3 +299,16 @@ async def test_whatever_an_agent_answers_is_kept_and_shown(world: World, answer:
     code, said, _ = await status(world, target, id_)
     assert (code, said["status"], "response_body" in said) == (200, "completed", True)
     assert (await world.request("GET", f"/workspaces/{target.id}/a2a/calls/{id_}"))[0] == 200
+
+
+async def test_a_methods_name_is_cut_before_it_is_kept_with_a_call_that_waits(world: World):
+    await world.start(**SLOW)
+    target, _ = await busy(world)
+    call = {"jsonrpc": "2.0", "id": 1, "method": "m" * 900_000, "params": {}}
+    code, said, _ = await world.request("POST", f"/workspaces/{target.id}/a2a", json=call)
+    assert code == 202
+    code, shown, _ = await status(world, target, said["queue_id"])
+    assert (code, shown["method"]) == (200, "m" * 200)
+    [row] = (await world.request("GET", f"/workspaces/{target.id}/activity"))[1]
+    assert (row["method"], row["summary"]) == ("m" * 200, f"{'m' * 200}: queued")
+    assert await world.sql("select octet_length(body) > 900000 from calls") == [(True,)], "it is sent as it came"

@@ -74,7 +74,7 @@ class Forked:
 
 async def fork(arguments: Sequence[str], *, env: Mapping[str, str], stderr: IO[bytes], first_file: int) -> Forked:
     """Start `a2a-gateway ARGUMENTS` in a session of its own; `first_file` is the lowest file that it can open."""
-    forking = asyncio.ensure_future(_fork(arguments, env, stderr, first_file))
+    forking = asyncio.ensure_future(_fork(arguments, env, stderr, first_file))  # noqa: TID251 - it is not to be cancelled
     try:
         return await asyncio.shield(forking)
     except asyncio.CancelledError:  # it is there all the same

@@ -11,7 +11,7 @@ import pytest
 from gateway.core.address import Reach
 from gateway.core.calls import Call, State
 from gateway.core.endings import Ending
-from gateway.core.outcomes import Answered
+from gateway.core.outcomes import Answered, NotConnected, Reset, TooLarge
 from gateway.core.prices import Price, Prices
 from gateway.core.rates import Tariff
 from gateway.core.workspaces import Workspace
@@ -36,6 +36,7 @@ from tests.harness.world import eventually, until
 from tests.services.memory import Batches, Dispatcher, Gate
 
 REPLY = b'{"jsonrpc":"2.0","id":"1","result":{"kind":"message","usage":{"input_tokens":3,"output_tokens":4}}}'
+LONG = b'{"result":{"text":"' + b"x" * 70_000 + b'","usage":{"input_tokens":3,"output_tokens":4}}}'
 DONE = Answered(status=200, headers={"Content-Type": "application/json"}, body=REPLY)
 BUSY = Answered(status=429, headers={}, body=b"")
 WAY = Outgoing(headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, limit_s=60.0, by_deadline=False)
@@ -168,6 +169,29 @@ async def test_what_is_due_is_sent_and_what_it_has_cost_is_told(bench, heard):
     assert await heard.names() == ["A2A_RESPONSE", "CALL_ENDED"]
     assert await bench.stores.ask("select input_tokens + output_tokens as n from usage") == 7
     assert bench.room.held == 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cost"),
+    [
+        (Answered(status=200, headers={}, body=LONG), 4300),
+        (Answered(status=500, headers={}, body=REPLY), 4300),
+        (Reset(), 77),
+        (TooLarge(), 77),
+        (NotConnected(), 0),
+    ],
+    ids=["long", "error", "reset", "too large", "unreachable"],
+)
+async def test_a_call_that_has_waited_costs_what_any_other_does(bench, outcome, cost):
+    await bench.stores.database.execute("update workspaces set budget_limit = 500")
+    bench.gate.answer = replace(bench.gate.answer, held=77)
+    bench.dispatcher.outcome = outcome
+    id_ = await bench.hold()
+    await bench.stores.database.execute("update calls set attempts = 4")
+    await bench.drain.tick()
+    await bench.ended(id_)
+    assert [left.cost for left in bench.gate.left] == [cost]
+    assert await bench.stores.ask("select coalesce(sum(millionths), 0)::int as n from usage") == cost
 
 
 async def test_an_agent_that_works_on_all_it_may_is_left_alone_and_one_that_says_it_has_time_is_not(bench, tasks):

@@ -368,11 +368,11 @@ def test_a_call_that_is_stopped_before_its_task_began_would_be_found_out(monkeyp
 def test_a_call_that_ends_twice_would_be_found_out(monkeypatch: pytest.MonkeyPatch):
     once = Arrivals.tell
 
-    def tell(self: Arrivals, call: Any, ended: answers.Ended, *, late: bool) -> None:
-        once(self, call, ended, late=late)
+    def tell(self: Arrivals, call: Any, ended: answers.Ended, **how: bool) -> None:
+        once(self, call, ended, **how)
         if ended.ending is Ending.CANCELLED:
             call.flight.arrival = None
-            once(self, call, ended, late=late)
+            once(self, call, ended, **how)
 
     monkeypatch.setattr(Arrivals, "tell", tell)
     with pytest.raises(AssertionError, match="settled twice"):

@@ -13,7 +13,7 @@ from gateway.core.refusals import Code, Refusal
 from gateway.ports import NewCall, Outbound, QueuedEnd, StoreUnavailable
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.history import ended_row
-from gateway.services.queue import Busy, Held, Queue, Times
+from gateway.services.queue import Busy, Held, Queue, Times, Unsure
 from gateway.services.room import Room
 from gateway.services.wakes import Wakes
 from tests.harness.world import eventually
@@ -127,7 +127,7 @@ async def test_what_cannot_wait_is_not_promised_to(hall, heard, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(hall.stores.queue, "hold", away)
-        assert await hall.queue.hold(hall.busy()) is None
+        assert await hall.queue.hold(hall.busy()) == Unsure()
     for number in range(2):
         await hall.hold(call_id=CALL[:-1] + str(number))
     assert await hall.queue.hold(hall.busy()) is None
