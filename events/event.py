@@ -85,7 +85,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
     ),
     "DELEGATION_FAILED": Kind(
         sign=False,
-        about="one was not; `error` is a `code` of the README's table, or what was said of it",
+        about="one was not; `error` is a `code` of the README (a refusal's, too: `no_url`), or what was said",
         data=("delegation_id", "target_id", "error"),
     ),
     "AGENT_CARD_UPDATED": Kind(sign=True, about="its agent has a new card", data=("agent_card",)),

@@ -32,8 +32,8 @@ def _settings_help() -> str:
     """Return the table of settings for --help."""
     rows = ["\b", "Settings (environment variables):"]
     for one in describe():
-        default = f" [default: {one.default or 'unset'}{' ' + one.unit if one.unit else ''}]"
-        rows += [f"  {one.name}{default}", f"      {one.about}"]
+        default = f"{one.default} {one.unit}".strip() if one.default else "unset"
+        rows += [f"  {one.name} [default: {default}]", f"      {one.about}"]
     return "\n".join(rows)
 
 

@@ -220,6 +220,14 @@ class Same:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A call has its place in the queue: how many wait there with it, and until when it does."""
+
+    depth: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting:
     """A message whose call waits for a busy agent, or was sent after it had: until when, and for how long (seconds)."""
 
@@ -519,7 +527,7 @@ class Left:
 
 EDITABLE: Final = (
     "name", "role", "tier", "parent_id", "collapsed", "runtime", "workspace_dir", "x", "y", "url", "delivery_mode",
-    "budget_limit",
+    "budget_limit", "max_concurrent_tasks",
 )  # fmt: skip
 """What may be changed of a workspace after it was made."""
 
@@ -744,8 +752,8 @@ class Queue(Claims, Protocol):
 
     async def hold(
         self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int, kept_s: float = 0.0
-    ) -> int | Same | None:
-        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already.
+    ) -> Placed | Same | None:
+        """Write a call into the queue, with its row of history; return its place, None if `room` wait already.
 
         Where an earlier call has its claim nothing is written, and that one is returned, as `Calls.park` does.
         """

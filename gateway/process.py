@@ -85,7 +85,7 @@ async def serve(settings: Settings, *, host: str, port: int, dev: bool, announce
             log.info("listening", host=host, port=actual, open_files=files, max_connections=settings.max_connections)
             announce(f"http://{shown}:{actual}")
             await stop.wait()
-            log.info("draining", calls=gateway.proxy.in_flight, streams=len(gateway.streams))
+            log.info("draining", calls=gateway.calls_out, streams=len(gateway.streams))
             await gateway.drain()
         finally:
             await runner.cleanup()

@@ -669,7 +669,7 @@ def _shown(default: Any) -> str:
         case bool():
             return "1" if default else "0"
         case float():
-            return f"{default:g}"
+            return f"{default:.0f}" if default.is_integer() else f"{default:g}"
         case tuple():
             return ",".join(map(str, default))
         case _:

@@ -42,6 +42,12 @@ def test_what_is_described_is_what_is_used():
     assert Settings.from_env({one.name: one.default for one in describe()}) == Settings()
 
 
+def test_numbers_are_shown_as_people_write_them():
+    shown = {one.name: one.default for one in describe()}
+    assert (shown["GATEWAY_CALLS_KEPT_SECONDS"], shown["GATEWAY_WRITE_EVERY_SECONDS"]) == ("2592000", "0.5")
+    assert not any("e+" in default for default in shown.values())
+
+
 def test_an_empty_value_counts_as_not_set():
     assert Settings.from_env(dict.fromkeys(NAMES, "")) == Settings()
 

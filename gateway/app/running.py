@@ -44,6 +44,11 @@ class Gateway:
     reader_spread_s: float
     spawn: Spawn
 
+    @property
+    def calls_out(self) -> int:
+        """Calls that this process has sent and that have not ended: at once, out of the queue, or as delegations."""
+        return self.proxy.in_flight + sum(one.out for one in self.drains)
+
     async def drain(self) -> None:
         """Send readers and new calls elsewhere, and let the calls in flight end."""
         self.readiness.draining = True

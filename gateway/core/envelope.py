@@ -134,7 +134,7 @@ def _weigh(
         message_id=message_id or mended.message_id,
         client_message_id=message_id is not None,
         streaming=method in STREAMING_METHODS,
-        expires_in_s=_find_expiry_s(params),
+        expires_in_s=find_expiry_s(params),
         v1=v1,
         digest=b"" if message_id is None else blake2b(rest, digest_size=DIGEST_BYTES).digest(),
     )
@@ -195,7 +195,8 @@ def _find_text(holder: object, name: str) -> str | None:
     return value
 
 
-def _find_expiry_s(params: object) -> float | None:
+def find_expiry_s(params: object) -> float | None:
+    """Return the seconds for which a call with these params may wait, None if they do not say so."""
     value = params.get("expires_in_seconds") if isinstance(params, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

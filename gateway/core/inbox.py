@@ -13,6 +13,7 @@ from gateway.core.envelope import (
     UNSUPPORTED_OPERATION,
     BadEnvelope,
     Envelope,
+    find_expiry_s,
 )
 
 MESSAGE_METHODS: Final = frozenset({"message/send", "message/stream", "SendMessage", "SendStreamingMessage"})
@@ -55,7 +56,7 @@ def find_fault(message: Envelope) -> BadEnvelope | None:
 
 
 def _find_faulty_member(call: dict[str, Any]) -> tuple[str, str] | None:
-    """The path of the member that is not as A2A has it, and what it must be."""
+    """The path of the member that is not as A2A, or the gateway, has it, and what it must be."""
     params = call.get("params")
     if not isinstance(params, dict):
         return "params", "must be an object"
@@ -68,6 +69,8 @@ def _find_faulty_member(call: dict[str, Any]) -> tuple[str, str] | None:
     parts = message.get("parts")
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         return "params.message.parts", "must be a list of objects that is not empty"
+    if params.get("expires_in_seconds") is not None and find_expiry_s(params) is None:
+        return "params.expires_in_seconds", "must be a number of seconds above 0"
     return None
 
 

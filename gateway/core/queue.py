@@ -1,6 +1,7 @@
 """What becomes of a call whose agent is busy: whether it waits, in which order, and what follows when it is sent."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 
@@ -11,7 +12,7 @@ from gateway.core.answers import Answer, Ended
 from gateway.core.callers import Admin, Local, Principal, System
 from gateway.core.calls import Call, Kind
 from gateway.core.endings import Ending
-from gateway.core.refusals import Code, bad_field, not_allowed
+from gateway.core.refusals import Code, Refusal, bad_field
 
 NORMAL: Final = 50
 PRIORITIES: Final = (10, NORMAL, 100)
@@ -46,7 +47,8 @@ def read_priority(header: str | None, principal: Principal) -> int:
     if found is None:
         raise bad_field("X-A2A-Priority", f"must be one of {', '.join(map(str, PRIORITIES))}")
     if found != NORMAL and not isinstance(principal, Admin | Local | System):
-        raise not_allowed()
+        sentence = f"X-A2A-Priority: {found} is for the operator and system callers"
+        raise Refusal(Code.NOT_ALLOWED, sentence, field="X-A2A-Priority")
     return found
 
 
@@ -96,12 +98,13 @@ def _again(ended: Ended, error: str, call: Call, *, first_s: float, jitter: floa
     return Back(delay_s=backoff_s(first_s, attempts, jitter), error=error, counts=True)
 
 
-def held(workspace_id: str, call_id: str, depth: int) -> Answer:
-    """Return what the caller of a busy agent gets: where its call waits, and how many do."""
+def held(workspace_id: str, call_id: str, depth: int, expires_at: datetime | None) -> Answer:
+    """Return what the caller of a busy agent gets: where its call waits, how many do, and until when."""
     shown = {
         "queued": True,
         "queue_id": call_id,
         "queue_depth": depth,
+        "expires_at": expires_at,
         "message": "the agent is busy: the call waits, and is sent when the agent has time",
     }
     headers = {"Content-Type": answers.JSON, "Location": f"/workspaces/{workspace_id}/a2a/queue/{call_id}"}
@@ -118,7 +121,7 @@ def waiting(call: Call, place: int | None) -> Answer:
     """Return what is told of a call that has not ended; place: among those that wait, None if it has been sent."""
     if call.kind is Kind.PARKED:
         return answers.classify(outcomes.Parked(call_id=call.id, method=call.method)).answer
-    return held(call.workspace_id, call.id, place or 0)
+    return held(call.workspace_id, call.id, place or 0, call.expires_at)
 
 
 def find_answer(call: Call) -> Answer | None:

@@ -113,7 +113,7 @@ class Queue:
             return None
         self.held += 1
         outbound = busy.outbound
-        answer = queue.held(outbound.workspace_id, outbound.call_id, kept)
+        answer = queue.held(outbound.workspace_id, outbound.call_id, kept.depth, kept.expires_at)
         return Held(call_id=outbound.call_id, workspace_id=outbound.workspace_id, lives_s=lives_s, answer=answer)
 
     async def find(self, claim: Claim) -> Held | Answer | None:
@@ -147,7 +147,7 @@ class Queue:
             return min(lives_s, outbound.limit_s - busy.took_s)
         return lives_s
 
-    async def _write(self, busy: Busy, lives_s: float) -> int | ports.Same | None:
+    async def _write(self, busy: Busy, lives_s: float) -> ports.Placed | ports.Same | None:
         outbound, message = busy.outbound, busy.message
         method = (message.method or "")[:METHOD_CHARS]
         new = ports.NewQueued(
@@ -183,7 +183,7 @@ class Queue:
         kept = await self._queue.hold(
             new, line.row(0.0), error=Ending.AGENT_BUSY.value, room=self._room, kept_s=self._times.kept_s
         )
-        if isinstance(kept, int):
+        if isinstance(kept, ports.Placed):
             self._activity.tell(line)
         return kept
 

@@ -47,6 +47,7 @@ class Created:
     """A workspace that has just been made. `token` is shown to who made it, once."""
 
     workspace_id: str
+    name: str
     status: Status
     external: bool
     token: str = field(repr=False)
@@ -111,7 +112,7 @@ class WorkspaceService:
             event(events.get(status, "WORKSPACE_PROVISIONING"), new.id, {"name": new.name, "runtime": new.runtime})
         )
         log.info("workspace_created", workspace_id=new.id, status=status.value)
-        return Created(workspace_id=new.id, status=status, external=wanted.external, token=token.text)
+        return Created(workspace_id=new.id, name=new.name, status=status, external=wanted.external, token=token.text)
 
     def _first_mode(self, wanted: Wanted) -> str | None:
         """Who says where the agent listens wants it called there; without a word it is the agent's to say."""

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from gateway.core.calls import MOVES, Call, Kind, State, allowed
 from gateway.core.endings import Ending
-from gateway.ports import Claimed, History, NewQueued, Outgoing, QueuedEnd, Same
+from gateway.ports import Claimed, History, NewQueued, Outgoing, Placed, QueuedEnd, Same
 from gateway.store.calls import from_row, make_way, write_history
 from gateway.store.database import Transaction
 from gateway.store.db import Database, Json, Row
@@ -44,22 +44,22 @@ class QueueStore:
 
     async def hold(
         self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int, kept_s: float = 0.0
-    ) -> int | Same | None:
-        """Write a call into the queue, with its row of history; return how many wait, None if `room` do already.
+    ) -> Placed | Same | None:
+        """Write a call into the queue, with its row of history; return its place, None if `room` wait already.
 
         Where an earlier call has its claim nothing is written, and that one is returned, as `CallStore.park` does.
         """
         async with self._database.transaction() as transaction:
-            while (depth := await self._put(transaction, call, error, room)) is None:
+            while (placed := await self._put(transaction, call, error, room)) is None:
                 earlier = call.claim is not None and await make_way(transaction, call.claim, kept_s=kept_s)
                 if isinstance(earlier, Same):
                     return earlier
                 if not earlier:
                     return None
             await transaction.execute(_ACTIVITY["record"], rows=Json([row]))
-        return depth
+        return placed
 
-    async def _put(self, transaction: Transaction, call: NewQueued, error: str, room: int) -> int | None:
+    async def _put(self, transaction: Transaction, call: NewQueued, error: str, room: int) -> Placed | None:
         kept = await transaction.fetch_one(
             _SQL["hold"],
             id=call.id,
@@ -79,7 +79,7 @@ class QueueStore:
             lives_s=call.lives_s,
             room=room,
         )
-        return None if kept is None else kept["depth"]
+        return None if kept is None else Placed(depth=kept["depth"], expires_at=kept["expires_at"])
 
     async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
         """Take the next calls, as many as the workspace may work on; eager: though it has just been busy."""

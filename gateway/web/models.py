@@ -88,6 +88,7 @@ Line = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
 Url = Annotated[str, Field(max_length=2048), AfterValidator(_one_line)]
 Card = Annotated[dict[str, Any], AfterValidator(_shallow)]
 Coordinate = Annotated[float, Field(allow_inf_nan=False)]
+Tasks = Annotated[int, Field(ge=1, le=1000, description="Of the calls that waited for it, how many it gets at once.")]
 
 
 class Model(BaseModel):
@@ -124,7 +125,7 @@ class CreateWorkspace(Model):
     workspace_access: Line | None = None
     parent_id: Uuid | None = None
     budget_limit: Cents | None = Field(default=None, description="Cents a month.")
-    max_concurrent_tasks: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_concurrent_tasks: Tasks = 1
     delivery_mode: Literal["push", "poll"] | None = None
     canvas: Canvas = Canvas()
     secrets: Annotated[dict[str, Any] | None, AfterValidator(_no_secrets)] = Field(
@@ -181,6 +182,7 @@ class EditWorkspace(Model):
     y: Coordinate = 0.0
     url: Annotated[Url, Field(min_length=1)] | None = None
     delivery_mode: Literal["push", "poll"] | None = None
+    max_concurrent_tasks: Tasks = 1
 
     def to_core(self) -> dict[str, Any]:
         """Return what was said, by name."""

@@ -34,8 +34,13 @@ HISTORY: Final[Mapping[str, Schema]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_ROWS},
 }
 INBOX: Final[Mapping[str, Schema]] = {
-    "wait": {"type": "number", "minimum": 0},
-    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_MESSAGES},
+    "wait": {
+        "type": "number",
+        "minimum": 0,
+        "default": DEFAULT_WAIT_S,
+        "description": "Seconds to wait for a message where there is none; 0: not at all.",
+    },
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_MESSAGES, "default": DEFAULT_MESSAGES},
 }
 
 

@@ -1,5 +1,8 @@
 """What operators ask for: workspaces, and their usage."""
 
+import shlex
+
+import orjson
 from aiohttp import web
 
 from gateway.core import budget
@@ -86,8 +89,9 @@ def _created(created: Created, base: str) -> answers.Created:
 
 def _connection(created: Created, base: str) -> answers.Connection:
     register, heartbeat = f"{base}/registry/register", f"{base}/registry/heartbeat"
-    card = '{"name": "my agent"}'
-    body = f'{{"id": "{created.workspace_id}", "url": "http://AGENT_HOST:PORT/", "agent_card": {card}}}'
+    card = {"name": created.name}
+    said = {"id": created.workspace_id, "url": "http://AGENT_HOST:PORT/", "agent_card": card}
+    body = orjson.dumps(said).decode()  # strings alone, which Python reads as JSON writes them
     return {
         "workspace_id": created.workspace_id,
         "platform_url": base,
@@ -96,7 +100,7 @@ def _connection(created: Created, base: str) -> answers.Connection:
         "heartbeat_endpoint": heartbeat,
         "curl_register_template": (
             f"curl -X POST {register} -H 'Authorization: Bearer {created.token}' "
-            f"-H 'Content-Type: application/json' -d '{body}'"
+            f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
         ),
         "python_snippet": (
             "import httpx\n"

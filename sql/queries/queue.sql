@@ -24,7 +24,7 @@ select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s,
   from workspaces w cross join depth
  where w.id = %(workspace_id)s and w.status <> 'removed' and depth.before < %(room)s
     on conflict (message_key) where message_key is not null do nothing
-returning (select before + 1 from depth) as depth;
+returning (select before + 1 from depth) as depth, expires_at;
 
 -- name: lock
 -- Until the transaction ends nobody else claims calls of this workspace: two that count at once would both find room.

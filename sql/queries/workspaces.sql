@@ -109,6 +109,8 @@ update workspaces
        url = case when 'url' = any(%(given)s) then %(url)s else url end,
        delivery_mode = case when 'delivery_mode' = any(%(given)s) then %(delivery_mode)s else delivery_mode end,
        budget_limit = case when 'budget_limit' = any(%(given)s) then %(budget_limit)s else budget_limit end,
+       max_concurrent_tasks = case when 'max_concurrent_tasks' = any(%(given)s) then %(max_concurrent_tasks)s
+                                   else max_concurrent_tasks end,
        updated_at = now()
  where id = %(id)s and status <> 'removed'
 returning id;

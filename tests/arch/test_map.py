@@ -39,7 +39,6 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "gateway/web/registry.py": HANDLERS,
     "gateway/web/render.py": HANDLERS,
     "gateway/web/routes.py": HANDLERS,
-    "gateway/web/workspaces.py": HANDLERS,
     "sql/loader.py": "tests/test_sql.py",
 }
 """Modules that are tested with what they are for, and where."""

@@ -28,6 +28,11 @@ def test_a_message_may_wait(method: str) -> None:
     assert fault(call(method=method)) is None
 
 
+@pytest.mark.parametrize("said", [1, 0.5, None])
+def test_it_may_say_for_how_long(said: float | None) -> None:
+    assert fault(call(params={"message": MESSAGE, "expires_in_seconds": said})) is None
+
+
 def test_a_byte_order_mark_and_a_huge_id_do_no_harm() -> None:
     assert fault(b"\xef\xbb\xbf" + orjson.dumps(call())) is None
     assert fault(orjson.dumps(call()).replace(b":7,", b":123456789012345678901234567890,")) is None
@@ -55,6 +60,10 @@ def test_what_only_a_listening_agent_could_answer_is_not_supported(method: str) 
         ({"params": {"message": {**MESSAGE, "parts": []}}}, -32602, "params.message.parts"),
         ({"params": {"message": {**MESSAGE, "parts": "hi"}}}, -32602, "params.message.parts"),
         ({"params": {"message": {**MESSAGE, "parts": ["hi"]}}}, -32602, "params.message.parts"),
+        *(
+            ({"params": {"message": MESSAGE, "expires_in_seconds": odd}}, -32602, "params.expires_in_seconds")
+            for odd in (0, -1, "60", True, [], {})
+        ),
     ],
 )
 def test_what_no_agent_could_answer_is_refused_with_the_code_of_the_specification(

@@ -101,7 +101,8 @@ def test_only_the_operator_and_system_callers_have_another_priority(principal: P
         else:
             with pytest.raises(Refusal) as refused:
                 read_priority(header, principal)
-            assert refused.value.code is Code.NOT_ALLOWED
+            assert (refused.value.code, refused.value.fields) == (Code.NOT_ALLOWED, {"field": "X-A2A-Priority"})
+            assert "X-A2A-Priority" in refused.value.sentence
 
 
 @pytest.mark.parametrize("header", ["", "high", "51", "1e2", "-10", "100, 100"])
@@ -118,10 +119,11 @@ def test_workspaces_and_system_callers_wait_for_themselves_and_people_together()
 
 
 def test_who_waits_is_told_where():
-    answer = held(ME, "c-1", 3)
+    answer = held(ME, "c-1", 3, NOW)
     assert (answer.status, answer.headers["Location"]) == (202, f"/workspaces/{ME}/a2a/queue/c-1")
     said = orjson.loads(answer.body)
     assert (said["queued"], said["queue_id"], said["queue_depth"]) == (True, "c-1", 3)
+    assert said["expires_at"] == NOW.isoformat()
 
 
 def test_the_answer_to_a_call_is_what_was_stored_or_how_it_ended_without_one():

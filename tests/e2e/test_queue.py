@@ -1,6 +1,8 @@
 """The queue of a busy agent, through the front door: every call that was promised to wait comes to one end."""
 
 import asyncio
+import json
+import signal
 
 import pytest
 from aiohttp import web
@@ -18,13 +20,14 @@ async def test_a_call_to_a_busy_agent_waits_and_is_answered_later_on_any_replica
     async with world.reading(target) as reader:
         code, said, headers = await world.call(target, "hello", headers=caller.bearer)
         assert code == 202
-        id_ = said.pop("queue_id")
+        id_, until_when = said.pop("queue_id"), said.pop("expires_at")
         assert (said.pop("queued"), said.pop("queue_depth"), list(said)) == (True, 1, ["message"])
         assert headers["Location"] == f"/workspaces/{target.id}/a2a/queue/{id_}"
         assert headers["X-A2A-Call-ID"] == id_
         options = {"gateway": other, "headers": caller.bearer}
         _, said, _ = await until(lambda: status(world, target, id_, **options), lambda got: got[1]["position"] == 1)
         assert (said["status"], said["last_error"], said["ending"]) == ("queued", "agent_busy", None)
+        assert said["expires_at"] == until_when
         assert "response_body" not in said
         agent.shut = False
         done = await ended(world, target, id_)
@@ -268,14 +271,36 @@ async def test_a_call_in_an_inbox_is_called_off_too_and_its_agent_cannot_answer_
     assert (await status(world, target, id_))[0] == 404, "it was never in a queue"
 
 
-async def test_a_call_that_is_out_is_not_called_off(world: World):
+async def test_the_members_say_how_much_an_agent_gets_of_its_queue_at_once(world: World):
     await world.start(**QUICK)
+    target, agent = await busy(world, BusyAgent(places=9, work_s=60.0))
+    for _ in range(3):
+        await queued(world, target)
+    _, made, _ = await world.request("POST", "/org/tokens", json={})
+    member = {"Authorization": f"Bearer {made['auth_token']}"}
+    path = f"/workspaces/{target.id}"
+    code, said, _ = await world.request("PATCH", path, json={"max_concurrent_tasks": 0}, headers=member)
+    assert (code, said["field"]) == (400, "max_concurrent_tasks")
+    code, said, _ = await world.request("PATCH", path, json={"max_concurrent_tasks": 3}, headers=member)
+    assert (code, said) == (200, {"status": "updated"})
+    assert (await world.request("GET", path))[1]["max_concurrent_tasks"] == 3
+    agent.shut = False
+    async with world.beating(target, 0.1):
+        await eventually(lambda: len(agent.taken) == 3)
+
+
+async def test_a_call_that_is_out_is_counted_when_its_process_drains_and_is_not_called_off(world: World):
+    gateway = await world.start(**QUICK, GATEWAY_DRAIN_SECONDS="0.2", GATEWAY_LOG_FORMAT="json")
     target, agent = await busy(world, BusyAgent(work_s=60.0))
     id_ = await queued(world, target)
     agent.shut = False
     await eventually(lambda: agent.taken)
     code, said, _ = await world.request("POST", f"/workspaces/{target.id}/a2a/calls/{id_}/cancel")
     assert (code, said["code"], said["state"]) == (409, "call_under_way", "dispatched")
+    gateway.send(signal.SIGTERM)
+    assert await gateway.wait() == 0
+    said = [json.loads(line) for line in gateway.log().splitlines() if line.startswith("{")]
+    assert [one["calls"] for one in said if one["event"] == "draining"] == [1]
 
 
 @pytest.mark.parametrize("answer", [b"data: {}\n\n", b"\xff\x00", b'{"n": 1.50,\n"s": "\\ud800"}', b"x" * 200_000])

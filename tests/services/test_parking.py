@@ -142,7 +142,7 @@ async def test_a_full_inbox_asks_callers_to_come_back(lot, heard):
     assert (refused.value.code, refused.value.retry_after_s) == (Code.INBOX_FULL, 30)
 
 
-@pytest.mark.parametrize(("said", "lives_s"), [(None, 100), (50, 50), (1000, 100), (0, 100)])
+@pytest.mark.parametrize(("said", "lives_s"), [(None, 100), (50, 50), (1000, 100), (0.5, 0.5)])
 async def test_a_call_lies_there_as_long_as_its_caller_says_and_no_longer_than_may_be(lot, said, lives_s):
     await lot.park(envelope() if said is None else envelope(expires_in_seconds=said))
     found = await lot.stores.calls.find(lot.target.id, CALL)

@@ -13,7 +13,7 @@ from gateway.core.calls import END_STATES, MOVES, Call, State
 from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.workspaces import Status
-from gateway.ports import Claimed, NewQueued, NewWorkspace, Outgoing, QueuedEnd, Same, StoreConflict
+from gateway.ports import Claimed, NewQueued, NewWorkspace, Outgoing, Placed, QueuedEnd, Same, StoreConflict
 from gateway.store.calls import CallStore
 from gateway.store.queue import QueueStore
 from gateway.store.workspaces import WorkspaceStore
@@ -127,7 +127,7 @@ async def test_a_full_queue_takes_no_more_and_says_before_how_many_wait(store, o
         for _ in range(3)
     ]  # fmt: skip
     depths = [await store.hold(call, row(call.id, one), error="agent_busy", room=2) for call in new]
-    assert depths == [1, 2, None]
+    assert [placed and placed.depth for placed in depths] == [1, 2, None]
 
 
 async def test_no_call_waits_for_a_workspace_that_is_gone(store, one, migrated):
@@ -339,7 +339,8 @@ async def again(store: QueueStore, workspace_id: str, *, room: int = 100, kept_s
             "claim": CLAIM, **fields,
         }
     )  # fmt: skip
-    return await store.hold(call, row(call.id, workspace_id), error="agent_busy", room=room, kept_s=kept_s)
+    placed = await store.hold(call, row(call.id, workspace_id), error="agent_busy", room=room, kept_s=kept_s)
+    return placed.depth if isinstance(placed, Placed) else placed
 
 
 async def test_a_message_waits_once_whoever_writes_it_at_the_same_moment(store, one, migrated):

@@ -58,6 +58,7 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "y": (None, "1", True, [], {}),
         "url": (*NOT_A_LINE, *UNSAFE, *NOT_REACHED),
         "delivery_mode": (*NOT_TEXT, "", "polling", "PUSH", "push\n"),
+        "max_concurrent_tasks": (*NOT_A_COUNT, 0, 1001),
     },
     models.LogActivity: {
         "activity_type": (None, *NOT_TEXT, "", "a2a", "A2A_SEND", "error\n"),
