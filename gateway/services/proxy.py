@@ -16,6 +16,7 @@ from gateway import ports
 from gateway.core import endings, envelope, queue, usage, views
 from gateway.core.claims import Claim
 from gateway.core.endings import Answer, Ended, Ending
+from gateway.core.ids import of_line
 from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal
 from gateway.services.activity import ActivityLog, Line
@@ -349,7 +350,7 @@ class Proxy:
             return
         shown = views.view(body, said) if answered else None
         line = Line(
-            id=asked.call_id,  # whoever writes it: a replica that was held up, or who has taken over its calls
+            id=of_line(asked.call_id),
             workspace_id=target.id,
             activity_type="a2a_receive",
             method=method,

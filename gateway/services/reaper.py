@@ -12,6 +12,7 @@ from events.event import event
 from gateway import ports
 from gateway.core import endings
 from gateway.core.endings import Ending
+from gateway.core.ids import of_line
 from gateway.core.journey import Arrival
 from gateway.services.activity import ActivityLog, Line
 
@@ -121,7 +122,7 @@ class Reaper:
 def _rows(orphan: ports.Orphan, ending: Ending, duration_ms: int, arrival: Arrival | None) -> Iterator[Line]:
     """What the histories have of it; what was said has gone with its replica."""
     line = Line(
-        id=orphan.call_id,
+        id=of_line(orphan.call_id),
         workspace_id=orphan.target_id,
         activity_type="a2a_receive",
         method=orphan.method,
