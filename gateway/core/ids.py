@@ -14,9 +14,20 @@ def new_id() -> str:
     return f"{hexes[:8]}-{hexes[8:12]}-4{hexes[13:16]}-a{hexes[17:20]}-{hexes[20:]}"
 
 
-def counterpart(id_: str) -> str:
-    """Return another id that is always the same for this one, and whose own counterpart this one is."""
-    return f"{int(id_[0], 16) ^ 8:x}{id_[1:]}"
+def of_line(call_id: str) -> str:
+    """Return the id of the line that a pushed call has in its target's history: always the same (RFC 9562, version 8),
+    whoever writes it."""
+    return f"{call_id[:14]}8{call_id[15:]}"
+
+
+def of_sent_line(line_id: str) -> str:
+    """Return the id of that line's counterpart in the history of who called, likewise."""
+    return f"{int(line_id[0], 16) ^ 8:x}{line_id[1:]}"
+
+
+def is_of_line(id_: str) -> bool:
+    """Return whether an id may be that of such a line: nobody else may choose one like it."""
+    return id_[14] == "8"
 
 
 def find_uuid(text: str) -> str | None:

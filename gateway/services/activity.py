@@ -13,7 +13,7 @@ from events.bus import Bus
 from events.event import Event, event
 from gateway import ports
 from gateway.core.calls import END_STATES
-from gateway.core.ids import counterpart, new_id
+from gateway.core.ids import new_id, of_sent_line
 from gateway.core.journey import Arrival
 from gateway.core.usage import Usage
 from gateway.services.outage import Outage
@@ -55,7 +55,7 @@ class Line:
         assert self.source_id is not None
         return replace(
             self,
-            id=counterpart(self.id),  # the same, whoever writes it
+            id=of_sent_line(self.id),  # the same, whoever writes it
             workspace_id=self.source_id,
             activity_type="a2a_send",
             request_body=None,

@@ -10,6 +10,7 @@ from gateway import ports
 from gateway.core import usage, views
 from gateway.core.answers import Ended
 from gateway.core.endings import UNREAD, Ending
+from gateway.core.ids import of_line
 from gateway.core.prices import Prices
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.entrance import Entrance, Ticket
@@ -74,7 +75,7 @@ class Arrivals:
             return
         shown = views.view(body, said) if answered else None
         line = Line(
-            id=asked.call_id,  # whoever writes it: a replica that was held up, or who has taken over its calls
+            id=of_line(asked.call_id),  # whoever writes it: a replica that was held up, or who has taken over its calls
             workspace_id=target.id,
             activity_type="a2a_receive",
             method=method,

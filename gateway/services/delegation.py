@@ -12,7 +12,7 @@ from gateway.core.callers import Holder, Principal
 from gateway.core.calls import END_STATES, Call, State
 from gateway.core.delegation import Follows, Report, Status
 from gateway.core.endings import Ending
-from gateway.core.ids import new_id
+from gateway.core.ids import is_of_line, new_id
 from gateway.core.refusals import Code, Refusal, bad_field, platform_unavailable
 from gateway.core.trace import continued, trace_id
 from gateway.core.workspaces import Workspace
@@ -210,6 +210,8 @@ class Delegations:
         Refuses an id that another call has.
         """
         await self._check(source_id, target_id)
+        if is_of_line(delegation_id) or await self._entrance.knows(delegation_id):
+            raise bad_field("delegation_id", "is that of another call")
         if not await self._admission.may_talk(source_id, target_id):
             raise Refusal(Code.CANNOT_COMMUNICATE, "access denied: workspaces cannot communicate per hierarchy rules")
         await self._directory.get(target_id)

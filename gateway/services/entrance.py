@@ -166,6 +166,13 @@ class Entrance:
             )
         )
 
+    async def knows(self, call_id: str) -> bool:
+        """Return whether this is a pushed call, as far as Redis can say: one under way, which has no row yet."""
+        try:
+            return await self._gate.find(call_id) is not None
+        except ports.LiveUnavailable:
+            return False
+
     async def has_lost(self, ticket: Ticket, age_s: float) -> bool:
         """Return whether another replica has a call by now that began here so long ago, and has ended it or will."""
         try:

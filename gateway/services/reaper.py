@@ -11,6 +11,7 @@ from events.bus import Bus
 from gateway import ports
 from gateway.core import answers, outcomes
 from gateway.core.endings import Ending
+from gateway.core.ids import of_line
 from gateway.core.journey import Arrival
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.history import publish_ended
@@ -124,7 +125,7 @@ class Reaper:
 def _rows(orphan: ports.Orphan, ending: Ending, duration_ms: int, arrival: Arrival | None) -> Iterator[Line]:
     """What the histories have of it; what was said has gone with its replica."""
     line = Line(
-        id=orphan.call_id,
+        id=of_line(orphan.call_id),
         workspace_id=orphan.target_id,
         activity_type="a2a_receive",
         method=orphan.method,

@@ -4,18 +4,21 @@ from uuid import UUID
 
 import pytest
 
-from gateway.core.ids import counterpart, find_uuid, is_sane_request_id, new_id
+from gateway.core.ids import find_uuid, is_of_line, is_sane_request_id, new_id, of_line, of_sent_line
 
 
 def test_a_new_id_is_a_uuid_and_each_is_another() -> None:
     assert UUID(new_id()) != UUID(new_id())
 
 
-def test_an_id_has_one_counterpart() -> None:
-    ids = [new_id() for _ in range(64)]
-    others = [counterpart(one) for one in ids]
-    assert [counterpart(one) for one in others] == ids
-    assert len({*ids, *others} & {str(UUID(one)) for one in others}) == len(ids)
+def test_the_lines_of_a_call_have_ids_that_follow_from_its_own_and_that_no_call_has() -> None:
+    calls = [new_id() for _ in range(64)]
+    lines = [of_line(one) for one in calls]
+    sent = [of_sent_line(one) for one in lines]
+    assert len({str(UUID(one)) for one in (*calls, *lines, *sent)}) == 3 * len(calls)
+    assert lines == [of_line(one) for one in calls]
+    assert all(map(is_of_line, (*lines, *sent)))
+    assert not any(map(is_of_line, calls))
 
 
 @pytest.mark.parametrize("text", ["", "demo", "{00000000-0000-4000-8000-000000000001}", "0" * 32, "０" * 36])

@@ -10,11 +10,12 @@ import orjson
 import pytest
 from aiohttp import web
 
+from gateway.core.ids import of_line, of_sent_line
 from tests.harness.agent import result, silent_for
 from tests.harness.busy import QUICK, SLOW, busy
 from tests.harness.locks import locked
 from tests.harness.tasks import delegate, delegated, listed, report, results, stands
-from tests.harness.world import World, eventually
+from tests.harness.world import Workspace, World, eventually, until
 
 TRACE = "a" * 32
 TRACED = {"traceparent": f"00-{TRACE}-{'b' * 16}-01", "tracestate": "k=v", "X-Request-ID": "r-1"}
@@ -430,3 +431,27 @@ async def test_the_list_shows_the_newest_fifty(world: World):
         await delegated(world, source, target, f"task {number}")
     assert [one["summary"] for one in await listed(world, source)] == [f"task {n}" for n in range(51, 1, -1)]
     assert await listed(world, target) == []
+
+
+async def test_an_agent_cannot_hide_the_call_that_it_works_on_behind_an_id(world: World):
+    await world.start()
+    answers: list[int] = []
+    workspaces: list[Workspace] = []
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        me, other = workspaces
+        id_ = request.headers["X-A2A-Call-ID"]
+        for taken in (id_, of_line(id_), of_sent_line(of_line(id_))):
+            noted = {"target_id": other.id, "task": "nothing", "delegation_id": taken}
+            path = f"/workspaces/{me.id}/delegations/record"
+            code, _, _ = await world.request("POST", path, json=noted, headers=me.bearer)
+            answers.append(code)
+        return web.json_response(result(await request.read()))
+
+    workspaces += [await world.workspace((await world.agent(behave)).url), await world.workspace()]
+    code, _, headers = await world.call(workspaces[0])
+    assert (code, answers) == (200, [400, 400, 400])
+    rows = "select kind, state, workspace_id::text from calls where id = %s"
+    [row] = await until(lambda: world.sql(rows, headers["X-A2A-Call-ID"]), len)
+    assert row == ("push", "completed", workspaces[0].id)
+    assert await world.sql("select status from activity") == [("ok",)]
