@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 LONGEST = tuple(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "invariant", "gaps"))
 """The files that take longest: they begin first, side by side, or everybody would wait for them in the end."""
 ONCE = (
-    *(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "accounting", "queue_load")),
+    *(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "accounting", "queue_load", "invariant", "gaps")),
     "tests/services/test_proxy_properties.py",
     "tests/core/test_envelope_properties.py",
     "tests/browser",

@@ -153,3 +153,6 @@ class Sending:
             return refused
         except asyncio.CancelledError:
             return Unsure()
+        except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
+            log.exception("call_broke", call_id=wanted.asked.call_id)
+            return Unsure()

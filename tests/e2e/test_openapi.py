@@ -14,7 +14,8 @@ from tests.harness.agent import ScriptedAgent
 from tests.harness.source import ROOT
 from tests.harness.world import ADMIN_TOKEN, Workspace, World
 
-EXAMPLES = 40
+EXAMPLES, MANY_EXAMPLES = 15, 100
+"""Of each operation, and with --long."""
 ANSWER_S = 10.0
 """The longest that any answer may take: nothing hangs."""
 RUN_S = 240.0
@@ -66,7 +67,6 @@ async def explore(
         f"{world.url}/openapi.json",
         "--checks", ",".join(CHECKS),
         "--phases", "coverage,fuzzing",
-        "--max-examples", str(EXAMPLES),
         "--request-timeout", str(ANSWER_S),
         "--seed", "1",
         "--workers", "1",  # its threads trip over one another in Python 3.11 (gh-106905)
@@ -101,7 +101,9 @@ async def explore(
 
 @pytest.mark.timeout(RUN_S + 60)
 @pytest.mark.parametrize("who", ["operator", "member", "browser", "workspace", "nobody"])
-async def test_the_gateway_answers_as_its_document_says(world: World, who: str, tmp_path: Path):
+async def test_the_gateway_answers_as_its_document_says(
+    world: World, who: str, tmp_path: Path, pytestconfig: pytest.Config
+):
     gateway = await world.start(
         GATEWAY_MAX_READERS="1", GATEWAY_INBOX_WAIT_SECONDS="0.1", GATEWAY_PREFER_WAIT_SECONDS="0.1"
     )
@@ -114,7 +116,8 @@ async def test_the_gateway_answers_as_its_document_says(world: World, who: str, 
         f"{world.url}/events/stream", headers=operator
     ) as reader:  # the only one: all others are sent away
         assert await reader.content.readline()
-        report = await explore(world, target, agent, shown=shown, options=stays, folder=tmp_path)
+        count = ("--max-examples", str(MANY_EXAMPLES if pytestconfig.getoption("--long") else EXAMPLES))
+        report = await explore(world, target, agent, shown=shown, options=(*stays, *count), folder=tmp_path)
     assert f"{len(ROUTES) - 1 - len(stays) // 2} selected" in report  # all but the document itself
     assert bool(agent.bodies) == (who != "nobody")
     assert [line for line in gateway.log().splitlines() if '"level": "error"' in line] == []

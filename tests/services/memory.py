@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ from gateway.ports import (
     Orphan,
     Outbound,
     Owner,
+    Placed,
     Same,
     StoreUnavailable,
     Travelling,
@@ -249,14 +251,14 @@ class Queue(Away):
 
     async def hold(
         self, call: NewQueued, row: Mapping[str, Any], *, error: str, room: int, kept_s: float
-    ) -> int | Same | None:
+    ) -> Placed | Same | None:
         await self.turn()
         if self.same is not None:
             return self.same
         if len(self.calls) >= room:
             return None
         self.calls.append(call)
-        return len(self.calls)
+        return Placed(depth=len(self.calls), expires_at=datetime.now(UTC))
 
 
 class Changes(Away):
