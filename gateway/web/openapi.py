@@ -49,6 +49,21 @@ _CALL: Final[Schema] = {
     "type": "object",
     "description": "A JSON-RPC request of A2A 0.2, 0.3 or 1.0; small faults of old clients are mended.",
     "anyOf": [{"required": ["jsonrpc"]}, {"required": ["method"]}],
+    "examples": [
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "message/send",
+            "params": {
+                "message": {
+                    "kind": "message",
+                    "messageId": "9a1f6c1e-4d1b-4c57-9d0e-2f1f2a0c7b11",
+                    "role": "user",
+                    "parts": [{"kind": "text", "text": "Hello"}],
+                }
+            },
+        }
+    ],
 }
 
 

@@ -14,13 +14,12 @@ OURS = {"internal", "platform_unavailable"}
 
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: Any) -> Any:
-    """Let every second workspace that is asked for be one that exists, and stays."""
-    if (
-        path_parameters
-        and context.operation.method.upper() != "DELETE"
-        and _is_even(path_parameters.get("workspace_id"))
-    ):
-        path_parameters["workspace_id"] = TARGET
+    """Let every second workspace that is asked for be one that exists, and stays; and each that is sent a message."""
+    operation = context.operation
+    if path_parameters and operation.method.upper() != "DELETE":
+        called = operation.path.rstrip("/").endswith("/a2a")
+        if _is_even(path_parameters.get("workspace_id")) or (called and "workspace_id" in path_parameters):
+            path_parameters["workspace_id"] = TARGET
     return path_parameters
 
 

@@ -66,7 +66,7 @@ async def explore(
     arguments = [
         f"{world.url}/openapi.json",
         "--checks", ",".join(CHECKS),
-        "--phases", "coverage,fuzzing",
+        "--phases", "examples,coverage,fuzzing",
         "--request-timeout", str(ANSWER_S),
         "--seed", "1",
         "--workers", "1",  # its threads trip over one another in Python 3.11 (gh-106905)
