@@ -723,8 +723,13 @@ class Calls(Protocol):
 class Claims(Protocol):
     """Calls that are sent by whichever process takes them. Every method may raise StoreError."""
 
-    async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
-        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy."""
+    async def claim(
+        self, workspace_id: str, *, eager: bool, limit: int, lease_s: float, answered: Collection[str] = ()
+    ) -> Sequence[Claimed]:
+        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy.
+
+        Those that are `answered` take no place any more, though their ends are not written yet.
+        """
 
     async def mark_sent(self, call_id: str, claim: str) -> bool:
         """Write that a call is about to go out; False if it is not this one's any more."""

@@ -62,8 +62,11 @@ class Attempts:
     def __repr__(self) -> str:
         return f"<Attempts {self._settling!r}>"
 
-    async def make(self, one: ports.Claimed, hold: Hold) -> bool:
-        """Send a call if it may be sent still; return whether its agent may have time for another one."""
+    async def make(self, one: ports.Claimed, hold: Hold, answered: Callable[[], None]) -> None:
+        """Send a call if it may be sent still, and write down what became of it.
+
+        `answered` is told once its agent may have time for another one: before the end is written.
+        """
         call = one.call
         ticket: Ticket | None = None
         chances = {"first_s": self._retry_s, "jitter": self._chance()}
@@ -75,18 +78,19 @@ class Attempts:
             if not await self._queue.mark_sent(call.id, one.claim):
                 self._entrance.leave(ticket, 0)
                 log.warning("queued_call_lost", call_id=call.id)  # our lease ran out: it is another one's by now
-                return False
+                return
         except (Exception, asyncio.CancelledError) as error:
             if ticket is not None:
                 self._entrance.leave(ticket, 0, waits_s=max(0.0, one.left_s))
             await self._settling.settle(one, self._stopped_short(call, error, chances), None, None)
-            return False
+            return
         publish_status(self._bus, call, State.DISPATCHED)
         sessions = "session" in target.metadata.capabilities
         ended = await self._send(one, outbound, sessions)
         then = delegation.decide(ended, call, sessions=sessions, restart_s=self._restart_s, **chances)
+        if not isinstance(then, Back):
+            answered()
         await self._settling.settle(one, then, target, ticket)
-        return not isinstance(then, Back)
 
     async def _enter(self, one: ports.Claimed, target: Workspace, outbound: ports.Outbound) -> Ticket:
         """Let it begin again: nobody pays for that but its target's budget."""

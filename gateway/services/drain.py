@@ -58,6 +58,7 @@ class Drain:
         self._waiting: frozenset[str] = frozenset()
         self._turning: dict[str, bool | None] = {}
         self._out: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        self._answered: set[str] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -152,22 +153,34 @@ class Drain:
         limit = min(BATCH, self._capacity - len(self._out))
         if limit <= 0:
             return False
-        taken = await self._queue.claim(workspace_id, eager=eager, limit=limit, lease_s=self._lease_s)
+        taken = await self._queue.claim(
+            workspace_id, eager=eager, limit=limit, lease_s=self._lease_s, answered=self._answered
+        )
         for one in taken:
             task = self._spawn(self._run(one), f"queued:{one.call.id}")
             self._out[one.call.id] = (one.claim, task)
         return len(taken) == limit
 
     async def _run(self, one: ports.Claimed) -> None:
-        """Try a call once; whatever becomes of it, it ends or waits again."""
-        hold, workspace_id = self._room.hold(), one.call.workspace_id
-        free = False
+        """Try a call once; whatever becomes of it, it ends or waits again.
+
+        The next one is looked for as soon as the agent has answered, while the answer is written down.
+        """
+        hold, call_id, workspace_id = self._room.hold(), one.call.id, one.call.workspace_id
+
+        def answered() -> None:
+            self._answered.add(call_id)
+            self._stir(workspace_id, eager=True)
+
         try:
-            free = await self._attempts.make(one, hold)
+            await self._attempts.make(one, hold, answered)
         finally:
             hold.release()
-            del self._out[one.call.id]
-            self._stir(workspace_id, eager=free)
+            del self._out[call_id]
+            if call_id in self._answered:
+                self._answered.remove(call_id)
+            else:
+                self._stir(workspace_id, eager=False)
 
     async def close(self, within_s: float) -> None:
         """Claim no more; let what is out end by itself within this time, and end the rest as gateway_shutdown."""

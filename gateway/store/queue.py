@@ -1,6 +1,6 @@
 """How calls are kept that wait for a busy agent: each move one checked UPDATE by whoever has claimed the call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.core.calls import MOVES, Call, Kind, State, allowed
@@ -81,20 +81,24 @@ class QueueStore:
         )
         return None if kept is None else Placed(depth=kept["depth"], expires_at=kept["expires_at"])
 
-    async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
-        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy."""
-        async with self._database.transaction() as transaction:
-            await transaction.execute(_SQL["lock"], workspace_id=workspace_id)
-            rows = await transaction.fetch(
-                _SQL["claim"],
-                workspace_id=workspace_id,
-                eager=eager,
-                agent_busy=Ending.AGENT_BUSY.value,
-                limit=limit,
-                lease_s=lease_s,
-                to=State.DISPATCHED.value,
-                sources=allowed(State.DISPATCHED, {State.QUEUED}),
-            )
+    async def claim(
+        self, workspace_id: str, *, eager: bool, limit: int, lease_s: float, answered: Collection[str] = ()
+    ) -> Sequence[Claimed]:
+        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy.
+
+        Those that are `answered` take no place any more, though their ends are not written yet.
+        """
+        rows = await self._database.fetch(
+            _SQL["claim"],
+            workspace_id=workspace_id,
+            eager=eager,
+            agent_busy=Ending.AGENT_BUSY.value,
+            limit=limit,
+            lease_s=lease_s,
+            answered=list(answered),
+            to=State.DISPATCHED.value,
+            sources=allowed(State.DISPATCHED, {State.QUEUED}),
+        )
         return [claimed(row) for row in sorted(rows, key=lambda row: (-row["priority"], row["turn"], row["seq"]))]
 
     async def mark_sent(self, call_id: str, claim: str) -> bool:

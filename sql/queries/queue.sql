@@ -26,14 +26,13 @@ select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s,
     on conflict (message_key) where message_key is not null do nothing
 returning (select before + 1 from depth) as depth, expires_at;
 
--- name: lock
--- Until the transaction ends nobody else claims calls of this workspace: two that count at once would both find room.
-select pg_advisory_xact_lock(hashtextextended('calls.queue ' || %(workspace_id)s, 0));
-
 -- name: claim
 -- The next ones, as many as the workspace may work on besides those that are out of the queue already (a delegation that
--- never waited is not). While the first one backs off there is none, unless it was the agent that was busy, and that is
--- said to be free (eager).
+-- never waited is not, nor is one that its agent has answered). While the first one backs off there is none, unless it
+-- was the agent that was busy, and that is said to be free (eager).
+-- Two statements in one turn, and so in one transaction, until whose end nobody else claims calls of this workspace: two
+-- that count at once would both find room. The second one sees what whoever had the lock before has written.
+select pg_advisory_xact_lock(hashtextextended('calls.queue ' || %(workspace_id)s, 0));
 with first as (
     select not_before, last_error from calls
      where workspace_id = %(workspace_id)s and state = 'queued'
@@ -42,7 +41,7 @@ with first as (
     select least(%(limit)s, w.max_concurrent_tasks - (
                select count(*) from calls
                 where workspace_id = %(workspace_id)s and state = 'dispatched' and claim is not null
-                  and (kind = 'queued' or busy > 0))) as places
+                  and (kind = 'queued' or busy > 0) and id <> all(%(answered)s::uuid[]))) as places
       from workspaces w cross join first
      where w.id = %(workspace_id)s
        and (first.not_before is null or first.not_before <= now()

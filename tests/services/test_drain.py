@@ -241,6 +241,18 @@ async def test_an_end_that_cannot_be_written_is_written_when_the_database_is_bac
     assert (len(bench.dispatcher.sent), await heard.names()) == (1, ["A2A_RESPONSE", "CALL_ENDED"])
 
 
+async def test_the_next_one_is_sent_while_the_end_of_the_last_one_cannot_be_written(bench, monkeypatch):
+    monkeypatch.setattr(settling_module, "WRITE_AGAIN_S", 0.05)
+    bench.queue.failures = 1_000_000
+    ids = [await bench.hold() for _ in range(3)]  # and its agent may work on two
+    await bench.drain.tick()
+    await eventually(lambda: len(bench.dispatcher.sent) == 3)
+    assert [(await bench.call(id_)).state for id_ in ids] == [State.DISPATCHED] * 3
+    bench.queue.failures = 0
+    for id_ in ids:
+        assert (await bench.ended(id_)).ending is Ending.COMPLETED
+
+
 async def test_what_another_one_has_by_now_is_not_sent(bench):
     bench.queue.steal = True
     id_ = await bench.hold()

@@ -170,6 +170,16 @@ async def test_no_more_are_out_than_the_workspace_may_work_on(store, migrated):
     assert ids(await claim(store, one)) == waiting[3:4]
 
 
+async def test_a_call_that_is_answered_gives_its_place_away_before_its_end_is_written(store, migrated):
+    one = await make(migrated, max_concurrent_tasks=2)
+    waiting = [await hold(store, one) for _ in range(4)]
+    first, _ = await claim(store, one)
+    late = await store.claim(one, eager=False, limit=100, lease_s=60.0, answered=[first.call.id])
+    assert ids(late) == waiting[2:3]
+    await finish(store, first)
+    assert await claim(store, one) == []
+
+
 async def test_of_many_that_claim_at_the_same_moment_each_call_goes_to_one_and_no_more_than_may(store, migrated):
     one = await make(migrated, max_concurrent_tasks=4)
     for _ in range(20):
@@ -284,7 +294,7 @@ PLAN: Mapping[str, Any] = {
     "busy": 1, "delay_s": 1.0, "lives_s": 60.0, "room": 100, "limit": 10, "lease_s": 60.0, "older_s": 1.0,
     "eager": True, "to": "expired", "ending": "expired", "sources": ["queued"], "answer": None, "status": 200,
     "headers": "{}", "claim": SOMEBODY, "claims": [SOMEBODY], "ids": [SOMEBODY], "attempts": 1,
-    "key": "00", "words": "00",
+    "key": "00", "words": "00", "answered": [SOMEBODY],
 }  # fmt: skip
 
 
@@ -308,7 +318,10 @@ def planner(migrated_database_url: str) -> Any:
         cursor.execute("analyze")
 
         def plan(query: str) -> str:
-            cursor.execute("explain " + query, PLAN)
+            *before, last = query.rstrip(";").split(";\n")
+            for statement in before:
+                cursor.execute(statement, PLAN)
+            cursor.execute("explain " + last, PLAN)
             return "\n".join(line for (line,) in cursor.fetchall())
 
         yield plan
@@ -318,7 +331,7 @@ def test_no_query_reads_all_calls(planner: Any):
     for name, query in load("queue").items():
         plan = planner(query)
         assert "Seq Scan on calls" not in plan, f"{name}\n{plan}"
-        assert name == "lock" or "on calls" in plan, name
+        assert "on calls" in plan, name
 
 
 def test_every_move_is_in_the_table():
