@@ -184,6 +184,78 @@ class Outbound:
     meter: Meter = field(default_factory=Meter, repr=False)
 
 
+class Sink(Protocol):
+    """Takes an answer that is a stream, as it comes (services/relays.py)."""
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take the next bytes; return whether they were more than comments. Raises TooLong (core/relay.py)."""
+
+    def finish(self) -> None:
+        """Take note that no more bytes will come."""
+
+    @property
+    def events(self) -> int:
+        """How many whole events have come."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the agent has said all that it had to say."""
+
+
+Begin = Callable[[int, Mapping[str, str]], Sink]
+"""Called when an answer turns out to be a stream, with its status and the headers that its caller gets."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamHead:
+    """How a stream begins: the answer's status and headers. id_json: of the request that it answers."""
+
+    call_id: str
+    workspace_id: str
+    status: int
+    headers: Mapping[str, str]
+    id_json: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """What a journal has of a stream behind some event: events by their numbers, in order, and whether that is its end.
+
+    number: of the end, where there is one. error: what its last event says if it has not completed.
+    """
+
+    events: Sequence[tuple[int, bytes]] = ()
+    ended: bool = False
+    number: int = 0
+    error: bytes | None = None
+
+
+class Journal(Protocol):
+    """`live/journal.py`: streams as all replicas can read them, for a while. What is written is on its way at once, and
+    lost while Redis is away. Those that read may raise LiveUnavailable."""
+
+    def begin(self, head: StreamHead) -> None:
+        """Let a stream begin."""
+
+    def name(self, workspace_id: str, task_id: str, call_id: str) -> None:
+        """Say whose stream tells of a task."""
+
+    def append(self, call_id: str, number: int, raw: bytes) -> None:
+        """Write the next event."""
+
+    def end(self, call_id: str, number: int, error: bytes | None) -> None:
+        """Write the end, unless another process has."""
+
+    async def find(self, call_id: str) -> StreamHead | None:
+        """Return how a stream began; None: there is none, or no more."""
+
+    async def find_call(self, workspace_id: str, task_id: str) -> str | None:
+        """Return the call whose stream tells of a task."""
+
+    async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
+        """Return about so many bytes of what comes behind an event."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UsageOfDay:
     """What one workspace has used today (UTC)."""
@@ -939,5 +1011,8 @@ class Vault(Protocol):
 class Dispatcher(Protocol):
     """`net/dispatch.py`."""
 
-    async def send(self, outbound: Outbound) -> Outcome:
-        """Make the call and return what happened; never raises but when it is itself cancelled."""
+    async def send(self, outbound: Outbound, begin: Begin | None = None) -> Outcome:
+        """Make the call and return what happened; never raises but when it is itself cancelled.
+
+        An answer that is a stream goes, as it comes, to what `begin` returns; without it streams are read to their end.
+        """

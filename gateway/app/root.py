@@ -24,6 +24,7 @@ from gateway.core.address import Reach
 from gateway.core.callers import Proof
 from gateway.core.rates import Tariff
 from gateway.live import gate
+from gateway.live import journal as journals
 from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
 from gateway.ports import Claims
@@ -67,6 +68,7 @@ from gateway.services.sessions import Sessions
 from gateway.services.settling import Settling
 from gateway.services.shelf import Shelf
 from gateway.services.silence import Silences
+from gateway.services.streams import Sizes, Streams
 from gateway.services.tasks import Tasks
 from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
@@ -218,6 +220,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             spawn=tasks.spawn,
             bus_lost_s=settings.bus_lost_s,
             first_byte_s=settings.first_byte_s,
+            stall_s=settings.stall_s,
         )
         dispatcher = await stack.enter_async_context(
             dispatch.opened(
@@ -225,7 +228,27 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 ticking,
                 connect_s=settings.connect_timeout_s,
                 limit_bytes=settings.max_response_bytes,
+                comments_count=settings.comments_count,
             )
+        )
+        journal = await stack.enter_async_context(
+            journals.opened(
+                settings.redis_url,
+                prefix=settings.redis_prefix,
+                answer_s=settings.admission_s,
+                kept_s=settings.stream_s,
+                entries=settings.stream_events,
+                limit_bytes=settings.stream_bytes,
+            )
+        )
+        agent_streams = Streams(
+            journal,
+            Sizes(
+                event=settings.event_bytes,
+                kept=settings.stream_kept_bytes,
+                all_kept=settings.streams_kept_bytes,
+                answer=settings.answer_kept_bytes,
+            ),
         )
 
         # what is done
@@ -290,7 +313,14 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             each_bytes=settings.answer_kept_bytes,
             all_bytes=settings.answers_kept_bytes,
         )
-        joining = Joining(gate=turnstile, waits=queue, callers=callers, shelf=shelf, capacity=settings.max_calls)
+        joining = Joining(
+            gate=turnstile,
+            waits=queue,
+            callers=callers,
+            shelf=shelf,
+            streams=agent_streams,
+            capacity=settings.max_calls,
+        )
         loops = await stack.enter_async_context(Tasks())
         room = Room(settings.buffer_bytes)
 
@@ -354,6 +384,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             freed=drain.freed,
             flights=flights,
             concurrency=concurrency,
+            streams=agent_streams,
+            grace_s=settings.grace_s,
             spawn=loops.spawn,
         )
         proxy = Proxy(
@@ -411,6 +443,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             instances=instances,
             calls=ledger,
             activity=activity,
+            streams=agent_streams,
             bus=bus,
             every_s=settings.probe_s * PROBES_A_RENEWAL,
         )
@@ -420,6 +453,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
         loops.loop(turnstile.leases.run, "gate:renew")
+        loops.loop(journal.run, "streams:journal")
+        loops.loop(journal.renew, "streams:renew")
         loops.loop(reaper.run, "calls:reap")
         loops.loop(recall.run, "calls:recall")
         loops.loop(bus.run, "bus:publish")
@@ -474,6 +509,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 calls_in_flight=proxy.in_flight,
                 calls_held=queue.held,
                 calls_out=drain.out,
+                agent_streams=len(agent_streams),
+                agent_stream_readers=agent_streams.readers,
+                agent_stream_bytes=agent_streams.bytes,
+                agent_streams_unjournalled=journal.lost,
                 delegations_out=dispatching.out,
                 callers_waiting=len(callers),
                 agents_waiting=len(agents),
@@ -491,6 +530,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             )
 
         application = site(settings, cross_origin)
+        application[keys.AGENT_STREAMS] = agent_streams
+        application[keys.PLACES] = places
+        application[keys.KEEPALIVE_S] = settings.keepalive_s
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
         application[keys.CALLS] = Calls(

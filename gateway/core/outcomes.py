@@ -15,6 +15,7 @@ class Clock(StrEnum):
     DEADLINE = Ending.DEADLINE
     CEILING = Ending.CEILING
     BUS_LOST = Ending.BUS_LOST
+    STALLED = Ending.STALLED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,14 @@ class Answered:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Streamed:
+    """The agent answered with a stream, to its end. Headers: as of an answer."""
+
+    status: int
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +84,11 @@ class Stopped:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """Its agent has used more, in the middle of its stream, than its budget has left."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Orphaned:
     """The replica that had it in its hands has died."""
 
@@ -113,6 +127,7 @@ class Broke:
 
 Outcome = (
     Answered
+    | Streamed
     | NotConnected
     | Dead
     | Reset
@@ -121,6 +136,7 @@ Outcome = (
     | Unheld
     | Expired
     | Stopped
+    | Spent
     | Orphaned
     | Parked
     | Lapsed

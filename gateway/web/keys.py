@@ -16,17 +16,24 @@ from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
 from gateway.services.sessions import Sessions
+from gateway.services.streams import Streams
 from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
 from gateway.services.tolls import Toll, Tolls
 from gateway.services.workspaces import WorkspaceService
 from gateway.web.cors import CrossOrigin
+from gateway.web.places import Places
 
+AGENT_STREAMS: Final = web.AppKey("agent_streams", Streams)
 ADMISSION: Final = web.AppKey("admission", Admission)
 CALLS: Final = web.AppKey("calls", Calls)
 DELEGATIONS: Final = web.AppKey("delegations", Delegations)
 EDITS: Final = web.AppKey("edits", Edits)
 IDENTITY: Final = web.AppKey("identity", Identity)
+KEEPALIVE_S: Final = web.AppKey("keepalive_s", float)
+"""Seconds of silence after which a stream gets a comment."""
+PLACES: Final = web.AppKey("places", Places)
+"""What bounds the streams that are open, of events and of agents."""
 INBOX: Final = web.AppKey("inbox", Inbox)
 PEERS: Final = web.AppKey("peers", Peers)
 PROXY: Final = web.AppKey("proxy", Proxy)

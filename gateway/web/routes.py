@@ -20,6 +20,7 @@ from gateway.web import (
     inbox,
     models,
     registry,
+    relayed,
     sessions,
     sockets,
     tokens,
@@ -52,9 +53,10 @@ class Route:
     """One row.
 
     `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
-    besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with an event stream.
-    `text`: answers with plain text, `html`: with a page. `confirm`: takes `?confirm=`, `search`: `?q=`; `query`: what
-    else it takes there, with the schema of each. `tariff`: what a request counts as.
+    besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with events of ours,
+    `relays`: with those of an agent. `text`: answers with plain text, `html`: with a page. `confirm`: takes
+    `?confirm=`, `search`: `?q=`; `query`: what else it takes there, with the schema of each. `tariff`: what a request
+    counts as.
     """
 
     method: str
@@ -68,6 +70,7 @@ class Route:
     refuses: tuple[int, ...] = ()
     a2a: bool = False
     stream: bool = False
+    relays: bool = False
     text: bool = False
     html: bool = False
     confirm: bool = False
@@ -283,6 +286,11 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/workspaces/{workspace_id}/a2a/calls/{call_id}", handler=calls.show, scope=S.PARTY,
         gives=answers.Call, about="How a call stands, and its answer once there is one, if it has waited.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/a2a/calls/{call_id}/stream", handler=relayed.follow,
+        scope=S.PARTY, relays=True, refuses=(204, 400, 409),
+        about="The stream of a call from the event on that Last-Event-ID names; 204: there is no more.",
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a/calls/{call_id}/cancel", handler=calls.cancel,

@@ -91,6 +91,7 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "POST /workspaces/{workspace_id}/a2a": _call,
     "POST /workspaces/{workspace_id}/a2a/": _call,
     "GET /workspaces/{workspace_id}/a2a/calls/{call_id}": None,
+    "GET /workspaces/{workspace_id}/a2a/calls/{call_id}/stream": None,
     "POST /workspaces/{workspace_id}/a2a/calls/{call_id}/cancel": None,
     "GET /workspaces/{workspace_id}/a2a/queue/{call_id}": None,
 }

@@ -121,6 +121,7 @@ CALLERS: Final = (
         Bad(what=f"{name} {value!r}", status=400, code="invalid_request", names=name, headers=saying(name, value))
         for name, values in {
             "X-Workspace-ID": ("me", "{}", "0", "0" * 36, UNKNOWN + "0"),
+            "X-On-Disconnect": ("", "close", "detach, cancel"),
             "X-Timeout": ("", "soon", "-1", "nan", "inf", "1e999", "5s"),
         }.items()
         for value in values
