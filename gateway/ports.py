@@ -713,6 +713,12 @@ class Calls(Protocol):
     ) -> Sequence[Call]:
         """End calls in this state whose time is over, `limit` at most, each by one replica only."""
 
+    async def call_off(self, workspace_id: str, call_id: str) -> None:
+        """Note that nobody wants a call any more that the gateway sends, and list it for the process that has it.
+
+        From then on it is not taken again. Nothing happens to any other call.
+        """
+
     async def forget_old(self, *, kept_s: float, limit: int) -> int:
         """Take away calls that ended longer ago than this, `limit` at most; return how many those were."""
 
@@ -763,6 +769,9 @@ class Queue(Claims, Protocol):
 
     async def end_stale(self, older_s: float, *, limit: int, history: History) -> Sequence[Call]:
         """End those that came longer ago than this, likewise."""
+
+    async def end_called_off(self, *, limit: int, history: History) -> Sequence[Call]:
+        """End those that were called off and that nobody has, or that a process had and did not send, likewise."""
 
     async def end_lost(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that were sent by a process whose lease has run out, likewise."""

@@ -172,11 +172,18 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             visibility.doubt(Proof.SESSION, hash_hex)
 
         flights = Flights(link.publisher)
+        drains: list[Drain] = []
+
+        def call_off(call_id: str) -> None:
+            flights.call_off(call_id)
+            for one in drains:
+                one.call_off(call_id)
+
         forget = {
             "workspace": directory.forget,
             "token": forget_token,
             "session": forget_session,
-            "call": flights.call_off,
+            "call": call_off,
         }
         reader = ChangeReader(changes, forget, every_s=settings.changes_every_s)
         await reader.start()
@@ -328,6 +335,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             )
 
         drain, dispatching = draining(line), draining(DelegationClaims(database, line))
+        drains += drain, dispatching
         delegations = Delegations(
             delegations=delegated,
             directory=directory,
@@ -367,7 +375,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             concurrency=concurrency,
         )
         pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
-        cancelling = Cancelling(flights=flights, pushed=pushed, changes=changes, bus=bus, callers=callers)
+        cancelling = Cancelling(flights=flights, pushed=pushed, calls=ledger, changes=changes, bus=bus, callers=callers)
         retention = Retention(ledger, kept_s=settings.calls_kept_s, every_s=FORGET_EVERY_S)
 
         # who hears of it
@@ -527,7 +535,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         yield Gateway(
             application=application,
             proxy=proxy,
-            drains=(drain, dispatching),
+            drains=drains,
             doorway=doorway,
             streams=streams,
             sockets=sockets,

@@ -72,6 +72,7 @@ class Expiry:
             yield partial(self._calls.end_overdue, state, to=END_STATES[ending], ending=ending)
         yield self._queue.end_overdue
         yield self._delegations.end_overdue
+        yield self._queue.end_called_off
         yield self._queue.end_lost
         if self._stale_s is not None:
             yield partial(self._queue.end_stale, self._stale_s)

@@ -1,6 +1,6 @@
 """How calls are kept that wait for a busy agent: each move one checked UPDATE by whoever has claimed the call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.core.calls import MOVES, Call, Kind, State, allowed
@@ -15,6 +15,8 @@ _SQL: Final = load("queue")
 _ACTIVITY: Final = load("activity")
 CLAIMED: Final = frozenset({State.PENDING, State.DISPATCHED})
 """Where a call may be that one process has alone: before it is sent for the first time, and afterwards."""
+CARRIED: Final = CLAIMED | {State.QUEUED}
+"""Where a call may be that the gateway sends."""
 
 
 def claimed(row: Row) -> Claimed:
@@ -150,27 +152,33 @@ class QueueStore:
     async def end_overdue(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
         return await self._end_some(
-            _SQL["end_overdue"], State.QUEUED, State.EXPIRED, Ending.EXPIRED, history, limit=limit
+            _SQL["end_overdue"], {State.QUEUED}, State.EXPIRED, Ending.EXPIRED, history, limit=limit
         )
 
     async def end_stale(self, older_s: float, *, limit: int, history: History) -> Sequence[Call]:
         """End those that came longer ago than this, likewise."""
         return await self._end_some(
-            _SQL["end_stale"], State.QUEUED, State.EXPIRED, Ending.EXPIRED, history, limit=limit, older_s=older_s
+            _SQL["end_stale"], {State.QUEUED}, State.EXPIRED, Ending.EXPIRED, history, limit=limit, older_s=older_s
+        )
+
+    async def end_called_off(self, *, limit: int, history: History) -> Sequence[Call]:
+        """End those that were called off and that nobody has, or that a process had and did not send, likewise."""
+        return await self._end_some(
+            _SQL["end_called_off"], CARRIED, State.CANCELLED, Ending.CANCELLED, history, limit=limit
         )
 
     async def end_lost(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that were sent by a process whose lease has run out, likewise."""
         return await self._end_some(
-            _SQL["end_lost"], State.DISPATCHED, State.INTERRUPTED, Ending.INTERRUPTED, history, limit=limit
+            _SQL["end_lost"], {State.DISPATCHED}, State.INTERRUPTED, Ending.INTERRUPTED, history, limit=limit
         )
 
     async def _end_some(
-        self, query: str, source: State, to: State, ending: Ending, history: History, **params: object
+        self, query: str, sources: Collection[State], to: State, ending: Ending, history: History, **params: object
     ) -> Sequence[Call]:
         async with self._database.transaction() as transaction:
             rows = await transaction.fetch(
-                query, to=to.value, ending=ending.value, sources=allowed(to, {source}), **params
+                query, to=to.value, ending=ending.value, sources=allowed(to, sources), **params
             )
             calls = [from_row(row) for row in rows]
             await write_history(transaction, calls, history)

@@ -36,7 +36,7 @@ select pg_advisory_xact_lock(hashtextextended('calls.queue ' || %(workspace_id)s
 -- said to be free (eager).
 with first as (
     select not_before, last_error from calls
-     where workspace_id = %(workspace_id)s and state = 'queued'
+     where workspace_id = %(workspace_id)s and state = 'queued' and called_off_at is null
      order by priority desc, turn, seq limit 1
 ), room as (
     select least(%(limit)s, w.max_concurrent_tasks - (
@@ -50,6 +50,7 @@ with first as (
 ), chosen as materialized (
     select id from calls
      where workspace_id = %(workspace_id)s and state = any(%(sources)s) and state = 'queued' and expires_at > now()
+       and called_off_at is null
      order by priority desc, turn, seq
      limit greatest(0, coalesce((select places from room), 0))
        for update skip locked
@@ -111,6 +112,19 @@ update calls c set state = %(to)s, ending = %(ending)s, ended_at = now()
   from chosen where c.id = chosen.id and c.state = any(%(sources)s)
 returning c.*;
 
+-- name: end_called_off
+-- Those that nobody wants and nobody has: they have come back, or their process is gone and did not send them.
+with chosen as materialized (
+    select id from calls
+     where called_off_at is not null and ended_at is null
+       and (claim is null or (lease_until <= now() and dispatched_at is null))
+     order by called_off_at limit %(limit)s
+       for update skip locked
+)
+update calls c set state = %(to)s, ending = %(ending)s, ended_at = now(), claim = null, lease_until = null
+  from chosen where c.id = chosen.id and c.state = any(%(sources)s)
+returning c.*;
+
 -- name: end_lost
 -- Those that were sent by a process that has not been heard of since: nobody knows what their agent has done.
 with chosen as materialized (
@@ -128,6 +142,7 @@ returning c.*;
 with chosen as materialized (
     select id from calls
      where state = 'dispatched' and claim is not null and lease_until <= now() and dispatched_at is null
+       and called_off_at is null
      order by lease_until limit %(limit)s
        for update skip locked
 )

@@ -269,6 +269,37 @@ async def test_a_call_that_waits_is_cancelled_once_and_one_that_is_out_is_not(st
     assert await cancel(waits) is await cancel(out) is None
 
 
+@pytest.mark.parametrize("sent", [False, True], ids=["before it was sent", "after that"])
+async def test_one_that_is_called_off_is_not_taken_again_whoever_had_it(store, one, migrated, sent):
+    id_ = await hold(store, one)
+    [taken] = await claim(store, one)
+    if sent:
+        assert await store.mark_sent(id_, taken.claim)
+    await CallStore(migrated).call_off(one, id_)
+    assert await store.end_called_off(limit=10, history=ended) == [], "a process has it"
+    await migrated.execute("update calls set lease_until = now() where id = %(id)s", id=id_)
+    assert await store.free_lost(limit=10) == []
+    if sent:
+        assert await store.end_called_off(limit=10, history=ended) == [], "nobody knows what its agent has done"
+        [lost] = await store.end_lost(limit=10, history=ended)
+        assert lost.ending is Ending.INTERRUPTED
+    else:
+        [off] = await store.end_called_off(limit=10, history=ended)
+        assert (off.id, off.state, off.ending, off.lease_until) == (id_, State.CANCELLED, Ending.CANCELLED, None)
+    assert await store.end_called_off(limit=10, history=ended) == []
+
+
+async def test_one_that_comes_back_after_it_was_called_off_lets_the_others_pass(store, one, migrated):
+    id_, next_ = await hold(store, one), await hold(store, one)
+    [taken] = await claim(store, one, limit=1)
+    assert taken.call.id == id_
+    await CallStore(migrated).call_off(one, id_)
+    assert await store.put_back(id_, taken.claim, delay_s=60.0, error="agent_busy", busy=True, counts=False)
+    assert [other.call.id for other in await claim(store, one)] == [next_]
+    [off] = await store.end_called_off(limit=10, history=ended)
+    assert (off.id, off.ending) == (id_, Ending.CANCELLED)
+
+
 async def test_the_workspaces_for_which_calls_wait_are_found(store, one, migrated):
     other = await make(migrated)
     await make(migrated)
