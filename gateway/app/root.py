@@ -31,6 +31,7 @@ from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.arrivals import Arrivals
 from gateway.services.attempts import Attempts
+from gateway.services.backlog import Backlog
 from gateway.services.calls import Calls
 from gateway.services.cancelling import Cancelling
 from gateway.services.changes import ChangeReader
@@ -501,6 +502,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application = site(settings, cross_origin)
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
+        application[keys.BACKLOG] = Backlog(queue=line, directory=directory, activity=activity, bus=bus)
         application[keys.CALLS] = Calls(
             calls=ledger, queue=line, pushed=pushed, cancelling=cancelling, activity=activity, bus=bus
         )
