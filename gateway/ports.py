@@ -12,6 +12,7 @@ from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.journey import Arrival, Journey, Sign
 from gateway.core.outcomes import Outcome
+from gateway.core.queue import Place
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
 
@@ -406,6 +407,29 @@ class PastDelegation:
     created_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InLine:
+    """A call of a queue as it is listed. `position`: 1 for the next, None where its agent is about to get or has it.
+
+    `age_s`: since it came.
+    """
+
+    id: str
+    kind: Kind
+    state: State
+    caller_id: str | None
+    method: str
+    place: Place
+    position: int | None
+    attempts: int
+    busy: int
+    last_error: str | None
+    created_at: datetime
+    dispatched_at: datetime | None
+    expires_at: datetime
+    age_s: float
+
+
 History = Callable[[Call], tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
 """Makes of a call that has ended what becomes of its row of history, and the rows that are new."""
 
@@ -785,6 +809,12 @@ class Calls(Protocol):
     ) -> Sequence[Call]:
         """End calls in this state whose time is over, `limit` at most, each by one replica only."""
 
+    async def call_off(self, workspace_id: str, call_id: str) -> None:
+        """Note that nobody wants a call any more that the gateway sends, and list it for the process that has it.
+
+        From then on it is not taken again. Nothing happens to any other call.
+        """
+
     async def forget_old(self, *, kept_s: float, limit: int) -> int:
         """Take away calls that ended longer ago than this, `limit` at most; return how many those were."""
 
@@ -838,14 +868,22 @@ class Queue(Claims, Protocol):
     async def end_overdue(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
 
-    async def end_stale(self, older_s: float, *, limit: int, history: History) -> Sequence[Call]:
-        """End those that came longer ago than this, likewise."""
+    async def end_stale(
+        self, older_s: float, *, workspace_id: str | None = None, limit: int, history: History
+    ) -> Sequence[Call]:
+        """End those that came longer ago than this, likewise; workspace_id: only those that wait for this one."""
+
+    async def end_called_off(self, *, limit: int, history: History) -> Sequence[Call]:
+        """End those that were called off and that nobody has, or that a process had and did not send, likewise."""
 
     async def end_lost(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that were sent by a process whose lease has run out, likewise."""
 
     async def position(self, workspace_id: str, call_id: str) -> int | None:
         """Return at which place a call waits, 1 for the next; None if it does not wait."""
+
+    async def list_line(self, workspace_id: str, after: Place, *, limit: int) -> Sequence[InLine]:
+        """Return the calls that wait for a workspace or are out of its queue, in its order, after this place."""
 
 
 class Delegations(Protocol):

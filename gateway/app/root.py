@@ -32,6 +32,7 @@ from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.arrivals import Arrivals
 from gateway.services.attempts import Attempts
+from gateway.services.backlog import Backlog
 from gateway.services.calls import Calls
 from gateway.services.cancelling import Cancelling
 from gateway.services.changes import ChangeReader
@@ -174,11 +175,18 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             visibility.doubt(Proof.SESSION, hash_hex)
 
         flights = Flights(link.publisher)
+        drains: list[Drain] = []
+
+        def call_off(call_id: str) -> None:
+            flights.call_off(call_id)
+            for one in drains:
+                one.call_off(call_id)
+
         forget = {
             "workspace": directory.forget,
             "token": forget_token,
             "session": forget_session,
-            "call": flights.call_off,
+            "call": call_off,
         }
         reader = ChangeReader(changes, forget, every_s=settings.changes_every_s)
         await reader.start()
@@ -358,6 +366,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             )
 
         drain, dispatching = draining(line), draining(DelegationClaims(database, line))
+        drains += drain, dispatching
         delegations = Delegations(
             delegations=delegated,
             directory=directory,
@@ -399,7 +408,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             concurrency=concurrency,
         )
         pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
-        cancelling = Cancelling(flights=flights, pushed=pushed, changes=changes, bus=bus, callers=callers)
+        cancelling = Cancelling(flights=flights, pushed=pushed, calls=ledger, changes=changes, bus=bus, callers=callers)
         retention = Retention(ledger, kept_s=settings.calls_kept_s, every_s=FORGET_EVERY_S)
 
         # who hears of it
@@ -535,6 +544,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.KEEPALIVE_S] = settings.keepalive_s
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
+        application[keys.BACKLOG] = Backlog(queue=line, directory=directory, activity=activity, bus=bus)
         application[keys.CALLS] = Calls(
             calls=ledger, queue=line, pushed=pushed, cancelling=cancelling, activity=activity, bus=bus
         )
@@ -569,7 +579,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         yield Gateway(
             application=application,
             proxy=proxy,
-            drains=(drain, dispatching),
+            drains=drains,
             doorway=doorway,
             streams=streams,
             sockets=sockets,

@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.services.admission import Admission
+from gateway.services.backlog import Backlog
 from gateway.services.calls import Calls
 from gateway.services.delegation import Delegations
 from gateway.services.edits import Edits
@@ -26,6 +27,7 @@ from gateway.web.places import Places
 
 AGENT_STREAMS: Final = web.AppKey("agent_streams", Streams)
 ADMISSION: Final = web.AppKey("admission", Admission)
+BACKLOG: Final = web.AppKey("backlog", Backlog)
 CALLS: Final = web.AppKey("calls", Calls)
 DELEGATIONS: Final = web.AppKey("delegations", Delegations)
 EDITS: Final = web.AppKey("edits", Edits)

@@ -13,6 +13,7 @@ from gateway.web import (
     a2a,
     activity,
     answers,
+    backlog,
     calls,
     delegations,
     events,
@@ -26,7 +27,7 @@ from gateway.web import (
     tokens,
     workspaces,
 )
-from gateway.web.query import HISTORY, INBOX, Schema
+from gateway.web.query import BACKLOG, HISTORY, INBOX, STALE, Schema
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -300,6 +301,21 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/workspaces/{workspace_id}/a2a/queue/{call_id}", handler=calls.show_queued, scope=S.PARTY,
         gives=answers.Queued, about="How a call stands whose agent was busy, and its answer once there is one.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/a2a/queue", handler=backlog.list_after, scope=S.OWNER,
+        gives=answers.Backlog, refuses=(400,), query=BACKLOG,
+        about="What waits for a busy agent and what is out of its queue, in the order of the queue.",
+    ),
+    Route(
+        method="DELETE", path="/workspaces/{workspace_id}/a2a/queue", handler=backlog.drop_stale, scope=S.OWNER,
+        gives=answers.Dropped, refuses=(400,), query=STALE,
+        about="Drop what has waited for this workspace for too long: it ends as `expired`.",
+    ),
+    Route(
+        method="POST", path="/admin/a2a-queue/drop-stale", handler=backlog.drop_all_stale, scope=S.OPERATOR,
+        gives=answers.Dropped, refuses=(400,), query=STALE,
+        about="Drop what has waited for whichever workspace for too long.",
     ),
 )  # fmt: skip
 """The routes, in the order in which people read them."""
