@@ -74,6 +74,7 @@ from gateway.services.tasks import Tasks
 from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
 from gateway.services.tolls import Tolls
+from gateway.services.vigils import Vigils
 from gateway.services.visibility import Visibility
 from gateway.services.waiting import Waiting
 from gateway.services.wakes import Wakes
@@ -349,7 +350,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 entrance=entrance,
                 dispatcher=dispatcher,
                 settling=settling,
+                streams=agent_streams,
                 bus=bus,
+                answer_bytes=settings.max_response_bytes,
                 retry_s=settings.queue_retry_s,
                 restart_s=settings.delegation_retry_s,
             )
@@ -569,6 +572,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.SESSIONS] = Sessions(sessions, identity, bus, lasts_s=settings.session_s)
         application[keys.TOLLS] = tolls
         application[keys.TOKENS] = TokenService(tokens=tokens, directory=directory, identity=identity, bus=bus)
+        application[keys.VIGILS] = Vigils(calls=ledger, queue=line, streams=agent_streams, callers=callers)
         application[keys.WORKSPACES] = WorkspaceService(
             workspaces=workspaces, activity=history, directory=directory, bus=bus, vault=sealed, reach=reach
         )

@@ -136,7 +136,7 @@ def held(workspace_id: str, call_id: str, depth: int, expires_at: datetime | Non
         "message": "the agent is busy: the call waits, and is sent when the agent has time",
     }
     headers = {"Content-Type": answers.JSON, "Location": f"/workspaces/{workspace_id}/a2a/queue/{call_id}"}
-    return Answer(status=HTTPStatus.ACCEPTED, body=orjson.dumps(shown), headers=headers)
+    return Answer(status=HTTPStatus.ACCEPTED, body=orjson.dumps(shown), headers=headers, waits=True)
 
 
 def unsure(answer: Answer) -> Answer:

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import random
 
 import structlog
 
 from events.bus import Bus
 from gateway import ports
-from gateway.core import answers, delegation, outcomes, queue
+from gateway.core import answers, delegation, envelope, outcomes, queue
 from gateway.core.answers import Ended
 from gateway.core.budget import exhausted
 from gateway.core.calls import Call, State
+from gateway.core.endings import Ending
 from gateway.core.queue import Back
 from gateway.core.rates import Tariff
 from gateway.core.refusals import Code, Refusal
@@ -20,9 +22,11 @@ from gateway.core.workspaces import Workspace
 from gateway.services.admission import Admission
 from gateway.services.entrance import Entrance, Ticket, Wish
 from gateway.services.history import publish_status
+from gateway.services.relays import Relay
 from gateway.services.requests import Requests
 from gateway.services.room import Hold
 from gateway.services.settling import Settling
+from gateway.services.streams import Streams
 from gateway.services.tolls import Toll
 
 log = structlog.get_logger("gateway.drain")
@@ -59,7 +63,8 @@ class Attempt:
 class Attempts:
     """Tries calls of one source.
 
-    retry_s: about the first time between two tries. restart_s: when a delegation is tried again whose agent was dead.
+    answer_bytes: the longest stream that is kept as an answer. retry_s: about the first time between two tries.
+    restart_s: when a delegation is tried again whose agent was dead.
     """
 
     def __init__(
@@ -71,7 +76,9 @@ class Attempts:
         entrance: Entrance,
         dispatcher: ports.Dispatcher,
         settling: Settling,
+        streams: Streams,
         bus: Bus,
+        answer_bytes: int,
         retry_s: float,
         restart_s: float,
         chance: Callable[[], float] = random,
@@ -83,6 +90,8 @@ class Attempts:
         self._dispatcher = dispatcher
         self._settling = settling
         self._bus = bus
+        self._streams = streams
+        self._answer_bytes = answer_bytes
         self._retry_s = retry_s
         self._restart_s = restart_s
         self._chance = chance
@@ -162,8 +171,23 @@ class Attempts:
     async def _send(self, attempt: Attempt, outbound: ports.Outbound, sessions: bool) -> Ended:
         outcome: outcomes.Outcome
         attempt.under_way = True
+        relay: Relay | None = None
+
+        def begin(status: int, headers: Mapping[str, str]) -> Relay:
+            """Let whoever waits for the answer read it as it comes."""
+            nonlocal relay
+            head = ports.StreamHead(
+                call_id=outbound.call_id,
+                workspace_id=outbound.workspace_id,
+                status=status,
+                headers=dict(headers),
+                id_json=envelope.find_id(outbound.body),
+            )
+            relay = self._streams.begin(head, hold=outbound.hold, answer_bytes=self._answer_bytes)
+            return relay
+
         try:
-            outcome = await self._dispatcher.send(outbound)
+            outcome = await self._dispatcher.send(outbound, begin)
         except asyncio.CancelledError:
             outcome = outcomes.Cancelled(under_way=True) if attempt.called_off else outcomes.Stopped()
         except Exception:  # a bug of ours must not leave a call without an end; it is logged and told
@@ -171,7 +195,15 @@ class Attempts:
             outcome = outcomes.Broke()
         finally:
             attempt.under_way = False
-        return answers.classify(outcome, native_session=sessions)
+        ended = answers.classify(outcome, native_session=sessions)
+        if relay is None:
+            return ended
+        self._streams.end(relay, ended)
+        if ended.ending is not Ending.COMPLETED:
+            return ended
+        if relay.body is None:  # whoever reads it as it comes gets it all; whoever asks later does not
+            return answers.classify(outcomes.TooLarge())
+        return replace(ended, answer=replace(ended.answer, body=relay.body))
 
 
 def _cancelled() -> Ended:

@@ -44,12 +44,14 @@ class Relay:
         event_bytes: int,
         kept_bytes: int,
         answer_bytes: int,
+        hold: ports.Hold | None = None,
     ) -> None:
         self.head = head
         self._journal = journal
         self._shared = shared
         self._kept_bytes = kept_bytes
         self._answer_bytes = answer_bytes
+        self._hold = hold
         self._framer = Framer(event_bytes)
         self._parts: list[bytes] = []
         self._numbers: list[float] = []
@@ -109,8 +111,16 @@ class Relay:
         if self._said is not None:
             self._said.append(event.raw)
             self._said_bytes += len(event.raw)
-            if self._said_bytes > self._answer_bytes:
+            if self._said_bytes > self._answer_bytes or not self._has_room(len(event.raw)):
                 self._said = None
+
+    def _has_room(self, count: int) -> bool:
+        try:
+            if self._hold is not None:
+                self._hold.grow(count)
+        except ports.NoRoom:
+            return False
+        return True
 
     @property
     def body(self) -> bytes | None:

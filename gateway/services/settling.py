@@ -72,7 +72,7 @@ class Settling:
         if isinstance(then, Ended) and target is not None and ticket is not None:
             body = then.answer.body
             said = views.parse(body)
-            used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
+            used = usage.find(body) if said is None else usage.read(said)  # a stream is found through, too
             cost = self._prices.cost(target.model, used)
             unknown = then.delivered is None or then.ending in UNREAD
             if unknown and self._prices.has(target.model):

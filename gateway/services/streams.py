@@ -67,15 +67,19 @@ class Streams:
         """What relays keep, all together."""
         return self._shared.bytes
 
-    def begin(self, head: ports.StreamHead) -> Relay:
-        """Relay a stream from now on."""
+    def begin(
+        self, head: ports.StreamHead, *, hold: ports.Hold | None = None, answer_bytes: int | None = None
+    ) -> Relay:
+        """Relay a stream from now on. hold: what counts the bytes of an answer that is kept whole, which may be longer
+        than most."""
         relay = self._relays[head.call_id] = Relay(
             head,
             self._journal,
             self._shared,
             event_bytes=self._sizes.event,
             kept_bytes=self._sizes.kept,
-            answer_bytes=self._sizes.answer,
+            answer_bytes=self._sizes.answer if answer_bytes is None else answer_bytes,
+            hold=hold,
         )
         return relay
 

@@ -33,7 +33,7 @@ from gateway.services.tolls import Tolls
 from gateway.services.wakes import Wakes
 from gateway.store.queue import QueueStore
 from tests.harness.world import eventually, until
-from tests.services.memory import Batches, Dispatcher, Gate
+from tests.services.memory import Batches, Dispatcher, Gate, agent_streams
 
 REPLY = b'{"jsonrpc":"2.0","id":"1","result":{"kind":"message","usage":{"input_tokens":3,"output_tokens":4}}}'
 LONG = b'{"result":{"text":"' + b"x" * 70_000 + b'","usage":{"input_tokens":3,"output_tokens":4}}}'
@@ -100,6 +100,8 @@ class Bench:
             dispatcher=self.dispatcher,
             settling=settling,
             bus=bus,
+            streams=agent_streams(),
+            answer_bytes=10**6,
             retry_s=1.0,
             restart_s=1.0,
             chance=lambda: 1.0,
@@ -350,8 +352,8 @@ async def test_a_call_that_is_called_off_as_its_agent_turns_it_away_does_not_wai
     id_ = await bench.hold()
     send = bench.dispatcher.send
 
-    async def turned_away(outbound: Any) -> Any:
-        got = await send(outbound)
+    async def turned_away(outbound: Any, begin: Any) -> Any:
+        got = await send(outbound, begin)
         [attempt] = bench.drain._out.values()
         attempt.called_off = True  # as if the word came when there was nothing left to cancel
         return got
