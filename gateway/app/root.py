@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 import structlog
@@ -48,6 +47,9 @@ from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
 from gateway.services.instances import Instances
 from gateway.services.joining import Joining
+from gateway.services.loops import Loops
+from gateway.services.loops import State as LoopState
+from gateway.services.outage import Outage
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.peers import Peers
@@ -107,6 +109,8 @@ PROBES_A_RENEWAL: Final = 2.5
 """How often the lease in Redis is renewed, and looked for those of the dead, in probes of the bus."""
 FORGET_EVERY_S: Final = 60.0
 """How often calls that ended long ago are forgotten."""
+SWEEP_S: Final = 600.0
+"""What a turn may take that goes through all of a table, before it counts as hung."""
 TOKENS_USED_EVERY_S: Final = 30.0
 """How often it is written which tokens have been used."""
 
@@ -245,7 +249,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             tokenless=dev or settings.allow_tokenless_register,
             self_created=dev,
         )
-        waiting = Waiting(liveness, every_s=settings.write_every_s)
+        waiting = Waiting(liveness)
         callers, agents = Wakes(capacity=settings.max_calls), Wakes(capacity=settings.max_readers)
         parking = Parking(
             calls=ledger,
@@ -275,7 +279,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             delegations=delegated,
             activity=activity,
             bus=bus,
-            every_s=settings.expiry_every_s,
             stale_s=settings.queue_stale_s,
         )
         requests = Requests(
@@ -291,7 +294,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             all_bytes=settings.answers_kept_bytes,
         )
         joining = Joining(gate=turnstile, waits=queue, callers=callers, shelf=shelf, capacity=settings.max_calls)
-        loops = await stack.enter_async_context(Tasks())
+        loops = await stack.enter_async_context(Loops())
         room = Room(settings.buffer_bytes)
 
         def draining(source: Claims) -> Drain:
@@ -323,7 +326,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 room=room,
                 capacity=settings.max_calls,
                 lease_s=settings.queue_lease_s,
-                every_s=settings.queue_every_s,
                 spawn=loops.spawn,
             )
 
@@ -368,7 +370,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
         pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
         cancelling = Cancelling(flights=flights, pushed=pushed, changes=changes, bus=bus, callers=callers)
-        retention = Retention(ledger, kept_s=settings.calls_kept_s, every_s=FORGET_EVERY_S)
+        retention = Retention(ledger, kept_s=settings.calls_kept_s)
 
         # who hears of it
         prober = Prober(bus.publish, every_s=settings.probe_s, on_heard=lambda at: hub.confirm(at))
@@ -404,7 +406,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             drain_s=settings.reader_drain_s,
         )
         doorway = Doorway(limit=settings.max_connections, elsewhere=lambda: len(streams))
-        readiness = Readiness(changes, lambda: subscriber.state.value)
+        readiness = Readiness(changes, lambda: subscriber.state.value, loops)
         reaper = Reaper(
             gate=turnstile,
             leases=turnstile.leases,
@@ -412,36 +414,37 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             calls=ledger,
             activity=activity,
             bus=bus,
-            every_s=settings.probe_s * PROBES_A_RENEWAL,
         )
-        recall = Recall(gate=turnstile, calls=ledger, every_s=settings.queue_every_s)
+        recall = Recall(gate=turnstile, calls=ledger)
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
         loops.loop(turnstile.leases.run, "gate:renew")
-        loops.loop(reaper.run, "calls:reap")
-        loops.loop(recall.run, "calls:recall")
         loops.loop(bus.run, "bus:publish")
         loops.loop(prober.run, "bus:probe")
         loops.loop(subscriber.run, "bus:listen")
         loops.loop(subscriber.watch, "bus:watch")
         loops.loop(hub.run, "bus:serve")
-        loops.loop(leases.run, "instances:renew")
         loops.loop(reader.run, "changes:read")
         loops.loop(heartbeats.run, "heartbeats:write")
-        loops.loop(waiting.run, "waiting:write")
         loops.loop(activity.run, "activity:write")
-        loops.loop(expiry.run, "calls:expire")
-        loops.loop(drain.run, "queue:drain")
-        loops.loop(drain.renew, "queue:renew")
-        loops.loop(retention.run, "calls:forget")
-        loops.loop(dispatching.run, "delegations:send")
-        loops.loop(dispatching.renew, "delegations:renew")
         loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
-        loops.loop(partial(identity.run, every_s=TOKENS_USED_EVERY_S), "tokens:used")
+        loops.every(settings.probe_s, leases.tick, "instances:renew", outage=Outage("renewing the lease"), at_once=True)
+        loops.every(settings.write_every_s, waiting.tick, "waiting:write", outage=Outage("writing who waits"))
+        for name, one in (("queue", drain), ("delegations", dispatching)):
+            loops.every(settings.queue_every_s, one.tick, f"{name}:send", outage=one.outage, shared=True)
+            loops.every(one.renew_s, one.renew, f"{name}:renew", outage=Outage(f"renewing leases: {name}"))
+        for every_s, tick, name, what in (
+            (settings.probe_s * PROBES_A_RENEWAL, reaper.tick, "calls:reap", "ending calls of dead replicas"),
+            (settings.queue_every_s, recall.tick, "calls:recall", "telling Redis of the calls that wait"),
+            (settings.expiry_every_s, expiry.tick, "calls:expire", "ending calls whose time is over"),
+            (FORGET_EVERY_S, retention.tick, "calls:forget", "forgetting calls"),
+            (TOKENS_USED_EVERY_S, identity.flush, "tokens:used", "writing when tokens were used"),
+        ):
+            loops.every(every_s, tick, name, outage=Outage(what), hangs_s=SWEEP_S, shared=True)
         stack.push_async_callback(write_down, heartbeats, activity, bus, leases)
         await bus_start.wait_until_up(subscriber.up)
         await bus_start.check_eviction(link)
@@ -488,6 +491,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 activity_dropped_rows=activity.dropped,
                 activity_bodiless_rows=activity.bodiless,
                 tasks_died=tasks.deaths + loops.deaths,
+                loops_hung=loops.count(LoopState.HUNG),
+                loops_gave_up=loops.count(LoopState.GAVE_UP),
             )
 
         application = site(settings, cross_origin)
@@ -497,6 +502,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             calls=ledger, queue=line, pushed=pushed, cancelling=cancelling, activity=activity, bus=bus
         )
         application[keys.DELEGATIONS] = delegations
+        application[keys.LOOPS] = loops
         application[keys.INBOX] = Inbox(
             calls=ledger,
             activity=activity,

@@ -11,6 +11,7 @@ from gateway.services.delegation import Delegations
 from gateway.services.edits import Edits
 from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
+from gateway.services.loops import Loops
 from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
@@ -28,6 +29,7 @@ DELEGATIONS: Final = web.AppKey("delegations", Delegations)
 EDITS: Final = web.AppKey("edits", Edits)
 IDENTITY: Final = web.AppKey("identity", Identity)
 INBOX: Final = web.AppKey("inbox", Inbox)
+LOOPS: Final = web.AppKey("loops", Loops)
 PEERS: Final = web.AppKey("peers", Peers)
 PROXY: Final = web.AppKey("proxy", Proxy)
 READINESS: Final = web.AppKey("readiness", Readiness)

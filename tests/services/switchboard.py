@@ -157,7 +157,7 @@ class Switchboard:
         )
         self.joining = Joining(gate=self.gate, waits=waits, callers=self.callers, shelf=self.shelf, capacity=3)
         self.flights = Flights("replica-1")
-        self.waiting = Waiting(ScriptedLiveness(), every_s=1)
+        self.waiting = Waiting(ScriptedLiveness())
         self.room = Room(2**30)
         requests = Requests(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),

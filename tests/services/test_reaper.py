@@ -39,7 +39,6 @@ class Scene:
         self.calls = Inbox()
         self.reaper = Reaper(
             gate=self.gate, leases=self.gate, instances=self.alive, calls=self.calls, activity=self.activity, bus=bus,
-            every_s=1,
         )  # fmt: skip
 
     async def written(self) -> list:
