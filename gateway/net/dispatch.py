@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -19,7 +20,7 @@ from aiohttp import (
 )
 from yarl import URL
 
-from gateway.core import outcomes
+from gateway.core import outcomes, retry
 from gateway.core.outcomes import Clock, Outcome
 from gateway.net.clocks import ClockExpired, Clocks, Watch
 from gateway.net.connector import refused
@@ -62,7 +63,7 @@ class Dispatcher:
             async with watch:
                 outbound.meter.clockwork = watch
                 outcome = await self._attempt(outbound, watch)
-                if outcome == outcomes.NotConnected():
+                if retry.is_sent_again(outcome):
                     outcome = await self._attempt(outbound, watch)
                 return outcome
         except ClockExpired as expired:
@@ -113,7 +114,12 @@ class Dispatcher:
             return outcomes.Unheld(status=response.status)
         except (ClientPayloadError, ClientError, OSError):
             return outcomes.Cut(status=response.status)
-        return outcomes.Answered(status=response.status, headers=_returned(response.headers), body=b"".join(chunks))
+        return outcomes.Answered(
+            status=response.status,
+            headers=_returned(response.headers),
+            body=b"".join(chunks),
+            retry_after_s=retry.read_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
+        )
 
 
 def _returned(headers: Mapping[str, str]) -> dict[str, str]:
