@@ -225,7 +225,13 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
         dispatcher = await stack.enter_async_context(
             dispatch.opened(
-                connector.connector(reach=reach, resolve_s=settings.connect_timeout_s),
+                connector.connector(
+                    reach=reach,
+                    resolve_s=settings.connect_timeout_s,
+                    probes=connector.Probes(
+                        idle_s=settings.probe_idle_s, every_s=settings.probe_every_s, count=settings.probe_count
+                    ),
+                ),
                 ticking,
                 connect_s=settings.connect_timeout_s,
                 limit_bytes=settings.max_response_bytes,

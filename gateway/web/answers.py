@@ -145,6 +145,7 @@ class Workspace(TypedDict):
     last_error_rate: float
     last_sample_error: str | None
     uptime_seconds: int
+    runtime_state: str | None
     current_task: str | None
     runtime: str
     workspace_dir: str | None
