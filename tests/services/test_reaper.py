@@ -142,6 +142,22 @@ async def test_what_was_taken_over_while_the_ledger_is_away_ends_later(scene):
     assert scene.reaper.interrupted == 1
 
 
+async def test_one_that_cannot_be_ended_does_not_take_the_others_with_it(scene, monkeypatch):
+    scene.gate.orphans = {"dead": [orphan(call_id="odd"), orphan(call_id="c")]}
+    leave = scene.gate.leave
+
+    def break_one(left) -> None:
+        if left.call_id == "odd":
+            raise ZeroDivisionError
+        leave(left)
+
+    monkeypatch.setattr(scene.gate, "leave", break_one)
+    with pytest.raises(ZeroDivisionError):
+        await scene.reaper.tick()
+    await scene.reaper.tick()
+    assert [left.call_id for left in scene.gate.left] == ["c"]
+
+
 async def test_while_either_cannot_say_who_is_dead_nobody_is(scene):
     scene.gate.orphans = {"dead": [orphan()]}
     scene.alive.away = True
