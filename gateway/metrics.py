@@ -45,6 +45,12 @@ class Readings:
     calls_held: int = _metric("Calls that this process has put into the queue of a busy agent.", counts=True)
     calls_out: int = _metric("Calls out of a queue that this process has sent, and that have not ended.")
     delegations_out: int = _metric("Delegated tasks that this process has sent, and that have not ended.")
+    agent_streams: int = _metric("Streams of agents that this process relays.")
+    agent_stream_readers: int = _metric("Readers of agents' streams, relayed here or elsewhere.")
+    agent_stream_bytes: int = _metric("What this process keeps of the streams that it relays, in bytes.")
+    agent_streams_unjournalled: int = _metric(
+        "Streams of which something could not be written to their journal.", counts=True
+    )
     agents_waiting: int = _metric("Agents that wait for a message.")
     delivery_mode_unsure: int = _metric("Calls whose agent has not said how it gets its messages.", counts=True)
     calls_interrupted: int = _metric("Calls of other replicas that have died, ended here.", counts=True)

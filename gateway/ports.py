@@ -12,6 +12,7 @@ from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.journey import Arrival, Journey, Sign
 from gateway.core.outcomes import Outcome
+from gateway.core.queue import Place
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Status, Workspace
 
@@ -184,6 +185,78 @@ class Outbound:
     meter: Meter = field(default_factory=Meter, repr=False)
 
 
+class Sink(Protocol):
+    """Takes an answer that is a stream, as it comes (services/relays.py)."""
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take the next bytes; return whether they were more than comments. Raises TooLong (core/relay.py)."""
+
+    def finish(self) -> None:
+        """Take note that no more bytes will come."""
+
+    @property
+    def events(self) -> int:
+        """How many whole events have come."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the agent has said all that it had to say."""
+
+
+Begin = Callable[[int, Mapping[str, str]], Sink]
+"""Called when an answer turns out to be a stream, with its status and the headers that its caller gets."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamHead:
+    """How a stream begins: the answer's status and headers. id_json: of the request that it answers."""
+
+    call_id: str
+    workspace_id: str
+    status: int
+    headers: Mapping[str, str]
+    id_json: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """What a journal has of a stream behind some event: events by their numbers, in order, and whether that is its end.
+
+    number: of the end, where there is one. error: what its last event says if it has not completed.
+    """
+
+    events: Sequence[tuple[int, bytes]] = ()
+    ended: bool = False
+    number: int = 0
+    error: bytes | None = None
+
+
+class Journal(Protocol):
+    """`live/journal.py`: streams as all replicas can read them, for a while. What is written is on its way at once, and
+    lost while Redis is away. Those that read may raise LiveUnavailable."""
+
+    def begin(self, head: StreamHead) -> None:
+        """Let a stream begin."""
+
+    def name(self, workspace_id: str, task_id: str, call_id: str) -> None:
+        """Say whose stream tells of a task."""
+
+    def append(self, call_id: str, number: int, raw: bytes) -> None:
+        """Write the next event."""
+
+    def end(self, call_id: str, number: int, error: bytes | None) -> None:
+        """Write the end, unless another process has."""
+
+    async def find(self, call_id: str) -> StreamHead | None:
+        """Return how a stream began; None: there is none, or no more."""
+
+    async def find_call(self, workspace_id: str, task_id: str) -> str | None:
+        """Return the call whose stream tells of a task."""
+
+    async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
+        """Return about so many bytes of what comes behind an event."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UsageOfDay:
     """What one workspace has used today (UTC)."""
@@ -332,6 +405,29 @@ class PastDelegation:
     error: str | None
     preview: str | None
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InLine:
+    """A call of a queue as it is listed. `position`: 1 for the next, None where its agent is about to get or has it.
+
+    `age_s`: since it came.
+    """
+
+    id: str
+    kind: Kind
+    state: State
+    caller_id: str | None
+    method: str
+    place: Place
+    position: int | None
+    attempts: int
+    busy: int
+    last_error: str | None
+    created_at: datetime
+    dispatched_at: datetime | None
+    expires_at: datetime
+    age_s: float
 
 
 History = Callable[[Call], tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
@@ -713,6 +809,12 @@ class Calls(Protocol):
     ) -> Sequence[Call]:
         """End calls in this state whose time is over, `limit` at most, each by one replica only."""
 
+    async def call_off(self, workspace_id: str, call_id: str) -> None:
+        """Note that nobody wants a call any more that the gateway sends, and list it for the process that has it.
+
+        From then on it is not taken again. Nothing happens to any other call.
+        """
+
     async def forget_old(self, *, kept_s: float, limit: int) -> int:
         """Take away calls that ended longer ago than this, `limit` at most; return how many those were."""
 
@@ -723,8 +825,13 @@ class Calls(Protocol):
 class Claims(Protocol):
     """Calls that are sent by whichever process takes them. Every method may raise StoreError."""
 
-    async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
-        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy."""
+    async def claim(
+        self, workspace_id: str, *, eager: bool, limit: int, lease_s: float, answered: Collection[str] = ()
+    ) -> Sequence[Claimed]:
+        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy.
+
+        Those that are `answered` take no place any more, though their ends are not written yet.
+        """
 
     async def mark_sent(self, call_id: str, claim: str) -> bool:
         """Write that a call is about to go out; False if it is not this one's any more."""
@@ -761,14 +868,22 @@ class Queue(Claims, Protocol):
     async def end_overdue(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
 
-    async def end_stale(self, older_s: float, *, limit: int, history: History) -> Sequence[Call]:
-        """End those that came longer ago than this, likewise."""
+    async def end_stale(
+        self, older_s: float, *, workspace_id: str | None = None, limit: int, history: History
+    ) -> Sequence[Call]:
+        """End those that came longer ago than this, likewise; workspace_id: only those that wait for this one."""
+
+    async def end_called_off(self, *, limit: int, history: History) -> Sequence[Call]:
+        """End those that were called off and that nobody has, or that a process had and did not send, likewise."""
 
     async def end_lost(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that were sent by a process whose lease has run out, likewise."""
 
     async def position(self, workspace_id: str, call_id: str) -> int | None:
         """Return at which place a call waits, 1 for the next; None if it does not wait."""
+
+    async def list_line(self, workspace_id: str, after: Place, *, limit: int) -> Sequence[InLine]:
+        """Return the calls that wait for a workspace or are out of its queue, in its order, after this place."""
 
 
 class Delegations(Protocol):
@@ -934,5 +1049,8 @@ class Vault(Protocol):
 class Dispatcher(Protocol):
     """`net/dispatch.py`."""
 
-    async def send(self, outbound: Outbound) -> Outcome:
-        """Make the call and return what happened; never raises but when it is itself cancelled."""
+    async def send(self, outbound: Outbound, begin: Begin | None = None) -> Outcome:
+        """Make the call and return what happened; never raises but when it is itself cancelled.
+
+        An answer that is a stream goes, as it comes, to what `begin` returns; without it streams are read to their end.
+        """

@@ -74,6 +74,16 @@ def _seconds(value: str) -> float:
     return seconds
 
 
+def _seconds_or_zero(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < 1e9:
+        raise ValueError("a number of seconds, 0 or more; fractions are allowed")
+    return seconds
+
+
 def _count(value: str) -> int:
     if not value.strip().isdecimal() or not 0 < int(value) < 2**31:
         raise ValueError("a whole number above 0")
@@ -275,6 +285,61 @@ class Settings:
         "A2A_BUS_LOST_SECONDS",
         _seconds,
         "How long a silence may stay unconfirmed, the database being away, before its call ends.",
+        default=900.0,
+        unit="s",
+    )
+    stall_s: float | None = _setting(
+        "A2A_STALL_TIMEOUT_SECONDS",
+        _seconds,
+        "How long a stream may go on without an event, whatever else shows that its agent lives. Unset: as long as it "
+        "likes.",
+        default=None,
+        unit="s",
+    )
+    comments_count: bool = _setting(
+        "A2A_COMMENTS_COUNT",
+        _flag,
+        "Whether comments in an agent's stream are signs of life.",
+        default=True,
+    )
+    grace_s: float = _setting(
+        "A2A_DISCONNECT_GRACE_SECONDS",
+        _seconds_or_zero,
+        "How long a stream is kept whose caller has left and wants it ended then (`X-On-Disconnect: cancel`).",
+        default=0.0,
+        unit="s",
+    )
+    event_bytes: int = _setting(
+        "A2A_MAX_EVENT_BYTES", _count, "The longest event of an agent's stream.", default=10 * 1024 * 1024, unit="bytes"
+    )
+    stream_kept_bytes: int = _setting(
+        "A2A_STREAM_KEPT_BYTES",
+        _count,
+        "What this process keeps of each stream that it relays; readers that are further behind read its journal.",
+        default=256 * 1024,
+        unit="bytes",
+    )
+    streams_kept_bytes: int = _setting(
+        "A2A_STREAMS_KEPT_BYTES",
+        _count,
+        "What it keeps of all streams together; past it only the newest event of each.",
+        default=128 * 1024 * 1024,
+        unit="bytes",
+    )
+    stream_events: int = _setting(
+        "A2A_JOURNAL_EVENTS",
+        _count,
+        "Events that the journal of a stream keeps in Redis: the newest.",
+        default=20000,
+        unit="events",
+    )
+    stream_bytes: int = _setting(
+        "A2A_JOURNAL_BYTES", _count, "What they may take.", default=16 * 1024 * 1024, unit="bytes"
+    )
+    stream_s: float = _setting(
+        "A2A_JOURNAL_SECONDS",
+        _seconds,
+        "How long the journal of a stream is kept after its end.",
         default=900.0,
         unit="s",
     )

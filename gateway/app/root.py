@@ -23,6 +23,7 @@ from gateway.core.address import Reach
 from gateway.core.callers import Proof
 from gateway.core.rates import Tariff
 from gateway.live import gate
+from gateway.live import journal as journals
 from gateway.metrics import Readings, exposition
 from gateway.net import clocks, connector, dispatch
 from gateway.ports import Claims
@@ -30,6 +31,7 @@ from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.arrivals import Arrivals
 from gateway.services.attempts import Attempts
+from gateway.services.backlog import Backlog
 from gateway.services.calls import Calls
 from gateway.services.cancelling import Cancelling
 from gateway.services.changes import ChangeReader
@@ -47,7 +49,7 @@ from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
 from gateway.services.instances import Instances
 from gateway.services.joining import Joining
-from gateway.services.loops import Loops
+from gateway.services.loops import HANGS_S, Loops
 from gateway.services.loops import State as LoopState
 from gateway.services.outage import Outage
 from gateway.services.parking import Parking
@@ -69,6 +71,7 @@ from gateway.services.sessions import Sessions
 from gateway.services.settling import Settling
 from gateway.services.shelf import Shelf
 from gateway.services.silence import Silences
+from gateway.services.streams import Sizes, Streams
 from gateway.services.tasks import Tasks
 from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
@@ -176,11 +179,18 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             visibility.doubt(Proof.SESSION, hash_hex)
 
         flights = Flights(link.publisher)
+        drains: list[Drain] = []
+
+        def call_off(call_id: str) -> None:
+            flights.call_off(call_id)
+            for one in drains:
+                one.call_off(call_id)
+
         forget = {
             "workspace": directory.forget,
             "token": forget_token,
             "session": forget_session,
-            "call": flights.call_off,
+            "call": call_off,
         }
         reader = ChangeReader(changes, forget, every_s=settings.changes_every_s)
         await reader.start()
@@ -222,6 +232,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             spawn=tasks.spawn,
             bus_lost_s=settings.bus_lost_s,
             first_byte_s=settings.first_byte_s,
+            stall_s=settings.stall_s,
         )
         dispatcher = await stack.enter_async_context(
             dispatch.opened(
@@ -235,7 +246,27 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 ticking,
                 connect_s=settings.connect_timeout_s,
                 limit_bytes=settings.max_response_bytes,
+                comments_count=settings.comments_count,
             )
+        )
+        journal = await stack.enter_async_context(
+            journals.opened(
+                settings.redis_url,
+                prefix=settings.redis_prefix,
+                answer_s=settings.admission_s,
+                kept_s=settings.stream_s,
+                entries=settings.stream_events,
+                limit_bytes=settings.stream_bytes,
+            )
+        )
+        agent_streams = Streams(
+            journal,
+            Sizes(
+                event=settings.event_bytes,
+                kept=settings.stream_kept_bytes,
+                all_kept=settings.streams_kept_bytes,
+                answer=settings.answer_kept_bytes,
+            ),
         )
 
         # what is done
@@ -299,8 +330,16 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             each_bytes=settings.answer_kept_bytes,
             all_bytes=settings.answers_kept_bytes,
         )
-        joining = Joining(gate=turnstile, waits=queue, callers=callers, shelf=shelf, capacity=settings.max_calls)
-        loops = await stack.enter_async_context(Loops())
+        joining = Joining(
+            gate=turnstile,
+            waits=queue,
+            callers=callers,
+            shelf=shelf,
+            streams=agent_streams,
+            capacity=settings.max_calls,
+        )
+        paused_s = max(settings.probe_s * PROBES_A_RENEWAL, settings.changes_every_s, settings.write_every_s)
+        loops = await stack.enter_async_context(Loops(hangs_s=HANGS_S + paused_s))
         room = Room(settings.buffer_bytes)
 
         def draining(source: Claims) -> Drain:
@@ -336,6 +375,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             )
 
         drain, dispatching = draining(line), draining(DelegationClaims(database, line))
+        drains += drain, dispatching
         delegations = Delegations(
             delegations=delegated,
             directory=directory,
@@ -362,6 +402,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             freed=drain.freed,
             flights=flights,
             concurrency=concurrency,
+            streams=agent_streams,
+            grace_s=settings.grace_s,
             spawn=loops.spawn,
         )
         proxy = Proxy(
@@ -375,7 +417,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             concurrency=concurrency,
         )
         pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
-        cancelling = Cancelling(flights=flights, pushed=pushed, changes=changes, bus=bus, callers=callers)
+        cancelling = Cancelling(flights=flights, pushed=pushed, calls=ledger, changes=changes, bus=bus, callers=callers)
         retention = Retention(ledger, kept_s=settings.calls_kept_s)
 
         # who hears of it
@@ -419,6 +461,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             instances=instances,
             calls=ledger,
             activity=activity,
+            streams=agent_streams,
             bus=bus,
         )
         recall = Recall(gate=turnstile, calls=ledger)
@@ -427,6 +470,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
         loops.loop(turnstile.leases.run, "gate:renew")
+        loops.loop(journal.run, "streams:journal")
         loops.loop(bus.run, "bus:publish")
         loops.loop(prober.run, "bus:probe")
         loops.loop(subscriber.run, "bus:listen")
@@ -440,6 +484,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(visibility.run, "streams:visible")
         loops.every(settings.probe_s, leases.tick, "instances:renew", outage=Outage("renewing the lease"), at_once=True)
         loops.every(settings.write_every_s, waiting.tick, "waiting:write", outage=Outage("writing who waits"))
+        loops.every(journal.renew_s, journal.renew, "streams:renew", outage=Outage("keeping journals"))
         for name, one in (("queue", drain), ("delegations", dispatching)):
             loops.every(settings.queue_every_s, one.tick, f"{name}:send", outage=one.outage, shared=True)
             loops.every(one.renew_s, one.renew, f"{name}:renew", outage=Outage(f"renewing leases: {name}"))
@@ -483,6 +528,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 calls_in_flight=proxy.in_flight,
                 calls_held=queue.held,
                 calls_out=drain.out,
+                agent_streams=len(agent_streams),
+                agent_stream_readers=agent_streams.readers,
+                agent_stream_bytes=agent_streams.bytes,
+                agent_streams_unjournalled=journal.lost,
                 delegations_out=dispatching.out,
                 callers_waiting=len(callers),
                 agents_waiting=len(agents),
@@ -502,8 +551,12 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             )
 
         application = site(settings, cross_origin)
+        application[keys.AGENT_STREAMS] = agent_streams
+        application[keys.PLACES] = places
+        application[keys.KEEPALIVE_S] = settings.keepalive_s
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
+        application[keys.BACKLOG] = Backlog(queue=line, directory=directory, activity=activity, bus=bus)
         application[keys.CALLS] = Calls(
             calls=ledger, queue=line, pushed=pushed, cancelling=cancelling, activity=activity, bus=bus
         )
@@ -539,7 +592,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         yield Gateway(
             application=application,
             proxy=proxy,
-            drains=(drain, dispatching),
+            drains=drains,
             doorway=doorway,
             streams=streams,
             sockets=sockets,

@@ -25,7 +25,9 @@ from gateway.core.outcomes import (
     Parked,
     Rejected,
     Reset,
+    Spent,
     Stopped,
+    Streamed,
     TooLarge,
     Unheld,
 )
@@ -77,6 +79,10 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
             return Ended(ending=Ending.AGENT_ERROR, answer=answer, delivered=True)
         case Answered(status=status) if status < HTTPStatus.MULTIPLE_CHOICES:
             return Ended(ending=Ending.COMPLETED, answer=_as_is(outcome), delivered=True)
+        case Streamed(status=status, headers=headers):
+            return Ended(
+                ending=Ending.COMPLETED, answer=Answer(status=status, body=b"", headers=headers), delivered=True
+            )
         case Answered() if _is_busy(outcome):
             return Ended(
                 ending=Ending.AGENT_BUSY,
@@ -147,6 +153,12 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
                 answer=_unknown("the gateway could not hear the agent", Ending.BUS_LOST, native_session),
                 delivered=None,
             )
+        case Expired(clock=Clock.STALLED):
+            return Ended(
+                ending=Ending.STALLED,
+                answer=_unknown("agent is alive, and its stream does not go on", Ending.STALLED, native_session),
+                delivered=None,
+            )
         case Expired(clock=clock):
             sentence = (
                 "the caller's deadline passed" if clock is Clock.DEADLINE else "the call took longer than calls may"
@@ -162,6 +174,15 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
                 outcome="unknown",
             )
             return Ended(ending=Ending.GATEWAY_SHUTDOWN, answer=answer, delivered=None)
+        case Spent():
+            answer = _refused(
+                HTTPStatus.PAYMENT_REQUIRED,
+                "workspace budget limit exceeded",
+                Ending.BUDGET,
+                outcome="unknown",
+                delivery_confirmed=True,
+            )
+            return Ended(ending=Ending.BUDGET, answer=answer, delivered=True)
         case Orphaned():
             answer = _refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,

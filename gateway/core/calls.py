@@ -70,6 +70,8 @@ END_STATES: Final[Mapping[Ending, State]] = {
     Ending.DEADLINE: S.FAILED,
     Ending.CEILING: S.FAILED,
     Ending.BUS_LOST: S.FAILED,
+    Ending.STALLED: S.FAILED,
+    Ending.BUDGET: S.FAILED,
     Ending.INTERNAL: S.FAILED,
     Ending.GATEWAY_SHUTDOWN: S.INTERRUPTED,
     Ending.INTERRUPTED: S.INTERRUPTED,

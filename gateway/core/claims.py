@@ -56,7 +56,7 @@ def readdress(answer: Answer, call_id: str, id_json: bytes | None) -> Answer:
         if "json" in kind:
             body = _under(body, id_json)
         elif "text/event-stream" in kind:
-            body = b"".join(_line(line, id_json) for line in body.splitlines(keepends=True))
+            body = b"".join(address_line(line, id_json) for line in body.splitlines(keepends=True))
     return replace(answer, body=body, call_id=call_id)
 
 
@@ -68,8 +68,8 @@ def _under(body: bytes, id_json: bytes | None) -> bytes:
     return under(body, id_json) if isinstance(said, dict) and "jsonrpc" in said else body
 
 
-def _line(line: bytes, id_json: bytes | None) -> bytes:
-    """A line of a stream; an event whose JSON goes over several lines keeps its id."""
+def address_line(line: bytes, id_json: bytes | None) -> bytes:
+    """Return a line of a stream under another JSON-RPC id; an event whose JSON goes over several lines keeps its id."""
     said = line.removeprefix(b"data:")
     if said == line:
         return line

@@ -20,6 +20,8 @@ class Ending(StrEnum):
     DEADLINE = "deadline"
     CEILING = "ceiling"
     BUS_LOST = "bus_lost"
+    STALLED = "stalled"
+    BUDGET = "budget"
     GATEWAY_SHUTDOWN = "gateway_shutdown"
     INTERRUPTED = "interrupted"
     DELIVERED_TO_INBOX = "delivered_to_inbox"

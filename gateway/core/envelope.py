@@ -82,6 +82,12 @@ def error_body(bad: BadEnvelope) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"error":%b,"code":"%b"}' % (bad.id_json, error, CODES[bad.code].encode())
 
 
+def cancel_body(task_id: str, *, v1: bool, call_id: str) -> bytes:
+    """Return the request that calls off a task, in the words of A2A 1.0 or of those before."""
+    method = "CancelTask" if v1 else "tasks/cancel"
+    return orjson.dumps({"jsonrpc": "2.0", "id": call_id, "method": method, "params": {"id": task_id}})
+
+
 def normalise(raw: bytes, *, a2a_version: str | None, mint: Callable[[], str]) -> Envelope | BadEnvelope:
     """Return what the body says, mended if it has to be, or why it must not go on. Never raises; takes linear time.
 

@@ -15,6 +15,7 @@ class Clock(StrEnum):
     DEADLINE = Ending.DEADLINE
     CEILING = Ending.CEILING
     BUS_LOST = Ending.BUS_LOST
+    STALLED = Ending.STALLED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,14 @@ class Answered:
     headers: Mapping[str, str]
     body: bytes
     retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Streamed:
+    """The agent answered with a stream, to its end. Headers: as of an answer."""
+
+    status: int
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +88,11 @@ class Stopped:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """Its agent has used more, in the middle of its stream, than its budget has left."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Orphaned:
     """The replica that had it in its hands has died."""
 
@@ -117,6 +131,7 @@ class Broke:
 
 Outcome = (
     Answered
+    | Streamed
     | NotConnected
     | Dead
     | Reset
@@ -125,6 +140,7 @@ Outcome = (
     | Unheld
     | Expired
     | Stopped
+    | Spent
     | Orphaned
     | Parked
     | Lapsed

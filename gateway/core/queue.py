@@ -1,6 +1,7 @@
 """What becomes of a call whose agent is busy: in which order it waits, and what its caller is told."""
 
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
@@ -19,6 +20,33 @@ PRIORITIES: Final = (10, NORMAL, 100)
 """The higher the sooner; all but the normal one are for the operator and for system callers."""
 PEOPLE: Final = "people"
 """The lane of everybody who is no workspace."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a call stands in the order of its queue: the highest priority first, then by turns, then as they came."""
+
+    priority: int
+    turn: int
+    seq: int
+
+    def __str__(self) -> str:
+        """Return it as a cursor."""
+        return f"{self.priority}.{self.turn}.{self.seq}"
+
+
+FRONT: Final = Place(priority=32767, turn=0, seq=0)
+"""Before every call."""
+_CURSOR: Final = re.compile(r"([0-9]{1,3})\.([0-9]{1,18})\.([0-9]{1,18})")
+
+
+def find_place(cursor: str) -> Place | None:
+    """Return the place that a cursor names, None where it is none."""
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        return None
+    priority, turn, seq = map(int, found.groups())
+    return Place(priority=priority, turn=turn, seq=seq)
 
 
 def read_priority(header: str | None, principal: Principal) -> int:

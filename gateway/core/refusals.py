@@ -22,6 +22,7 @@ class Code(StrEnum):
     REMOVED = "removed"
     EXPIRED = "expired"
     CURSOR_GONE = "cursor_gone"
+    NO_STREAM = "no_stream"
     CALL_ENDED = "call_ended"
     CALL_UNDER_WAY = "call_under_way"
     MESSAGE_ID_REUSED = "message_id_reused"

@@ -92,6 +92,8 @@ RULES: Final[Mapping[Ending, Rule]] = {
     Ending.DEADLINE: Rule(cause="the caller's time was over", taken=_T.UNKNOWN, retriable=_R.CALLER),
     Ending.CEILING: Rule(cause="the time that calls may take was over", taken=_T.UNKNOWN, retriable=_R.CALLER),
     Ending.BUS_LOST: Rule(cause="the gateway could not hear the agent", taken=_T.UNKNOWN, retriable=_R.CALLER),
+    Ending.STALLED: Rule(cause="signs of life, and a stream that stands", taken=_T.UNKNOWN, retriable=_R.CALLER),
+    Ending.BUDGET: Rule(cause="a stream has spent the budget", taken=_T.YES, retriable=_R.NO),
     Ending.GATEWAY_SHUTDOWN: Rule(cause="the gateway was stopped", taken=_T.UNKNOWN, retriable=_R.CALLER),
     Ending.INTERRUPTED: Rule(cause="the replica that had it died", taken=_T.UNKNOWN, retriable=_R.CALLER),
     Ending.DELIVERED_TO_INBOX: Rule(cause="it is in the inbox of an agent that polls", taken=_T.YES, retriable=_R.NO),

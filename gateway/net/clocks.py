@@ -49,14 +49,24 @@ class Clocks:
     """The cells of this process. `stamp` is called for every sign of life on the bus.
 
     bus_lost_s: how long a suspect may stay unconfirmed before its call ends as `bus_lost`. first_byte_s: how long an
-    agent may take to begin its answer, None for as long as it likes.
+    agent may take to begin its answer, and stall_s: how long a stream may go on without an event, whatever else shows
+    that its agent lives; None for as long as it likes.
     """
 
-    def __init__(self, *, silence: Silence, spawn: Spawn, bus_lost_s: float, first_byte_s: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        silence: Silence,
+        spawn: Spawn,
+        bus_lost_s: float,
+        first_byte_s: float | None = None,
+        stall_s: float | None = None,
+    ) -> None:
         self._silence = silence
         self._spawn = spawn
         self.bus_lost_s = bus_lost_s
         self.first_byte_s = math.inf if first_byte_s is None else first_byte_s
+        self.stall_s = math.inf if stall_s is None else stall_s
         self._cells: dict[str, Cell] = {}
         self._suspects: set[Watch] = set()
         self._confirming = False
@@ -138,7 +148,7 @@ class Watch:
 
     __slots__ = (
         "_began", "_cancels", "_cell", "_clocks", "_expired", "_first_at", "_handle", "_heard_at", "_idle_s", "_limit",
-        "_limit_at", "_limit_s", "_loop", "_task", "left", "workspace_id",
+        "_limit_at", "_limit_s", "_loop", "_stall_at", "_task", "left", "workspace_id",
     )  # fmt: skip
 
     _task: "asyncio.Task[Any]"
@@ -152,7 +162,7 @@ class Watch:
         self._idle_s = idle_s
         self._limit_s = limit_s
         self._limit = limit
-        self._limit_at = self._first_at = math.inf
+        self._limit_at = self._first_at = self._stall_at = math.inf
         self._began = self._heard_at = 0.0
         self._expired: Clock | None = None
         self._handle: asyncio.TimerHandle | None = None
@@ -163,6 +173,13 @@ class Watch:
         """Take note that bytes of this call's own answer have come."""
         self._heard_at = self._loop.time()
         self._first_at = math.inf
+
+    def progress(self) -> None:
+        """Take note that its answer is a stream, and has come an event further."""
+        waited = self._stall_at != math.inf
+        self._stall_at = self._loop.time() + self._clocks.stall_s
+        if not waited and self._stall_at != math.inf:
+            self._wind(self._due())
 
     @property
     def age_s(self) -> float:
@@ -202,7 +219,7 @@ class Watch:
     def _wind(self, due: float) -> None:
         if self._handle is not None:
             self._handle.cancel()
-        at = min(due, self._limit_at, self._first_at)
+        at = min(due, self._limit_at, self._first_at, self._stall_at)
         self._handle = self._loop.call_at(at, self._fire) if at != math.inf else None
 
     def _due(self) -> float:
@@ -223,6 +240,8 @@ class Watch:
             self._expire(self._limit)
         elif now >= self._first_at:
             self._expire(Clock.FIRST_BYTE)
+        elif now >= self._stall_at:
+            self._expire(Clock.STALLED)
         elif not self._rewind(now):
             self._wind(math.inf)  # the total time still holds
             self._clocks.suspect(self)

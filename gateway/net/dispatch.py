@@ -1,8 +1,10 @@
 """One call to one agent, from the first byte out to the outcome; its clocks run all the while."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -21,10 +23,12 @@ from aiohttp import (
 from yarl import URL
 
 from gateway.core import outcomes, retry
+from gateway.core import streams as sse
 from gateway.core.outcomes import Clock, Outcome
+from gateway.core.relay import TooLong
 from gateway.net.clocks import ClockExpired, Clocks, Watch
 from gateway.net.connector import refused
-from gateway.ports import Hold, Meter, NoRoom, Outbound
+from gateway.ports import Begin, Hold, Meter, NoRoom, Outbound, Sink
 
 log = structlog.get_logger("gateway.net.dispatch")
 
@@ -37,21 +41,28 @@ RETURNED: Final = (
     "WWW-Authenticate",
 )
 """The headers of an agent's answer that its caller gets."""
+LINGER_S: Final = 5.0
+"""How long an agent that has said all may take to end its stream; afterwards it is ended for it."""
 _FIXED: Final = {"Accept-Encoding": "identity", "User-Agent": "a2a-gateway"}
 
 
 class Dispatcher:
-    """Sends calls to agents. `limit_bytes` bounds an answer's body, `connect_s` the making of a connection."""
+    """Sends calls to agents. limit_bytes: the longest body of an answer that is no stream. comments_count: whether the
+    comments of a stream are signs of life."""
 
-    def __init__(self, session: ClientSession, clocks: Clocks, *, limit_bytes: int) -> None:
+    def __init__(
+        self, session: ClientSession, clocks: Clocks, *, limit_bytes: int, comments_count: bool = True
+    ) -> None:
         self._session = session
         self._clocks = clocks
         self._limit_bytes = limit_bytes
+        self._comments_count = comments_count
 
-    async def send(self, outbound: Outbound) -> Outcome:
+    async def send(self, outbound: Outbound, begin: Begin | None = None) -> Outcome:
         """Make the call and return what happened; never raises but when it is itself cancelled.
 
-        Sent again, once, only if no connection was acquired: afterwards the agent may already be working.
+        An answer that is a stream goes, as it comes, to what `begin` returns. Sent again, once, only if no connection
+        was acquired: afterwards the agent may already be working.
         """
         watch = self._clocks.watch(
             outbound.workspace_id,
@@ -62,14 +73,14 @@ class Dispatcher:
         try:
             async with watch:
                 outbound.meter.clockwork = watch
-                outcome = await self._attempt(outbound, watch)
+                outcome = await self._attempt(outbound, watch, begin)
                 if retry.is_sent_again(outcome):
-                    outcome = await self._attempt(outbound, watch)
+                    outcome = await self._attempt(outbound, watch, begin)
                 return outcome
         except ClockExpired as expired:
             return outcomes.Expired(clock=expired.clock)
 
-    async def _attempt(self, outbound: Outbound, watch: Watch) -> Outcome:
+    async def _attempt(self, outbound: Outbound, watch: Watch, begin: Begin | None) -> Outcome:
         meter = outbound.meter
         meter.attempts += 1
         try:
@@ -82,6 +93,9 @@ class Dispatcher:
             async with request as response:
                 watch.touch()
                 meter.first_byte_s = watch.age_s
+                headers = _returned(response.headers)
+                if begin is not None and response.status < HTTPStatus.MULTIPLE_CHOICES and sse.is_stream(headers):
+                    return await self._relay(response, watch, begin(response.status, headers), meter)
                 return await self._read(response, watch, outbound.hold, meter)
         except (ClientConnectorError, ConnectionTimeoutError, InvalidURL) as error:
             log.info(
@@ -96,6 +110,28 @@ class Dispatcher:
                 "agent_reset", call_id=outbound.call_id, workspace_id=outbound.workspace_id, error=type(error).__name__
             )
             return outcomes.Reset()
+
+    async def _relay(self, response: ClientResponse, watch: Watch, sink: Sink, meter: Meter) -> Outcome:
+        """Pass a stream on; what goes wrong after all has been said changes nothing any more."""
+        watch.progress()
+        events = 0
+        try:
+            while chunk := await _next(response, sink):
+                meter.received_bytes += len(chunk)
+                if sink.feed(chunk) or self._comments_count:
+                    watch.touch()
+                if sink.events != events:
+                    events = sink.events
+                    watch.progress()
+            sink.finish()
+        except TooLong:
+            response.close()
+            return outcomes.TooLarge()
+        except (ClientPayloadError, ClientError, OSError):  # TimeoutError is one: it lingers
+            response.close()
+        if sink.complete:
+            return outcomes.Streamed(status=response.status, headers=_returned(response.headers))
+        return outcomes.Cut(status=response.status)
 
     async def _read(self, response: ClientResponse, watch: Watch, hold: Hold, meter: Meter) -> Outcome:
         chunks: list[bytes] = []
@@ -122,6 +158,14 @@ class Dispatcher:
         )
 
 
+async def _next(response: ClientResponse, sink: Sink) -> bytes:
+    """The next bytes of a stream, b"" at its end. Raises TimeoutError where nothing comes after its last event."""
+    if not sink.complete:
+        return await response.content.readany()
+    async with asyncio.timeout(LINGER_S):
+        return await response.content.readany()
+
+
 def _returned(headers: Mapping[str, str]) -> dict[str, str]:
     """What may be passed on; a value that could not stand in a header of ours is left out."""
     return {name: headers[name] for name in RETURNED if name in headers and headers[name].isprintable()}
@@ -129,7 +173,7 @@ def _returned(headers: Mapping[str, str]) -> dict[str, str]:
 
 @asynccontextmanager
 async def opened(
-    connector: TCPConnector, clocks: Clocks, *, connect_s: float, limit_bytes: int
+    connector: TCPConnector, clocks: Clocks, *, connect_s: float, limit_bytes: int, comments_count: bool = True
 ) -> AsyncIterator[Dispatcher]:
     """Open the client that agents are called with; no clock of its library runs but the one for connecting.
 
@@ -139,4 +183,4 @@ async def opened(
     async with ClientSession(
         connector=connector, timeout=timeout, cookie_jar=DummyCookieJar(), skip_auto_headers=("Accept",)
     ) as session:
-        yield Dispatcher(session, clocks, limit_bytes=limit_bytes)
+        yield Dispatcher(session, clocks, limit_bytes=limit_bytes, comments_count=comments_count)

@@ -1,6 +1,6 @@
 """The end of a call that was sent, told: to Redis, to the histories of both sides, to whoever listens, to the log."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -9,6 +9,7 @@ from events.bus import Bus
 from gateway import ports
 from gateway.core import usage, views
 from gateway.core.answers import Ended
+from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.ids import of_line
 from gateway.core.prices import Prices
@@ -18,6 +19,7 @@ from gateway.services.entrance import Entrance, Ticket
 from gateway.services.flights import Flight
 from gateway.services.history import publish_answer, publish_ended
 from gateway.services.joining import Joining
+from gateway.services.relays import Relay
 from gateway.services.requests import Wanted
 
 log = structlog.get_logger("gateway.proxy")
@@ -49,8 +51,14 @@ class Arrivals:
         self._activity = activity
         self._bus = bus
 
-    def tell(self, call: Sent, ended: Ended, *, late: bool, unsure: bool) -> None:
+    def cost(self, model: str | None, used: usage.Usage) -> int:
+        """Return what so much costs, in millionths of a cent."""
+        return self._prices.cost(model, used)
+
+    def tell(self, call: Sent, ended: Ended, *, late: bool, unsure: bool, relay: Relay | None = None) -> None:
         """Tell the world and write it down; nothing here waits.
+
+        relay: through which its answer went, if that was a stream; what is shown of it is its last event.
 
         late: the world has been told of another end, and only who waits for the answer gets it. unsure: it may wait all
         the same, and who sends it again asks the ledger.
@@ -59,15 +67,19 @@ class Arrivals:
         method = call.method
         arrival = call.flight.arrive(ended)
         duration_ms = arrival.duration_ms
-        body, answered = ended.answer.body, ended.ending is Ending.COMPLETED
+        answered = ended.ending is Ending.COMPLETED
+        body = ended.answer.body if relay is None or not answered else relay.last
         said = views.parse(body)
-        used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
+        if relay is not None:
+            used = relay.usage
+        else:
+            used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
         cost = self._prices.cost(target.model, used)
         unknown = ended.delivered is None or ended.ending in UNREAD
-        if unknown and self._prices.has(target.model):
+        if unknown and self._prices.has(target.model) and cost < call.ticket.held:
             cost = call.ticket.held  # nobody knows what the agent has used: what it held of the budget
         claim = call.wanted.claim
-        kept = None if claim is None else self._joining.keep(claim, ended, asked.toll.payer)
+        kept = None if claim is None else self._keep(claim, ended, asked.toll.payer, relay)
         if kept is not None and unsure:
             kept = ports.Kept(claim=kept.claim, waits=True)
         self._entrance.leave(call.ticket, cost, kept, arrival=arrival)
@@ -107,7 +119,7 @@ class Arrivals:
             status=ended.answer.status,
             duration_ms=duration_ms,
         )
-        if ended.ending is not Ending.COMPLETED:  # a completed call has its row and its event; a line would cost more
+        if not answered:  # a completed call has its row and its event; a line would cost more
             log.info(
                 "call_ended",
                 call_id=asked.call_id,
@@ -118,3 +130,12 @@ class Arrivals:
                 status=CLIENT_CLOSED if ended.ending is Ending.CANCELLED else int(ended.answer.status),
                 duration_ms=duration_ms,
             )
+
+    def _keep(self, claim: Claim, ended: Ended, payer: str, relay: Relay | None) -> ports.Kept:
+        """What is kept of it for those who make it again: of a stream that has completed, all its events, if they are
+        not too long."""
+        if relay is None or ended.ending is not Ending.COMPLETED:
+            return self._joining.keep(claim, ended, payer)
+        if relay.body is None:
+            return ports.Kept(claim=claim, answer=None, again=False)
+        return self._joining.keep(claim, replace(ended, answer=replace(ended.answer, body=relay.body)), payer)

@@ -28,6 +28,34 @@ from gateway.services.tolls import Toll
 log = structlog.get_logger("gateway.drain")
 
 
+class Attempt:
+    """One call that is out, claimed as `one`.
+
+    `task` makes the attempt. Once it is `called_off` the call ends as cancelled: that cancels the task while it is
+    `under_way`, and before and after that the task looks by itself.
+    """
+
+    __slots__ = ("called_off", "one", "task", "under_way")
+
+    task: "asyncio.Task[None]"
+
+    def __init__(self, one: ports.Claimed) -> None:
+        self.one = one
+        self.under_way = False
+        self.called_off = False
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.one.call.id} under_way={self.under_way} called_off={self.called_off}>"
+
+    def call_off(self) -> None:
+        """Let the call end, at once if its agent works on it; to say so twice changes nothing."""
+        if self.called_off:
+            return
+        self.called_off = True
+        if self.under_way:
+            self.task.cancel()
+
+
 class Attempts:
     """Tries calls of one source.
 
@@ -62,8 +90,12 @@ class Attempts:
     def __repr__(self) -> str:
         return f"<Attempts {self._settling!r}>"
 
-    async def make(self, one: ports.Claimed, hold: Hold) -> bool:
-        """Send a call if it may be sent still; return whether its agent may have time for another one."""
+    async def make(self, attempt: Attempt, hold: Hold, answered: Callable[[], None]) -> None:
+        """Send a call if it may be sent still, and write down what became of it.
+
+        `answered` is told once its agent may have time for another one: before the end is written.
+        """
+        one = attempt.one
         call = one.call
         ticket: Ticket | None = None
         pace = Pace(first_s=self._retry_s, restart_s=self._restart_s, jitter=self._chance())
@@ -75,18 +107,22 @@ class Attempts:
             if not await self._queue.mark_sent(call.id, one.claim):
                 self._entrance.leave(ticket, 0)
                 log.warning("queued_call_lost", call_id=call.id)  # our lease ran out: it is another one's by now
-                return False
+                return
         except (Exception, asyncio.CancelledError) as error:
+            then = _cancelled() if attempt.called_off else self._stopped_short(call, error, pace)
             if ticket is not None:
-                self._entrance.leave(ticket, 0, waits_s=max(0.0, one.left_s))
-            await self._settling.settle(one, self._stopped_short(call, error, pace), None, None)
-            return False
+                self._entrance.leave(ticket, 0, waits_s=max(0.0, one.left_s) if isinstance(then, Back) else None)
+            await self._settling.settle(one, then, None, None)
+            return
         publish_status(self._bus, call, State.DISPATCHED)
         sessions = "session" in target.metadata.capabilities
-        ended = await self._send(one, outbound, sessions)
+        ended = _cancelled() if attempt.called_off else await self._send(attempt, outbound, sessions)
         then = retry.decide(ended, call, sessions=sessions, pace=pace)
+        if not isinstance(then, Back):
+            answered()
+        elif attempt.called_off:
+            then = _cancelled()
         await self._settling.settle(one, then, target, ticket)
-        return not isinstance(then, Back)
 
     async def _enter(self, one: ports.Claimed, target: Workspace, outbound: ports.Outbound) -> Ticket:
         """Let it begin again: nobody pays for that but its target's budget."""
@@ -123,16 +159,24 @@ class Attempts:
                 log.error("call_broke", call_id=call.id, exc_info=error)
                 return answers.classify(outcomes.Broke())
 
-    async def _send(self, one: ports.Claimed, outbound: ports.Outbound, sessions: bool) -> Ended:
+    async def _send(self, attempt: Attempt, outbound: ports.Outbound, sessions: bool) -> Ended:
         outcome: outcomes.Outcome
+        attempt.under_way = True
         try:
             outcome = await self._dispatcher.send(outbound)
         except asyncio.CancelledError:
-            outcome = outcomes.Stopped()
+            outcome = outcomes.Cancelled(under_way=True) if attempt.called_off else outcomes.Stopped()
         except Exception:  # a bug of ours must not leave a call without an end; it is logged and told
-            log.exception("call_broke", call_id=one.call.id)
+            log.exception("call_broke", call_id=outbound.call_id)
             outcome = outcomes.Broke()
+        finally:
+            attempt.under_way = False
         return answers.classify(outcome, native_session=sessions)
+
+
+def _cancelled() -> Ended:
+    """The end of a call that was called off, and that its agent has not got."""
+    return answers.classify(outcomes.Cancelled())
 
 
 class _Reserved(Exception):

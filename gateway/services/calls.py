@@ -15,8 +15,8 @@ from gateway.services.history import ended_row, publish_end, sent_line
 from gateway.services.inbox import ended, unknown_call
 from gateway.services.pushed import Pushed
 
-WAITING: Final = frozenset({State.PARKED, State.QUEUED})
-"""A stored call can be called off while its agent does not work on it."""
+WAITING: Final = frozenset({State.PENDING, State.PARKED, State.QUEUED})
+"""Where a stored call may be that nobody has: it ends in the ledger alone."""
 
 
 class Calls:
@@ -70,13 +70,13 @@ class Calls:
         """Call off a call that waits or is sent, and return it; to do so twice changes nothing.
 
         One that is sent may still be under way then, if the replica that has it was slow to say so. Refuses with
-        not_found, call_ended, and with call_under_way where an agent has fetched it.
+        not_found, call_ended, and with call_under_way what an agent has got without the gateway having sent it.
         """
         call = await self._find(principal, workspace_id, call_id)
         if call.kind is Kind.PUSH:
             call = await self._cancel_pushed(call)
         if call.kind is not Kind.PUSH and not call.ended:  # it may have begun to wait meanwhile
-            call = await self._cancel_waiting(principal, call)
+            call = await self._cancel_stored(call)
         if call.ended and call.state is not State.CANCELLED:
             raise ended(call)
         return call
@@ -85,38 +85,45 @@ class Calls:
         if call.ended:
             return call
         try:
-            called_off = await self._cancelling.cancel(call)
+            called_off = await self._cancelling.cancel_pushed(call)
             if not called_off.ended:  # its end may be told by its row alone
                 called_off = await self._calls.find(call.workspace_id, call.id) or called_off
         except ports.StoreError as error:
             raise platform_unavailable() from error
         return called_off
 
-    async def _cancel_waiting(self, principal: Principal, call: Call) -> Call:
+    async def _cancel_stored(self, call: Call) -> Call:
+        try:
+            found = await self._cancel_waiting(call)
+            if found.ended:
+                return found
+            if not found.carried:
+                raise Refusal(Code.CALL_UNDER_WAY, "its agent has the call", state=found.state.value)
+            found = await self._cancelling.cancel_stored(found)
+            return found if found.ended else await self._cancel_waiting(found)  # it may have come back
+        except ports.StoreError as error:
+            raise platform_unavailable() from error
+
+    async def _cancel_waiting(self, call: Call) -> Call:
+        """End a call that nobody has, and return it; or as it stands, where somebody has it or it has ended."""
         lines: list[Line] = []
 
         def history(call: Call) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
             lines.extend(sent_line(call))
             return ended_row(call), [line.row(0.0) for line in lines]
 
-        try:
-            cancelled = await self._calls.end(
-                call.workspace_id,
-                call.id,
-                WAITING,
-                to=State.CANCELLED,
-                ending=Ending.CANCELLED,
-                answer=None,
-                history=history,
-                kinds=tuple(Kind),
-            )
-        except ports.StoreError as error:
-            raise platform_unavailable() from error
+        cancelled = await self._calls.end(
+            call.workspace_id,
+            call.id,
+            WAITING,
+            to=State.CANCELLED,
+            ending=Ending.CANCELLED,
+            answer=None,
+            history=history,
+            kinds=tuple(Kind),
+        )
         if cancelled is None:
-            found = await self._find(principal, call.workspace_id, call.id)
-            if found.ended:
-                return found
-            raise Refusal(Code.CALL_UNDER_WAY, "the call has been sent to its agent", state=found.state.value)
+            return await self._calls.find(call.workspace_id, call.id) or call
         for line in lines:
             self._activity.tell(line)
         publish_end(self._bus, cancelled)

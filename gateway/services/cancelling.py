@@ -1,4 +1,4 @@
-"""The end of a pushed call because somebody wants it, whichever replica has it in its hands."""
+"""The end of a call that is out because somebody wants it, whichever replica has it in its hands."""
 
 import asyncio
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -19,17 +19,27 @@ LOOK_S: Final = 0.1
 
 
 class Cancelling:
-    """Calls off pushed calls. The list of changes carries the word, so that it arrives with or without Redis; the bus
-    only makes it arrive at once. `callers`: woken by the end of each call."""
+    """Calls off calls that are out. The list of changes carries the word, so that it arrives with or without Redis; the
+    bus only makes it arrive at once. `callers`: woken by the end of each call."""
 
-    def __init__(self, *, flights: Flights, pushed: Pushed, changes: ports.Changes, bus: Bus, callers: Wakes) -> None:
+    def __init__(
+        self,
+        *,
+        flights: Flights,
+        pushed: Pushed,
+        calls: ports.Calls,
+        changes: ports.Changes,
+        bus: Bus,
+        callers: Wakes,
+    ) -> None:
         self._flights = flights
         self._pushed = pushed
+        self._calls = calls
         self._changes = changes
         self._bus = bus
         self._callers = callers
 
-    async def cancel(self, call: Call) -> Call:
+    async def cancel_pushed(self, call: Call) -> Call:
         """Call off a call that is under way, and return it as it stands then: it has ended, or is about to.
 
         Raises StoreError where nobody can be told.
@@ -53,6 +63,25 @@ class Cancelling:
                     return call
                 if found.ended:
                     return found
+                woken.clear()
+        return call
+
+    async def cancel_stored(self, call: Call) -> Call:
+        """Call off a call of the ledger that a process has, and return it as it stands then: it has ended, or nobody
+        has it any more, or it is about to end.
+
+        The ledger keeps the word, too: should that process die, whoever finds the call does not send it. Raises
+        StoreError where that cannot be written.
+        """
+        with self._woken(call.id) as woken:
+            await self._calls.call_off(call.workspace_id, call.id)
+            self._bus.publish(changed())
+            until = asyncio.get_running_loop().time() + WITHIN_S
+            while asyncio.get_running_loop().time() < until:
+                await _heard(woken)
+                call = await self._calls.find(call.workspace_id, call.id) or call
+                if call.ended or call.lease_until is None:
+                    return call
                 woken.clear()
         return call
 

@@ -9,7 +9,7 @@ import structlog
 
 from gateway import ports
 from gateway.core.refusals import Refusal
-from gateway.services.attempts import Attempts
+from gateway.services.attempts import Attempt, Attempts
 from gateway.services.directory import Directory
 from gateway.services.outage import Outage
 from gateway.services.room import Room
@@ -55,7 +55,8 @@ class Drain:
         self._outage = settling.outage
         self._waiting: frozenset[str] = frozenset()
         self._turning: dict[str, bool | None] = {}
-        self._out: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        self._out: dict[str, Attempt] = {}
+        self._answered: set[str] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -81,7 +82,7 @@ class Drain:
 
     async def renew(self) -> None:
         """Keep the leases on what is out; to be done every `renew_s` seconds. Raises StoreError."""
-        claims = {call_id: claim for call_id, (claim, _) in self._out.items()}
+        claims = {call_id: attempt.one.claim for call_id, attempt in self._out.items()}
         if claims:
             await self._queue.renew(claims, lease_s=self._lease_s)
 
@@ -147,28 +148,48 @@ class Drain:
         limit = min(BATCH, self._capacity - len(self._out))
         if limit <= 0:
             return False
-        taken = await self._queue.claim(workspace_id, eager=eager, limit=limit, lease_s=self._lease_s)
+        taken = await self._queue.claim(
+            workspace_id, eager=eager, limit=limit, lease_s=self._lease_s, answered=self._answered
+        )
         for one in taken:
-            task = self._spawn(self._run(one), f"queued:{one.call.id}")
-            self._out[one.call.id] = (one.claim, task)
+            attempt = self._out[one.call.id] = Attempt(one)
+            attempt.task = self._spawn(self._run(attempt), f"queued:{one.call.id}")
         return len(taken) == limit
 
-    async def _run(self, one: ports.Claimed) -> None:
-        """Try a call once; whatever becomes of it, it ends or waits again."""
-        hold, workspace_id = self._room.hold(), one.call.workspace_id
-        free = False
+    async def _run(self, attempt: Attempt) -> None:
+        """Try a call once; whatever becomes of it, it ends or waits again.
+
+        The next one is looked for as soon as the agent has answered, while the answer is written down.
+        """
+        hold, call_id, workspace_id = self._room.hold(), attempt.one.call.id, attempt.one.call.workspace_id
+
+        def answered() -> None:
+            self._answered.add(call_id)
+            self._stir(workspace_id, eager=True)
+
         try:
-            free = await self._attempts.make(one, hold)
+            await self._attempts.make(attempt, hold, answered)
         finally:
             hold.release()
-            del self._out[one.call.id]
-            self._stir(workspace_id, eager=free)
+            del self._out[call_id]
+            if call_id in self._answered:
+                self._answered.remove(call_id)
+            else:
+                self._stir(workspace_id, eager=False)
+
+    # -- how it ends before its time
+
+    def call_off(self, call_id: str) -> None:
+        """End a call as cancelled if this process has it out: somebody says so, here or on another replica."""
+        attempt = self._out.get(call_id)
+        if attempt is not None:
+            attempt.call_off()
 
     async def close(self, within_s: float) -> None:
         """Claim no more; let what is out end by itself within this time, and end the rest as gateway_shutdown."""
         self._closed = True
         self._settling.close()
-        tasks = [task for _, task in self._out.values()]
+        tasks = [attempt.task for attempt in self._out.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
         left = [task for task in tasks if not task.done()]

@@ -1,6 +1,6 @@
 """The end of calls that nobody else ends any more: their time is over, or their process is gone."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,6 +15,23 @@ BATCH: Final = 200
 """Calls that end in one transaction."""
 OVERDUE: Final = ((State.PARKED, Ending.EXPIRED), (State.DISPATCHED, Ending.DELIVERED_TO_INBOX))
 """How a call of an inbox ends whose time is over: nobody fetched it, or its agent has it and never answered."""
+
+End = Callable[..., Awaitable[Sequence[Call]]]
+"""Ends some calls, `limit` at most, and writes what `history` makes of each; returns them."""
+
+
+async def ended(end: End, activity: ActivityLog, bus: Bus) -> AsyncIterator[int]:
+    """End all of them, batch by batch, and tell of each; yields how many those of a batch are. Raises StoreError."""
+    more = True
+    while more:
+        lines: list[Line] = []
+        calls = await end(limit=BATCH, history=partial(_history, lines))
+        for line in lines:
+            activity.tell(line)
+        for call in calls:
+            publish_end(bus, call)
+        yield len(calls)
+        more = len(calls) == BATCH
 
 
 class Expiry:
@@ -43,22 +60,16 @@ class Expiry:
     async def tick(self) -> None:
         """End all of them; raises StoreError."""
         for end in self._ends():
-            more = True
-            while more:
-                lines: list[Line] = []
-                calls = await end(limit=BATCH, history=partial(_history, lines))
-                for line in lines:
-                    self._activity.tell(line)
-                for call in calls:
-                    publish_end(self._bus, call)
-                more = len(calls) == BATCH
+            async for _ in ended(end, self._activity, self._bus):
+                pass
 
-    def _ends(self) -> Iterator[Callable[..., Awaitable[Sequence[Call]]]]:
+    def _ends(self) -> Iterator[End]:
         """What ends some of them."""
         for state, ending in OVERDUE:
             yield partial(self._calls.end_overdue, state, to=END_STATES[ending], ending=ending)
         yield self._queue.end_overdue
         yield self._delegations.end_overdue
+        yield self._queue.end_called_off
         yield self._queue.end_lost
         if self._stale_s is not None:
             yield partial(self._queue.end_stale, self._stale_s)

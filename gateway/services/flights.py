@@ -10,18 +10,19 @@ from gateway.core.answers import Ended
 from gateway.core.calls import Call
 from gateway.core.journey import Arrival, Journey
 from gateway.core.outcomes import Outcome
+from gateway.services.relays import Relay
 
 
 class Flight:
     """One call, from when it was let in to its end.
 
     `task` makes it; `stopped` is why it is to end early, if it is: that cancels the task while it is `under_way`, and
-    before that the task looks by itself.
+    before that the task looks by itself. `relay`: through which its answer goes, once that is a stream.
     """
 
     __slots__ = (
-        "_caller_id", "_created_at", "_method", "_outbound", "_replica", "_started", "arrival", "stopped", "task",
-        "under_way",
+        "_caller_id", "_created_at", "_method", "_outbound", "_replica", "_started", "arrival", "relay", "stopped",
+        "task", "under_way",
     )  # fmt: skip
 
     task: "asyncio.Task[None]"
@@ -36,6 +37,7 @@ class Flight:
         self.under_way = False
         self.stopped: Outcome | None = None
         self.arrival: Arrival | None = None
+        self.relay: Relay | None = None
 
     def __repr__(self) -> str:
         return f"<Flight {self._outbound.call_id} stopped={self.stopped} arrival={self.arrival}>"

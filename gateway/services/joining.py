@@ -18,6 +18,7 @@ from gateway.core.refusals import Code, Refusal, platform_unavailable
 from gateway.core.retry import UNDELIVERED
 from gateway.services import queue
 from gateway.services.shelf import Shelf
+from gateway.services.streams import Opened, Streams
 from gateway.services.wakes import LOOK_S, Wakes, heard
 
 log = structlog.get_logger("gateway.joining")
@@ -36,7 +37,7 @@ class Held:
 
     call_id: str
     words: str
-    answer: "asyncio.Future[Answer | queue.Held]" = field(repr=False)
+    answer: "asyncio.Future[Answer | queue.Held | Opened]" = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +71,7 @@ class Joining:
         waits: queue.Queue,
         callers: Wakes,
         shelf: Shelf,
+        streams: Streams,
         capacity: int,
         now: Callable[[], float] = monotonic,
     ) -> None:
@@ -77,6 +79,7 @@ class Joining:
         self._waits = waits
         self._callers = callers
         self._shelf = shelf
+        self._streams = streams
         self._capacity = capacity
         self._now = now
         self._held: dict[str, Held] = {}
@@ -91,7 +94,7 @@ class Joining:
         """Return the call with this claim that this process makes."""
         return self._held.get(claim.key)
 
-    def hold(self, claim: Claim, call_id: str, answer: "asyncio.Future[Answer | queue.Held]") -> None:
+    def hold(self, claim: Claim, call_id: str, answer: "asyncio.Future[Answer | queue.Held | Opened]") -> None:
         """Let others share the answer of a call from now on."""
         self._held[claim.key] = Held(call_id=call_id, words=claim.words, answer=answer)
 
@@ -110,7 +113,7 @@ class Joining:
         kept = again or self._shelf.takes(_weight(answer), payer)
         return ports.Kept(claim=claim, answer=answer if kept else None, again=again)
 
-    async def share(self, held: Held, joiner: Joiner) -> Answer:
+    async def share(self, held: Held, joiner: Joiner) -> Answer | Opened:
         """Return the answer of a call that this process makes, or that it waits if its agent is busy.
 
         Refuses with message_id_reused and overloaded.
@@ -131,7 +134,7 @@ class Joining:
             self._sharing -= 1
         return await self._stay(got, held.call_id, joiner, until)
 
-    async def follow(self, earlier: ports.Earlier, joiner: Joiner) -> Answer | None:
+    async def follow(self, earlier: ports.Earlier, joiner: Joiner) -> Answer | Opened | None:
         """Return the answer of a call that another replica makes, that waits, or that has ended.
 
         None: it waited, and has ended so that the next call with this claim is made. Refuses with message_id_reused,
@@ -149,6 +152,8 @@ class Joining:
                 found = await self._settled(earlier, joiner, woken, until)
             if found is None:
                 return _overdue(earlier.call_id, joiner)
+            if isinstance(found, Opened):
+                return _opened(found, joiner)
             earlier = found
         if earlier.stage is not ports.Stage.ENDED:
             return await self._ask_ledger(earlier, joiner, until)
@@ -167,13 +172,13 @@ class Joining:
             log.warning("claim_unchecked", error=type(error).__name__)
             return None
 
-    async def stay(self, got: Answer | queue.Held, joiner: Joiner) -> Answer:
+    async def stay(self, got: Answer | queue.Held, joiner: Joiner) -> Answer | Opened:
         """Return the answer of a call that was recalled, or that it waits; refuses with overloaded."""
         self.joined += 1
         until = None if joiner.limit_s is None else self._now() + joiner.limit_s
         return await self._stay(got, _id(got), joiner, until)
 
-    async def _ask_ledger(self, earlier: ports.Earlier, joiner: Joiner, until: float | None) -> Answer | None:
+    async def _ask_ledger(self, earlier: ports.Earlier, joiner: Joiner, until: float | None) -> Answer | Opened | None:
         """What has become of a call that waited, as far as Redis knows, or that may have: its replica is gone."""
         try:
             got = await self._waits.find(joiner.claim)
@@ -186,8 +191,12 @@ class Joining:
         self.joined -= 1
         return None
 
-    async def _stay(self, got: Answer | queue.Held, call_id: str, joiner: Joiner, until: float | None) -> Answer:
+    async def _stay(
+        self, got: Answer | queue.Held | Opened, call_id: str, joiner: Joiner, until: float | None
+    ) -> Answer | Opened:
         """Stay with a call that waits as long as one may, and return its answer."""
+        if isinstance(got, Opened):
+            return _opened(got, joiner)
         if isinstance(got, queue.Held):
             wait_s = joiner.wait_s if until is None else min(joiner.wait_s, until - self._now())
             got = await self._waits.stay(got, wait_s, joiner.gone)
@@ -195,9 +204,9 @@ class Joining:
 
     async def _settled(
         self, earlier: ports.Earlier, joiner: Joiner, woken: asyncio.Event, until: float | None
-    ) -> ports.Earlier | None:
-        """Wait until a call has ended, waits or is lost, and return it; None when the joiner's time is over, or it has
-        hung up.
+    ) -> ports.Earlier | Opened | None:
+        """Wait until a call has ended, waits, is lost or has begun a stream, and return it; None when the joiner's time
+        is over, or it has hung up.
 
         It looks when it hears of the end, and now and then: an event may be lost, and the replica that makes the call.
         """
@@ -220,6 +229,8 @@ class Joining:
                 if seen.stage is ports.Stage.LOST and lost:  # once may mean that Redis has just come back
                     return gone
                 lost = seen.stage is ports.Stage.LOST
+                if not lost and (opened := await self._begun(call_id)) is not None:
+                    return opened
             left_s = LOOK_S if until is None else until - self._now()
             if left_s <= 0 or joiner.gone():
                 return None
@@ -228,6 +239,18 @@ class Joining:
             await heard(woken, min(pause_s, left_s), joiner.gone)
             pause_s = SOON_S if woken.is_set() else min(2 * pause_s, LOOK_S)
             woken.clear()
+
+    async def _begun(self, call_id: str) -> Opened | None:
+        """The stream of a call that another replica makes, once its answer has begun and is one."""
+        try:
+            return await self._streams.find(call_id)
+        except ports.LiveUnavailable:
+            return None
+
+
+def _opened(opened: Opened, joiner: Joiner) -> Opened:
+    """A stream that somebody else has begun, for who joins."""
+    return replace(opened, id_json=joiner.id_json or b"null")
 
 
 def _id(got: Answer | queue.Held) -> str:

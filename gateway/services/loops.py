@@ -25,7 +25,7 @@ RESTARTS: Final = 10
 HEALTHY_S: Final = 60.0
 """Seconds that a loop has to run until its restarts are no longer in a row."""
 HANGS_S: Final = 60.0
-"""Seconds that one turn of a loop may take, unless it says otherwise."""
+"""Seconds that one turn of a loop may take."""
 
 
 class State(StrEnum):
@@ -100,22 +100,23 @@ class Loops(Tasks):
     """The tasks of a process, some of which turn for ever.
 
     A loop that raises or returns is started again, ever later, and given up in the end; what it holds stays with its
-    owner meanwhile.
+    owner meanwhile. hangs_s: how long a turn may take, its pauses included, unless the loop says otherwise.
     """
 
-    def __init__(self, *, now: Callable[[], float] = monotonic) -> None:
+    def __init__(self, *, hangs_s: float = HANGS_S, now: Callable[[], float] = monotonic) -> None:
         super().__init__()
+        self._hangs_s = hangs_s
         self._now = now
         self._loops: list[Loop] = []
 
     def loop(
-        self, work: Callable[[Stamp], Awaitable[None]], name: str, *, hangs_s: float = HANGS_S, shared: bool = False
+        self, work: Callable[[Stamp], Awaitable[None]], name: str, *, hangs_s: float | None = None, shared: bool = False
     ) -> None:
-        """Keep this running: it stamps at each turn, and hangs when it has not for `hangs_s` seconds.
+        """Keep this running: it stamps at each turn, and hangs when it has not for `hangs_s` seconds, or as all do.
 
         shared: other replicas do the same work, so that this process is of use without it.
         """
-        one = Loop(name, hangs_s=hangs_s, shared=shared, now=self._now)
+        one = Loop(name, hangs_s=self._hangs_s if hangs_s is None else hangs_s, shared=shared, now=self._now)
         self._loops.append(one)
         self.spawn(self._supervise(work, one, name), name)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway import ports
-from gateway.core import answers, envelope
+from gateway.core import answers, envelope, streams
 from gateway.core.answers import Answer
 from gateway.core.claims import Claim
 from gateway.core.refusals import Code, Refusal
@@ -17,6 +17,7 @@ from gateway.services.parking import Parked, Parking
 from gateway.services.queue import Held
 from gateway.services.requests import Asked, Requests, Wanted
 from gateway.services.sending import Sending
+from gateway.services.streams import Opened
 from gateway.services.tolls import Tolls
 
 STOPPED_WITHIN_S: Final = 5.0
@@ -55,8 +56,8 @@ class Proxy:
         """Calls that have not ended."""
         return len(self._flights)
 
-    async def call(self, asked: Asked) -> Answer:
-        """Make a call and return its answer; refuses what may not or cannot be called.
+    async def call(self, asked: Asked) -> Answer | Opened:
+        """Make a call and return its answer, or the stream that it is; refuses what may not or cannot be called.
 
         Once it is under way it goes on to its end, whether or not anybody still waits here for the answer.
         """
@@ -65,7 +66,10 @@ class Proxy:
         if isinstance(wanted, envelope.BadEnvelope):
             await self._tolls.take(asked.toll)
             return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": answers.JSON})
-        return await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
+        got = await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
+        if isinstance(got, Opened) or not wanted.message.streaming:
+            return got
+        return streams.in_band(got, call_id=got.call_id or asked.call_id, id_json=wanted.message.id_json)
 
     async def _enter(self, wanted: Wanted, limit_s: float | None) -> Ticket:
         """Let a call begin, or refuse; one that is pushed holds money, and is not made if it is the same as another."""
@@ -123,7 +127,7 @@ class Proxy:
             self._entrance.leave(ticket, 0)
         return answer
 
-    async def _send(self, wanted: Wanted, outbound: ports.Outbound) -> Answer:
+    async def _send(self, wanted: Wanted, outbound: ports.Outbound) -> Answer | Opened:
         """Send a call out, unless it is the same as an earlier one; it ends no later than the one that it serves."""
         claim = wanted.claim
         if claim is not None and (held := self._joining.find(claim)) is not None:
@@ -145,7 +149,9 @@ class Proxy:
         outbound = _within(outbound, ticket)
         return await self._sending.send(wanted, outbound, ticket)
 
-    async def _join(self, wanted: Wanted, claim: Claim, outbound: ports.Outbound, ticket: Ticket) -> Answer | None:
+    async def _join(
+        self, wanted: Wanted, claim: Claim, outbound: ports.Outbound, ticket: Ticket
+    ) -> Answer | Opened | None:
         """The answer of an earlier call that is the same; None where this one is to be made.
 
         If it is, nothing has been awaited since it was looked whether this process makes one already.
@@ -179,6 +185,10 @@ class Proxy:
         if got is not None:
             self._leave_unmade(ticket, claim, ledgered=True)
         return got
+
+    def forsake(self, opened: Opened) -> None:
+        """Call off a call whose caller has left its stream and wants it ended then; nothing here waits."""
+        self._sending.forsake(opened)
 
     def stop_admitting(self) -> None:
         """Refuse new calls from now on."""

@@ -13,6 +13,7 @@ from gateway.core.ids import of_line
 from gateway.core.journey import Arrival
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.history import publish_ended
+from gateway.services.streams import Streams
 
 log = structlog.get_logger("gateway.reaper")
 
@@ -33,6 +34,7 @@ class Reaper:
         instances: ports.Instances,
         calls: ports.Calls,
         activity: ActivityLog,
+        streams: Streams,
         bus: Bus,
     ) -> None:
         self._gate = gate
@@ -40,6 +42,7 @@ class Reaper:
         self._calls = calls
         self._instances = instances
         self._activity = activity
+        self._streams = streams
         self._bus = bus
         self._taken: list[ports.Orphan] = []
         self.interrupted = 0
@@ -95,6 +98,7 @@ class Reaper:
             duration_ms=duration_ms,
         )
         self._leave(orphan, arrival=arrival)
+        self._streams.interrupt(orphan.call_id)
         self.interrupted += 1
         log.warning("call_interrupted", call_id=orphan.call_id, workspace_id=orphan.target_id)
 

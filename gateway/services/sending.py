@@ -1,33 +1,45 @@
 """A call that goes out: it is kept alive until its one end, or until it waits because its agent is busy."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from gateway import ports
-from gateway.core import answers, outcomes, queue
-from gateway.core.answers import Answer
+from gateway.core import answers, envelope, outcomes, queue
+from gateway.core.answers import Answer, Ended
 from gateway.core.endings import Ending
+from gateway.core.prices import MILLION
 from gateway.core.refusals import Refusal
+from gateway.core.usage import Usage
 from gateway.services.arrivals import Arrivals, Sent
 from gateway.services.concurrency import Concurrency
 from gateway.services.entrance import METHOD_CHARS, Entrance, Ticket
 from gateway.services.flights import Flight, Flights
 from gateway.services.joining import Joining
 from gateway.services.queue import Busy, Held, Queue, Unsure
+from gateway.services.relays import Relay
 from gateway.services.requests import Wanted
+from gateway.services.streams import Opened, Streams
 from gateway.services.waiting import Waiting
 
 log = structlog.get_logger("gateway.proxy")
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
+PARTING: Final = frozenset({Ending.CANCELLED, Ending.BUDGET})
+"""Endings after which an agent is told that it need not go on."""
+PART_S: Final = 10.0
+"""How long it may take to hear it."""
+
 
 class Sending:
-    """Sends calls, each by a task of its own. `freed` is told whose agent has ended a call."""
+    """Sends calls, each by a task of its own. `freed` is told whose agent has ended a call.
+
+    grace_s: how long a stream is still kept for a caller that wants it ended when it leaves.
+    """
 
     def __init__(
         self,
@@ -41,6 +53,8 @@ class Sending:
         freed: Callable[[str], None],
         flights: Flights,
         concurrency: Concurrency,
+        streams: Streams,
+        grace_s: float,
         spawn: Spawn,
     ) -> None:
         self._dispatcher = dispatcher
@@ -52,13 +66,15 @@ class Sending:
         self._freed = freed
         self._flights = flights
         self._concurrency = concurrency
+        self._streams = streams
+        self._grace_s = grace_s
         self._spawn = spawn
 
     def __repr__(self) -> str:
         return f"<Sending {self._flights!r}>"
 
-    async def send(self, wanted: Wanted, outbound: ports.Outbound, ticket: Ticket) -> Answer:
-        """Send a call out, and wait for its answer as long as its caller does.
+    async def send(self, wanted: Wanted, outbound: ports.Outbound, ticket: Ticket) -> Answer | Opened:
+        """Send a call out, and wait for its answer, or for its beginning if it is a stream, as long as its caller does.
 
         Nothing is awaited before others find that this process makes it. Refuses with message_id_reused and
         already_completed where its agent is busy and the ledger has its message.
@@ -71,7 +87,7 @@ class Sending:
         )
         call = Sent(wanted=wanted, outbound=outbound, ticket=ticket, flight=flight, method=method)
         call_id, claim, payer = wanted.asked.call_id, wanted.claim, wanted.asked.toll.payer
-        answer: asyncio.Future[Answer | Held] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer | Held | Opened] = asyncio.get_running_loop().create_future()
         task = flight.task = self._spawn(self._run(call, answer), f"call:{call_id}")
         self._flights.add(call_id, flight)
         self._concurrency.take(payer)
@@ -79,10 +95,19 @@ class Sending:
             self._joining.hold(claim, call_id, answer)
         task.add_done_callback(lambda _: self._out(wanted))
         got = await asyncio.shield(answer)  # others may wait for it, too
-        if isinstance(got, Answer):
+        if not isinstance(got, Held):
             return got
         with self._waiting.call(wanted.caller_id if wanted.wait_s else None, wanted.target.id):
             return await self._queue.stay(got, wanted.wait_s, wanted.asked.gone)
+
+    def forsake(self, opened: Opened) -> None:
+        """Call off a call whose caller has left its stream, unless somebody else reads it, or will within the grace."""
+        self._spawn(self._forsake(opened), f"call:forsake:{opened.head.call_id}")
+
+    async def _forsake(self, opened: Opened) -> None:
+        await asyncio.sleep(self._grace_s)
+        if opened.relay is None or not opened.relay.readers:
+            self._flights.call_off(opened.head.call_id)
 
     def _out(self, wanted: Wanted) -> None:
         self._flights.remove(wanted.asked.call_id)
@@ -90,9 +115,19 @@ class Sending:
             self._joining.drop(wanted.claim, wanted.asked.call_id)
         self._concurrency.give_back(wanted.asked.toll.payer)
 
-    async def _run(self, call: Sent, answer: "asyncio.Future[Answer | Held]") -> None:
+    async def _run(self, call: Sent, answer: "asyncio.Future[Answer | Held | Opened]") -> None:
         """Make the call; whatever becomes of it, it ends here, once, or waits because its agent is busy."""
         flight = call.flight
+        relay: Relay | None = None
+
+        def begin(status: int, headers: Mapping[str, str]) -> Relay:
+            """Let its caller have a stream from now on; it goes on to its end though nobody reads it."""
+            nonlocal relay
+            relay = flight.relay = self._streams.begin(_head(call, status, headers))
+            relay.on_usage = lambda used: self._weigh(call, used)
+            answer.set_result(Opened(head=relay.head, relay=relay))
+            return relay
+
         outcome: outcomes.Outcome
         native_session = "session" in call.wanted.target.metadata.capabilities
         try:
@@ -101,7 +136,7 @@ class Sending:
             else:
                 flight.under_way = True
                 with self._waiting.call(call.wanted.caller_id, call.wanted.target.id):
-                    outcome = await self._dispatcher.send(call.outbound)
+                    outcome = await self._dispatcher.send(call.outbound, begin)
         except asyncio.CancelledError:
             outcome = flight.stopped or outcomes.Stopped()
         except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
@@ -110,6 +145,12 @@ class Sending:
         flight.under_way = False
         ended = answers.classify(outcome, native_session=native_session)
         late = await self._is_late(call)
+        if relay is not None:
+            self._streams.end(relay, ended)
+            self._arrivals.tell(call, ended, late=late, unsure=False, relay=relay)
+            self._freed(call.wanted.target.id)
+            self._part(call, ended, relay)
+            return
         busy = ended.ending is Ending.AGENT_BUSY and not native_session and not late
         got = await self._hold(call, ended.retry_after_s) if busy else None
         unsure = isinstance(got, Unsure)
@@ -127,6 +168,29 @@ class Sending:
             claim = call.wanted.claim
             kept = None if claim is None else ports.Kept(claim=claim, waits=True)
             self._entrance.leave(call.ticket, 0, kept, waits_s=got.lives_s if isinstance(got, Held) else None)
+
+    def _weigh(self, call: Sent, used: Usage) -> None:
+        """End a stream in whose middle its agent says that it has used more than its budget has left."""
+        target = call.wanted.target
+        if target.budget_limit is None:
+            return
+        cost = self._arrivals.cost(target.model, used)
+        if cost > call.ticket.held and target.spend.millionths + cost > target.budget_limit * MILLION:
+            call.flight.stop(outcomes.Spent())
+
+    def _part(self, call: Sent, ended: Ended, relay: Relay) -> None:
+        """Tell an agent that nobody wants its task any more, if it has named one and is not done with it."""
+        if ended.ending not in PARTING or relay.task_id is None or relay.complete:
+            return
+        body = envelope.cancel_body(relay.task_id, v1=call.wanted.message.v1, call_id=call.wanted.asked.call_id)
+        outbound = replace(
+            call.outbound, body=body, idle_s=PART_S, limit_s=PART_S, by_deadline=False, meter=ports.Meter()
+        )
+        self._spawn(self._tell_agent(outbound), f"call:part:{call.wanted.asked.call_id}")
+
+    async def _tell_agent(self, outbound: ports.Outbound) -> None:
+        outcome = await self._dispatcher.send(outbound)
+        log.info("task_called_off", call_id=outbound.call_id, outcome=type(outcome).__name__)
 
     async def _is_late(self, call: Sent) -> bool:
         """Whether this process was held up for so long that another one has ended the call for it."""
@@ -157,3 +221,14 @@ class Sending:
         except Exception:  # a bug of ours must not leave a caller waiting; it is logged and told
             log.exception("call_broke", call_id=wanted.asked.call_id)
             return Unsure()
+
+
+def _head(call: Sent, status: int, headers: Mapping[str, str]) -> ports.StreamHead:
+    wanted = call.wanted
+    return ports.StreamHead(
+        call_id=wanted.asked.call_id,
+        workspace_id=wanted.target.id,
+        status=status,
+        headers=dict(headers),
+        id_json=wanted.message.id_json,
+    )

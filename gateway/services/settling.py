@@ -119,7 +119,7 @@ class Settling:
             ending=ended.ending,
             error=None if done else _error(ended),
             answer=ended.answer,
-            counts=ended.ending is not Ending.REJECTED,
+            counts=_tried(ended),
         )
         call = await self._queue.end(one.call.id, one.claim, end, history)
         if call is None:
@@ -139,6 +139,17 @@ class Settling:
         """Wait for what is being written."""
         if self._writing:
             await asyncio.wait(list(self._writing), timeout=within_s)
+
+
+def _tried(ended: Ended) -> bool:
+    """Whether anything was done about the call: not where it was not sent."""
+    match ended.ending:
+        case Ending.REJECTED:
+            return False
+        case Ending.CANCELLED:
+            return ended.delivered is None
+        case _:
+            return True
 
 
 def _error(ended: Ended) -> str:

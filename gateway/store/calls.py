@@ -224,6 +224,10 @@ class CallStore:
             await write_history(transaction, calls, history)
         return calls
 
+    async def call_off(self, workspace_id: str, call_id: str) -> None:
+        """Note that nobody wants a call any more that the gateway sends, and list it for the process that has it."""
+        await self._database.execute(_SQL["call_off"], idempotent=True, id=call_id, workspace_id=workspace_id)
+
     async def forget_old(self, *, kept_s: float, limit: int) -> int:
         """Take away calls that ended longer ago than this, `limit` at most; return how many those were."""
         rows = await self._database.fetch(_SQL["forget_old"], kept_s=kept_s, limit=limit)

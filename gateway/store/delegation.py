@@ -148,7 +148,9 @@ class DelegationClaims:
         self._database = database
         self._queue = queue
 
-    async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
+    async def claim(
+        self, workspace_id: str, *, eager: bool, limit: int, lease_s: float, answered: Collection[str] = ()
+    ) -> Sequence[Claimed]:
         """Take the oldest that are due, however many are out already: only a busy agent lets calls wait."""
         rows = await self._database.fetch(_SQL["claim"], workspace_id=workspace_id, limit=limit, lease_s=lease_s)
         return [claimed(row) for row in sorted(rows, key=lambda row: int(row["seq"]))]

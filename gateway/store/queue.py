@@ -1,11 +1,12 @@
 """How calls are kept that wait for a busy agent: each move one checked UPDATE by whoever has claimed the call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.core.calls import MOVES, Call, Kind, State, allowed
 from gateway.core.endings import Ending
-from gateway.ports import Claimed, History, NewQueued, Outgoing, Placed, QueuedEnd, Same
+from gateway.core.queue import Place
+from gateway.ports import Claimed, History, InLine, NewQueued, Outgoing, Placed, QueuedEnd, Same
 from gateway.store.calls import from_row, make_way, write_history
 from gateway.store.database import Transaction
 from gateway.store.db import Database, Json, Row
@@ -15,6 +16,8 @@ _SQL: Final = load("queue")
 _ACTIVITY: Final = load("activity")
 CLAIMED: Final = frozenset({State.PENDING, State.DISPATCHED})
 """Where a call may be that one process has alone: before it is sent for the first time, and afterwards."""
+CARRIED: Final = CLAIMED | {State.QUEUED}
+"""Where a call may be that the gateway sends."""
 
 
 def claimed(row: Row) -> Claimed:
@@ -28,6 +31,26 @@ def claimed(row: Row) -> Claimed:
             headers=outgoing["headers"], limit_s=outgoing["limit_s"], by_deadline=outgoing["by_deadline"]
         ),
         left_s=row["left_s"],
+    )
+
+
+def in_line(row: Row) -> InLine:
+    """Return the call in a row of `list_line`."""
+    return InLine(
+        id=row["id"],
+        kind=Kind(row["kind"]),
+        state=State(row["state"]),
+        caller_id=row["caller_id"],
+        method=row["method"],
+        place=Place(priority=row["priority"], turn=row["turn"], seq=row["seq"]),
+        position=row["position"],
+        attempts=row["attempts"],
+        busy=row["busy"],
+        last_error=row["last_error"],
+        created_at=row["created_at"],
+        dispatched_at=row["dispatched_at"],
+        expires_at=row["expires_at"],
+        age_s=row["age_s"],
     )
 
 
@@ -81,20 +104,24 @@ class QueueStore:
         )
         return None if kept is None else Placed(depth=kept["depth"], expires_at=kept["expires_at"])
 
-    async def claim(self, workspace_id: str, *, eager: bool, limit: int, lease_s: float) -> Sequence[Claimed]:
-        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy."""
-        async with self._database.transaction() as transaction:
-            await transaction.execute(_SQL["lock"], workspace_id=workspace_id)
-            rows = await transaction.fetch(
-                _SQL["claim"],
-                workspace_id=workspace_id,
-                eager=eager,
-                agent_busy=Ending.AGENT_BUSY.value,
-                limit=limit,
-                lease_s=lease_s,
-                to=State.DISPATCHED.value,
-                sources=allowed(State.DISPATCHED, {State.QUEUED}),
-            )
+    async def claim(
+        self, workspace_id: str, *, eager: bool, limit: int, lease_s: float, answered: Collection[str] = ()
+    ) -> Sequence[Claimed]:
+        """Take the next calls, as many as the workspace may work on; eager: though it has just been busy.
+
+        Those that are `answered` take no place any more, though their ends are not written yet.
+        """
+        rows = await self._database.fetch(
+            _SQL["claim"],
+            workspace_id=workspace_id,
+            eager=eager,
+            agent_busy=Ending.AGENT_BUSY.value,
+            limit=limit,
+            lease_s=lease_s,
+            answered=list(answered),
+            to=State.DISPATCHED.value,
+            sources=allowed(State.DISPATCHED, {State.QUEUED}),
+        )
         return [claimed(row) for row in sorted(rows, key=lambda row: (-row["priority"], row["turn"], row["seq"]))]
 
     async def mark_sent(self, call_id: str, claim: str) -> bool:
@@ -150,27 +177,52 @@ class QueueStore:
     async def end_overdue(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that have waited for as long as they may, `limit` at most, each by one replica only."""
         return await self._end_some(
-            _SQL["end_overdue"], State.QUEUED, State.EXPIRED, Ending.EXPIRED, history, limit=limit
+            _SQL["end_overdue"], {State.QUEUED}, State.EXPIRED, Ending.EXPIRED, history, limit=limit
         )
 
-    async def end_stale(self, older_s: float, *, limit: int, history: History) -> Sequence[Call]:
-        """End those that came longer ago than this, likewise."""
+    async def end_stale(
+        self, older_s: float, *, workspace_id: str | None = None, limit: int, history: History
+    ) -> Sequence[Call]:
+        """End those that came longer ago than this, likewise; workspace_id: only those that wait for this one."""
+        query, params = _SQL["end_stale"], {"older_s": older_s, "limit": limit}
+        if workspace_id is None:
+            return await self._end_some(query, {State.QUEUED}, State.EXPIRED, Ending.EXPIRED, history, **params)
+        query = _SQL["end_stale_of_one"]
         return await self._end_some(
-            _SQL["end_stale"], State.QUEUED, State.EXPIRED, Ending.EXPIRED, history, limit=limit, older_s=older_s
+            query, {State.QUEUED}, State.EXPIRED, Ending.EXPIRED, history, **params, workspace_id=workspace_id
+        )
+
+    async def end_called_off(self, *, limit: int, history: History) -> Sequence[Call]:
+        """End those that were called off and that nobody has, or that a process had and did not send, likewise."""
+        return await self._end_some(
+            _SQL["end_called_off"], CARRIED, State.CANCELLED, Ending.CANCELLED, history, limit=limit
         )
 
     async def end_lost(self, *, limit: int, history: History) -> Sequence[Call]:
         """End those that were sent by a process whose lease has run out, likewise."""
         return await self._end_some(
-            _SQL["end_lost"], State.DISPATCHED, State.INTERRUPTED, Ending.INTERRUPTED, history, limit=limit
+            _SQL["end_lost"], {State.DISPATCHED}, State.INTERRUPTED, Ending.INTERRUPTED, history, limit=limit
         )
 
+    async def list_line(self, workspace_id: str, after: Place, *, limit: int) -> Sequence[InLine]:
+        """Return the calls that wait for a workspace or are out of its queue, in its order, after this place."""
+        rows = await self._database.fetch(
+            _SQL["list_line"],
+            idempotent=True,
+            workspace_id=workspace_id,
+            priority=after.priority,
+            turn=after.turn,
+            seq=after.seq,
+            limit=limit,
+        )
+        return [in_line(row) for row in rows]
+
     async def _end_some(
-        self, query: str, source: State, to: State, ending: Ending, history: History, **params: object
+        self, query: str, sources: Collection[State], to: State, ending: Ending, history: History, **params: object
     ) -> Sequence[Call]:
         async with self._database.transaction() as transaction:
             rows = await transaction.fetch(
-                query, to=to.value, ending=ending.value, sources=allowed(to, {source}), **params
+                query, to=to.value, ending=ending.value, sources=allowed(to, sources), **params
             )
             calls = [from_row(row) for row in rows]
             await write_history(transaction, calls, history)

@@ -3,11 +3,13 @@
 from aiohttp import web
 
 from gateway.services.requests import Asked
-from gateway.web import keys, parse, render
+from gateway.services.streams import Opened
+from gateway.web import keys, parse, relayed, render
 
 
-async def call(request: web.Request) -> web.Response:
+async def call(request: web.Request) -> web.StreamResponse:
     """Forward one JSON-RPC call to a workspace's agent and answer as the agent did."""
+    call_off = relayed.wants_call_off(request)
     body = await parse.raw(request)
     asked = Asked(
         call_id=request[keys.CALL_ID],
@@ -23,5 +25,7 @@ async def call(request: web.Request) -> web.Response:
         hold=request[parse.HOLD],
     )
     answer = await request.app[keys.PROXY].call(asked)
+    if isinstance(answer, Opened):
+        return await relayed.serve(request, answer, call_off=call_off)
     request[keys.CALL_ID] = answer.call_id or asked.call_id
     return render.answer(answer)

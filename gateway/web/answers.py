@@ -353,6 +353,42 @@ class Queued(TypedDict):
 
 
 @with_config(EXACT)
+class InLine(TypedDict):
+    """A call of a queue: `position` 1 is the next, null where it is out. `age_seconds`: since it came."""
+
+    queue_id: str
+    kind: Kind
+    status: State
+    caller_id: str | None
+    method: str
+    priority: int
+    position: int | None
+    attempts: int
+    busy: int
+    last_error: str | None
+    created_at: datetime
+    age_seconds: float
+    dispatched_at: datetime | None
+    expires_at: datetime
+
+
+@with_config(EXACT)
+class Backlog(TypedDict):
+    """`GET /workspaces/{id}/a2a/queue`: `next` goes on, as `?after=`; null where this is the end."""
+
+    calls: list[InLine]
+    next: str | None
+
+
+@with_config(EXACT)
+class Dropped(TypedDict):
+    """How many calls have ended as expired because they had waited for too long."""
+
+    status: Literal["dropped"]
+    calls: int
+
+
+@with_config(EXACT)
 class Cancelled(TypedDict):
     """`POST .../cancel`: it has ended so, or its replica was told and has not said so yet."""
 

@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.services.admission import Admission
+from gateway.services.backlog import Backlog
 from gateway.services.calls import Calls
 from gateway.services.delegation import Delegations
 from gateway.services.edits import Edits
@@ -17,17 +18,25 @@ from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
 from gateway.services.registry import Registry
 from gateway.services.sessions import Sessions
+from gateway.services.streams import Streams
 from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
 from gateway.services.tolls import Toll, Tolls
 from gateway.services.workspaces import WorkspaceService
 from gateway.web.cors import CrossOrigin
+from gateway.web.places import Places
 
+AGENT_STREAMS: Final = web.AppKey("agent_streams", Streams)
 ADMISSION: Final = web.AppKey("admission", Admission)
+BACKLOG: Final = web.AppKey("backlog", Backlog)
 CALLS: Final = web.AppKey("calls", Calls)
 DELEGATIONS: Final = web.AppKey("delegations", Delegations)
 EDITS: Final = web.AppKey("edits", Edits)
 IDENTITY: Final = web.AppKey("identity", Identity)
+KEEPALIVE_S: Final = web.AppKey("keepalive_s", float)
+"""Seconds of silence after which a stream gets a comment."""
+PLACES: Final = web.AppKey("places", Places)
+"""What bounds the streams that are open, of events and of agents."""
 INBOX: Final = web.AppKey("inbox", Inbox)
 LOOPS: Final = web.AppKey("loops", Loops)
 PEERS: Final = web.AppKey("peers", Peers)

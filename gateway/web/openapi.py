@@ -154,7 +154,7 @@ def _response(status: int, row: Route, schemas: _Schemas) -> dict[str, Any]:
         if row.a2a and status == HTTPStatus.BAD_REQUEST:
             refusal = {"anyOf": [refusal, _named("RpcError")]}
         return {"description": description, **_json(refusal)}
-    if row.stream:
+    if row.stream or (row.relays and status == HTTPStatus.OK):
         return {"description": description, "content": {"text/event-stream": {}}}
     if row.status == status == HTTPStatus.SWITCHING_PROTOCOLS:
         return {"description": description}
@@ -195,11 +195,19 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
         parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling.", _SECONDS))
         parameters.append(_header("Prefer", "`wait=N`: stay N seconds for the answer if the call has to wait.", _TEXT))
         parameters.append(_header("X-A2A-Priority", "If it has to wait: 50, for the operator also 100 or 10.", _TEXT))
+        parameters.append(
+            _header(
+                "X-On-Disconnect",
+                "`cancel`: the call is called off if its caller leaves its stream; `detach`, the default: it goes on.",
+                {"type": "string", "enum": ["detach", "cancel"]},
+            )
+        )
         parameters.append(_header("A2A-Version", "The protocol version of the message.", _TEXT))
     if row.scope is Scope.VIEWER:
         parameters.append(_query("workspace", {"type": "array", "items": _UUID}))
     if row.stream or row.status == HTTPStatus.SWITCHING_PROTOCOLS:
         parameters.append(_query("type", {"type": "array", "items": {"type": "string", "enum": sorted(CATALOGUE)}}))
+    if row.stream or row.relays or row.status == HTTPStatus.SWITCHING_PROTOCOLS:
         parameters.append(
             _header("Last-Event-ID", "The last event seen; what has happened since is sent first.", _TEXT)
         )

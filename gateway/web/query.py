@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.core.activity import TYPES
 from gateway.core.ids import find_uuid
+from gateway.core.queue import Place, find_place
 from gateway.core.refusals import bad_field
 from gateway.ports import Filters
 
@@ -20,6 +21,9 @@ MAX_SINCE_S: Final = 30 * 86400.0
 MAX_MESSAGES: Final = 50
 DEFAULT_MESSAGES: Final = 10
 DEFAULT_WAIT_S: Final = 25.0
+
+MAX_CALLS: Final = 100
+DEFAULT_CALLS: Final = 50
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _UUID: Final[Schema] = {"type": "string", "format": "uuid"}
@@ -41,6 +45,17 @@ INBOX: Final[Mapping[str, Schema]] = {
         "description": "Seconds to wait for a message where there is none; 0: not at all.",
     },
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_MESSAGES, "default": DEFAULT_MESSAGES},
+}
+BACKLOG: Final[Mapping[str, Schema]] = {
+    "after": {"type": "string", "description": "Where the last answer ended: its `next`."},
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_CALLS, "default": DEFAULT_CALLS},
+}
+STALE: Final[Mapping[str, Schema]] = {
+    "stale_secs": {
+        "type": "number",
+        "minimum": 0,
+        "description": "Calls that came longer ago than so many seconds; must be there. 0: all that wait.",
+    },
 }
 
 
@@ -74,6 +89,30 @@ def wait_s(request: web.Request) -> float:
 def messages(request: web.Request) -> int:
     """Return how many messages somebody takes at once."""
     return _count(request, "limit", default=DEFAULT_MESSAGES, most=MAX_MESSAGES)
+
+
+def after(request: web.Request) -> Place | None:
+    """Return the place in a queue after which somebody wants to read."""
+    said = request.query.get("after")
+    if said is None:
+        return None
+    found = find_place(said)
+    if found is None:
+        raise bad_field("after", "must be what `next` of the last answer said")
+    return found
+
+
+def calls(request: web.Request) -> int:
+    """Return how many calls of a queue somebody reads at once."""
+    return _count(request, "limit", default=DEFAULT_CALLS, most=MAX_CALLS)
+
+
+def stale_s(request: web.Request) -> float:
+    """Return since when calls count as stale; refuses who does not say it, for that ends them."""
+    said = request.query.get("stale_secs")
+    if said is None or _NUMBER.fullmatch(said) is None:
+        raise bad_field("stale_secs", "must be a number of seconds, 0 or more")
+    return float(said)
 
 
 def _one_of(request: web.Request, name: str, words: tuple[str, ...]) -> str | None:

@@ -22,6 +22,7 @@ STATUS: Final[Mapping[Code, HTTPStatus]] = {
     Code.REMOVED: HTTPStatus.GONE,
     Code.EXPIRED: HTTPStatus.GONE,
     Code.CURSOR_GONE: HTTPStatus.GONE,
+    Code.NO_STREAM: HTTPStatus.CONFLICT,
     Code.CALL_ENDED: HTTPStatus.CONFLICT,
     Code.CALL_UNDER_WAY: HTTPStatus.CONFLICT,
     Code.MESSAGE_ID_REUSED: HTTPStatus.CONFLICT,

@@ -13,6 +13,7 @@ from gateway.web import (
     a2a,
     activity,
     answers,
+    backlog,
     calls,
     delegations,
     events,
@@ -20,12 +21,13 @@ from gateway.web import (
     inbox,
     models,
     registry,
+    relayed,
     sessions,
     sockets,
     tokens,
     workspaces,
 )
-from gateway.web.query import HISTORY, INBOX, Schema
+from gateway.web.query import BACKLOG, HISTORY, INBOX, STALE, Schema
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -52,9 +54,10 @@ class Route:
     """One row.
 
     `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
-    besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with an event stream.
-    `text`: answers with plain text, `html`: with a page. `confirm`: takes `?confirm=`, `search`: `?q=`; `query`: what
-    else it takes there, with the schema of each. `tariff`: what a request counts as.
+    besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with events of ours,
+    `relays`: with those of an agent. `text`: answers with plain text, `html`: with a page. `confirm`: takes
+    `?confirm=`, `search`: `?q=`; `query`: what else it takes there, with the schema of each. `tariff`: what a request
+    counts as.
     """
 
     method: str
@@ -68,6 +71,7 @@ class Route:
     refuses: tuple[int, ...] = ()
     a2a: bool = False
     stream: bool = False
+    relays: bool = False
     text: bool = False
     html: bool = False
     confirm: bool = False
@@ -289,6 +293,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         gives=answers.Call, about="How a call stands, and its answer once there is one, if it has waited.",
     ),
     Route(
+        method="GET", path="/workspaces/{workspace_id}/a2a/calls/{call_id}/stream", handler=relayed.follow,
+        scope=S.PARTY, relays=True, refuses=(204, 400, 409),
+        about="The stream of a call from the event on that Last-Event-ID names; 204: there is no more.",
+    ),
+    Route(
         method="POST", path="/workspaces/{workspace_id}/a2a/calls/{call_id}/cancel", handler=calls.cancel,
         scope=S.PARTY, gives=answers.Cancelled, refuses=(202, 409),
         about="Call off a call that waits, or that is sent; 202: the replica that has it was told.",
@@ -296,6 +305,21 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="GET", path="/workspaces/{workspace_id}/a2a/queue/{call_id}", handler=calls.show_queued, scope=S.PARTY,
         gives=answers.Queued, about="How a call stands whose agent was busy, and its answer once there is one.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/a2a/queue", handler=backlog.list_after, scope=S.OWNER,
+        gives=answers.Backlog, refuses=(400,), query=BACKLOG,
+        about="What waits for a busy agent and what is out of its queue, in the order of the queue.",
+    ),
+    Route(
+        method="DELETE", path="/workspaces/{workspace_id}/a2a/queue", handler=backlog.drop_stale, scope=S.OWNER,
+        gives=answers.Dropped, refuses=(400,), query=STALE,
+        about="Drop what has waited for this workspace for too long: it ends as `expired`.",
+    ),
+    Route(
+        method="POST", path="/admin/a2a-queue/drop-stale", handler=backlog.drop_all_stale, scope=S.OPERATOR,
+        gives=answers.Dropped, refuses=(400,), query=STALE,
+        about="Drop what has waited for whichever workspace for too long.",
     ),
 )  # fmt: skip
 """The routes, in the order in which people read them."""

@@ -110,6 +110,16 @@ returning c.*;
 -- name: find
 select * from calls where id = %(id)s and workspace_id = %(workspace_id)s;
 
+-- name: call_off
+-- It is not taken again, and whoever has it is told. To the other processes, and of a call that has ended, it means
+-- nothing.
+with marked as (
+    update calls set called_off_at = coalesce(called_off_at, now())
+     where id = %(id)s and workspace_id = %(workspace_id)s and outgoing is not null and ended_at is null
+    returning id
+)
+insert into changes (kind, key) select 'call', id from marked;
+
 -- name: forget_old
 -- Those that ended longer ago than this; replicas that look at the same moment take away others.
 delete from calls where id in (

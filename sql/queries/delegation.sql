@@ -77,14 +77,14 @@ returning c.*;
 -- The workspaces for which some are to be sent now: never tried, put off until now, or left by a process that is gone.
 select distinct workspace_id from calls
  where state = 'pending' and not_before <= now() and (lease_until is null or lease_until <= now())
-   and expires_at > now();
+   and expires_at > now() and called_off_at is null;
 
 -- name: claim
 -- The oldest of them. However many are out already: an agent that has no time says so itself.
 with chosen as (
     select id from calls
      where workspace_id = %(workspace_id)s and state = 'pending' and not_before <= now()
-       and (lease_until is null or lease_until <= now()) and expires_at > now()
+       and (lease_until is null or lease_until <= now()) and expires_at > now() and called_off_at is null
      order by seq limit %(limit)s
        for update skip locked
 )

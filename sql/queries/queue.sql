@@ -26,23 +26,22 @@ select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s,
     on conflict (message_key) where message_key is not null do nothing
 returning (select before + 1 from depth) as depth, expires_at;
 
--- name: lock
--- Until the transaction ends nobody else claims calls of this workspace: two that count at once would both find room.
-select pg_advisory_xact_lock(hashtextextended('calls.queue ' || %(workspace_id)s, 0));
-
 -- name: claim
 -- The next ones, as many as the workspace may work on besides those that are out of the queue already (a delegation that
--- never waited is not). While the first one backs off there is none, unless it was the agent that was busy, and that is
--- said to be free (eager).
+-- never waited is not, nor is one that its agent has answered). While the first one backs off there is none, unless it
+-- was the agent that was busy, and that is said to be free (eager).
+-- Two statements in one turn, and so in one transaction, until whose end nobody else claims calls of this workspace: two
+-- that count at once would both find room. The second one sees what whoever had the lock before has written.
+select pg_advisory_xact_lock(hashtextextended('calls.queue ' || %(workspace_id)s, 0));
 with first as (
     select not_before, last_error from calls
-     where workspace_id = %(workspace_id)s and state = 'queued'
+     where workspace_id = %(workspace_id)s and state = 'queued' and called_off_at is null
      order by priority desc, turn, seq limit 1
 ), room as (
     select least(%(limit)s, w.max_concurrent_tasks - (
                select count(*) from calls
                 where workspace_id = %(workspace_id)s and state = 'dispatched' and claim is not null
-                  and (kind = 'queued' or busy > 0))) as places
+                  and (kind = 'queued' or busy > 0) and id <> all(%(answered)s::uuid[]))) as places
       from workspaces w cross join first
      where w.id = %(workspace_id)s
        and (first.not_before is null or first.not_before <= now()
@@ -50,6 +49,7 @@ with first as (
 ), chosen as materialized (
     select id from calls
      where workspace_id = %(workspace_id)s and state = any(%(sources)s) and state = 'queued' and expires_at > now()
+       and called_off_at is null
      order by priority desc, turn, seq
      limit greatest(0, coalesce((select places from room), 0))
        for update skip locked
@@ -111,6 +111,32 @@ update calls c set state = %(to)s, ending = %(ending)s, ended_at = now()
   from chosen where c.id = chosen.id and c.state = any(%(sources)s)
 returning c.*;
 
+-- name: end_stale_of_one
+-- The same, of those that wait for one workspace.
+with chosen as materialized (
+    select id from calls
+     where workspace_id = %(workspace_id)s and state = 'queued'
+       and created_at <= now() - make_interval(secs => %(older_s)s)
+     order by created_at limit %(limit)s
+       for update skip locked
+)
+update calls c set state = %(to)s, ending = %(ending)s, ended_at = now()
+  from chosen where c.id = chosen.id and c.state = any(%(sources)s)
+returning c.*;
+
+-- name: end_called_off
+-- Those that nobody wants and nobody has: they have come back, or their process is gone and did not send them.
+with chosen as materialized (
+    select id from calls
+     where called_off_at is not null and ended_at is null
+       and (claim is null or (lease_until <= now() and dispatched_at is null))
+     order by called_off_at limit %(limit)s
+       for update skip locked
+)
+update calls c set state = %(to)s, ending = %(ending)s, ended_at = now(), claim = null, lease_until = null
+  from chosen where c.id = chosen.id and c.state = any(%(sources)s)
+returning c.*;
+
 -- name: end_lost
 -- Those that were sent by a process that has not been heard of since: nobody knows what their agent has done.
 with chosen as materialized (
@@ -128,6 +154,7 @@ returning c.*;
 with chosen as materialized (
     select id from calls
      where state = 'dispatched' and claim is not null and lease_until <= now() and dispatched_at is null
+       and called_off_at is null
      order by lease_until limit %(limit)s
        for update skip locked
 )
@@ -156,3 +183,26 @@ select (select count(*)::int from calls o
          where o.workspace_id = c.workspace_id and o.state = 'queued'
            and (o.priority > c.priority or (o.priority = c.priority and (o.turn, o.seq) <= (c.turn, c.seq)))) as position
   from calls c where c.id = %(id)s and c.workspace_id = %(workspace_id)s and c.state = 'queued';
+
+-- name: list_line
+-- What waits for a workspace and what is out of its queue, in one order, after a place. The bodies stay where they are.
+select * from (
+    (select id, kind, state, caller_id, method, priority, turn, seq, attempts, busy, last_error, created_at,
+            dispatched_at, expires_at, extract(epoch from now() - created_at)::float8 as age_s,
+            (row_number() over (order by priority desc, turn, seq)
+             + (select count(*) from calls o
+                 where o.workspace_id = %(workspace_id)s and o.state = 'queued' and o.priority >= %(priority)s
+                   and (o.priority > %(priority)s or (o.turn, o.seq) <= (%(turn)s, %(seq)s))))::int as position
+       from calls
+      where workspace_id = %(workspace_id)s and state = 'queued' and priority <= %(priority)s
+        and (priority < %(priority)s or (turn, seq) > (%(turn)s, %(seq)s))
+      order by priority desc, turn, seq limit %(limit)s)
+    union all
+    (select id, kind, state, caller_id, method, priority, turn, seq, attempts, busy, last_error, created_at,
+            dispatched_at, expires_at, extract(epoch from now() - created_at)::float8, null
+       from calls
+      where workspace_id = %(workspace_id)s and state = 'dispatched' and claim is not null
+        and (kind = 'queued' or busy > 0) and priority <= %(priority)s
+        and (priority < %(priority)s or (turn, seq) > (%(turn)s, %(seq)s))
+      order by priority desc, turn, seq limit %(limit)s)) line
+ order by priority desc, turn, seq limit %(limit)s;

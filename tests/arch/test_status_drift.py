@@ -17,6 +17,7 @@ OTHER_MEANINGS: Final[Mapping[str, frozenset[str]]] = {
     "events/subscriber.py": frozenset({"degraded"}),  # what readers are told of the bus
     "gateway/core/refusals.py": frozenset({"removed"}),  # the code of a refusal
     "gateway/core/calls.py": frozenset({"failed"}),  # a state of calls
+    "gateway/core/streams.py": frozenset({"failed"}),  # a state of A2A tasks
     "runtime/task.py": frozenset({"failed"}),  # a state of A2A tasks
 }
 """Words of a status that mean something else in that module."""

@@ -36,6 +36,8 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.DEADLINE: outcomes.Expired(clock=Clock.DEADLINE),
     Ending.CEILING: outcomes.Expired(clock=Clock.CEILING),
     Ending.BUS_LOST: outcomes.Expired(clock=Clock.BUS_LOST),
+    Ending.STALLED: outcomes.Expired(clock=Clock.STALLED),
+    Ending.BUDGET: outcomes.Spent(),
     Ending.GATEWAY_SHUTDOWN: outcomes.Stopped(),
     Ending.INTERRUPTED: outcomes.Orphaned(),
     Ending.DELIVERED_TO_INBOX: outcomes.Parked(call_id="c-1", method="message/send"),

@@ -17,7 +17,9 @@ from gateway.core.outcomes import (
     Parked,
     Rejected,
     Reset,
+    Spent,
     Stopped,
+    Streamed,
     TooLarge,
     Unheld,
 )
@@ -29,7 +31,8 @@ def answered(status: int) -> Answered:
 
 OUTCOMES: list[Outcome] = [
     answered(200), answered(500), answered(429), NotConnected(), Dead(), Reset(), Cut(status=200), TooLarge(),
-    Unheld(status=200), *(Expired(clock=clock) for clock in Clock), Stopped(), Orphaned(),
+    Unheld(status=200), *(Expired(clock=clock) for clock in Clock), Stopped(), Spent(), Orphaned(),
+    Streamed(status=200, headers={}),
     Parked(call_id="c", method="m"), Lapsed(), Rejected(reason="removed"), Cancelled(), Broke(),
 ]  # fmt: skip
 """One of each kind, with every clock."""

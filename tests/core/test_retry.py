@@ -27,7 +27,9 @@ from gateway.core.outcomes import (
     Parked,
     Rejected,
     Reset,
+    Spent,
     Stopped,
+    Streamed,
     TooLarge,
     Unheld,
 )
@@ -64,8 +66,9 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     ),
     st.builds(NotConnected, unsafe=st.booleans()),
     st.sampled_from(
-        [Dead(), Reset(), TooLarge(), Stopped(), Orphaned(), Parked(call_id="c", method="m"), Lapsed(), Broke(),
-         Rejected(reason="removed"), Cancelled(), Cancelled(under_way=True)]
+        [Dead(), Reset(), TooLarge(), Stopped(), Spent(), Streamed(status=200, headers={}), Orphaned(),
+         Parked(call_id="c", method="m"), Lapsed(), Broke(), Rejected(reason="removed"), Cancelled(),
+         Cancelled(under_way=True)]
     ),
     st.builds(Cut, status=STATUSES),
     st.builds(Unheld, status=STATUSES),

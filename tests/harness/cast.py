@@ -92,8 +92,12 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "POST /workspaces/{workspace_id}/a2a": _call,
     "POST /workspaces/{workspace_id}/a2a/": _call,
     "GET /workspaces/{workspace_id}/a2a/calls/{call_id}": None,
+    "GET /workspaces/{workspace_id}/a2a/calls/{call_id}/stream": None,
     "POST /workspaces/{workspace_id}/a2a/calls/{call_id}/cancel": None,
     "GET /workspaces/{workspace_id}/a2a/queue/{call_id}": None,
+    "GET /workspaces/{workspace_id}/a2a/queue": None,
+    "DELETE /workspaces/{workspace_id}/a2a/queue": None,
+    "POST /admin/a2a-queue/drop-stale": None,
 }
 """A good body for each route, None where it takes none. A new route needs its row."""
 

@@ -11,10 +11,11 @@ from events.bus import Bus
 from events.event import CHANGED, Event
 from gateway.core.calls import Call
 from gateway.core.claims import Claim
-from gateway.core.outcomes import Outcome
+from gateway.core.outcomes import Outcome, Streamed
 from gateway.core.rates import Rate, Standing
 from gateway.core.workspaces import Workspace
 from gateway.ports import (
+    Begin,
     Change,
     Earlier,
     Entered,
@@ -27,12 +28,15 @@ from gateway.ports import (
     Orphan,
     Outbound,
     Owner,
+    Passage,
     Placed,
     Same,
     StoreUnavailable,
+    StreamHead,
     Travelling,
     Waiting,
 )
+from gateway.services.streams import Sizes, Streams
 
 
 class Clock:
@@ -289,20 +293,77 @@ class Changes(Away):
 
 
 class Dispatcher:
-    """Calls no agent: each call ends as `outcome` says, once `gate` is open."""
+    """Calls no agent: each call ends as `outcome` says, once `gate` is open; of a stream these are the `chunks`."""
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome: Outcome | Exception = outcome
+        self.chunks: list[bytes] = []
         self.sent: list[Outbound] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def send(self, outbound: Outbound) -> Outcome:
+    async def send(self, outbound: Outbound, begin: Begin | None = None) -> Outcome:
         self.sent.append(outbound)
         await self.gate.wait()
+        if isinstance(self.outcome, Streamed):
+            assert begin is not None
+            sink = begin(self.outcome.status, self.outcome.headers)
+            for chunk in self.chunks:
+                sink.feed(chunk)
+            sink.finish()
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
+
+
+class Journal:
+    """A journal in memory."""
+
+    def __init__(self) -> None:
+        self.heads: dict[str, StreamHead] = {}
+        self.tasks: dict[tuple[str, str], str] = {}
+        self.events: dict[str, list[tuple[int, bytes]]] = {}
+        self.ends: dict[str, tuple[int, bytes | None]] = {}
+        self.away = False
+
+    def begin(self, head: StreamHead) -> None:
+        self.heads[head.call_id] = head
+        self.events[head.call_id] = []
+
+    def name(self, workspace_id: str, task_id: str, call_id: str) -> None:
+        self.tasks[workspace_id, task_id] = call_id
+
+    def append(self, call_id: str, number: int, raw: bytes) -> None:
+        self.events[call_id].append((number, raw))
+
+    def end(self, call_id: str, number: int, error: bytes | None) -> None:
+        self.ends.setdefault(call_id, (number, error))
+
+    async def find(self, call_id: str) -> StreamHead | None:
+        self._check()
+        return self.heads.get(call_id)
+
+    async def find_call(self, workspace_id: str, task_id: str) -> str | None:
+        self._check()
+        return self.tasks.get((workspace_id, task_id))
+
+    async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
+        self._check()
+        found = [(number, raw) for number, raw in self.events.get(call_id, ()) if number > after]
+        if call_id not in self.ends:
+            return Passage(events=found)
+        number, error = self.ends[call_id]
+        return Passage(events=found, ended=True, number=number, error=error)
+
+    def _check(self) -> None:
+        if self.away:
+            raise LiveUnavailable("away")
+
+
+def agent_streams(journal: Journal | None = None, *, event: int = 10**6, kept: int = 10**5) -> Streams:
+    """Streams of agents with a journal in memory."""
+    sizes = Sizes(event=event, kept=kept, all_kept=10**7, answer=10**5)
+    return Streams(journal or Journal(), sizes)
 
 
 class Channel:

@@ -25,6 +25,7 @@ from gateway.core.outcomes import (
     Expired,
     NotConnected,
     Reset,
+    Spent,
     Stopped,
     TooLarge,
     Unheld,
@@ -57,7 +58,18 @@ from gateway.services.wakes import Wakes
 from gateway.store.vault import FernetVault, new_key
 from tests.harness.liveness import ScriptedLiveness
 from tests.harness.world import eventually
-from tests.services.memory import Batches, Channel, Dispatcher, Gate, Heard, Inbox, Queue, Workspaces
+from tests.services.memory import (
+    Batches,
+    Channel,
+    Dispatcher,
+    Gate,
+    Heard,
+    Inbox,
+    Journal,
+    Queue,
+    Workspaces,
+    agent_streams,
+)
 
 TARGET, CALLER, MUTE, UNSAFE, GONE = (f"00000000-0000-4000-8000-00000000000{number}" for number in range(5))
 VAULT = FernetVault(new_key().encode())
@@ -86,6 +98,7 @@ FAILURES = [
     (Unheld(status=200), Ending.OVERLOADED),
     *((Expired(clock=clock), Ending(clock)) for clock in Clock),
     (Stopped(), Ending.GATEWAY_SHUTDOWN),
+    (Spent(), Ending.BUDGET),
     (Cancelled(under_way=True), Ending.CANCELLED),
     (Broke(), Ending.INTERNAL),
 ]
@@ -155,7 +168,11 @@ class Switchboard:
             times=QueueTimes(lives_s=60, retry_s=1, wait_s=60, kept_s=60),
             room=3,
         )
-        self.joining = Joining(gate=self.gate, waits=waits, callers=self.callers, shelf=self.shelf, capacity=3)
+        self.journal = Journal()
+        self.agent_streams = agent_streams(self.journal)
+        self.joining = Joining(
+            gate=self.gate, waits=waits, callers=self.callers, shelf=self.shelf, streams=self.agent_streams, capacity=3
+        )
         self.flights = Flights("replica-1")
         self.waiting = Waiting(ScriptedLiveness())
         self.room = Room(2**30)
@@ -181,6 +198,8 @@ class Switchboard:
             freed=self.freed.append,
             flights=self.flights,
             concurrency=self.concurrency,
+            streams=self.agent_streams,
+            grace_s=0.0,
             spawn=tasks.spawn,
         )
         self.proxy = Proxy(

@@ -90,7 +90,7 @@ async def test_a_call_that_fails_is_told_and_written_and_no_sign_of_its_agent(bo
     [row] = await board.written()
     assert (row["summary"], row["response_body"]) == (f"message/send: {ending.value}", None)
     assert row["status"] == (
-        "ok" if ending in (Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE, Ending.OVERLOADED) else "error"
+        "ok" if ending in (Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE, Ending.OVERLOADED, Ending.BUDGET) else "error"
     )
     heard = await board.heard()
     assert [one.type for one in heard] == ["ACTIVITY_LOGGED", "CALL_ENDED"]

@@ -14,7 +14,7 @@ from gateway.core.outcomes import Dead, Outcome
 from gateway.core.prices import Price, Prices
 from gateway.core.rates import Rate, Tariff
 from gateway.core.refusals import Code, Refusal
-from gateway.ports import Barred, Outbound, QueuedEnd, StoreUnavailable
+from gateway.ports import Barred, Begin, Outbound, QueuedEnd, StoreUnavailable
 from gateway.services import drain as drain_module
 from gateway.services import settling as settling_module
 from gateway.services.activity import ActivityLog
@@ -47,7 +47,7 @@ class Script(Dispatcher):
         super().__init__(outcomes[-1])
         self.outcomes = list(outcomes)
 
-    async def send(self, outbound: Outbound) -> Outcome:
+    async def send(self, outbound: Outbound, begin: Begin | None = None) -> Outcome:
         if len(self.outcomes) > 1:
             self.outcome = self.outcomes.pop(0)
         else:

@@ -240,6 +240,18 @@ async def test_an_end_that_cannot_be_written_is_written_when_the_database_is_bac
     assert (len(bench.dispatcher.sent), await heard.names()) == (1, ["A2A_RESPONSE", "CALL_ENDED"])
 
 
+async def test_the_next_one_is_sent_while_the_end_of_the_last_one_cannot_be_written(bench, monkeypatch):
+    monkeypatch.setattr(settling_module, "WRITE_AGAIN_S", 0.05)
+    bench.queue.failures = 1_000_000
+    ids = [await bench.hold() for _ in range(3)]  # and its agent may work on two
+    await bench.drain.tick()
+    await eventually(lambda: len(bench.dispatcher.sent) == 3)
+    assert [(await bench.call(id_)).state for id_ in ids] == [State.DISPATCHED] * 3
+    bench.queue.failures = 0
+    for id_ in ids:
+        assert (await bench.ended(id_)).ending is Ending.COMPLETED
+
+
 async def test_what_another_one_has_by_now_is_not_sent(bench):
     bench.queue.steal = True
     id_ = await bench.hold()
@@ -297,6 +309,74 @@ async def test_the_lease_on_what_is_out_is_kept(stores, bus, tasks, target):
     bench.dispatcher.gate.set()
     await eventually(lambda: not bench.drain.out)
     assert (await bench.call(id_)).ending is Ending.INTERRUPTED, "it has ended once"
+
+
+async def test_a_call_that_is_out_is_called_off_and_no_other(bench, heard):
+    bench.dispatcher.gate.clear()
+    ids = [await bench.hold() for _ in range(2)]
+    await bench.drain.tick()
+    await eventually(lambda: len(bench.dispatcher.sent) == 2)
+    for _ in range(2):
+        bench.drain.call_off(ids[0])
+    bench.drain.call_off(str(uuid4()))
+    off = await until(lambda: bench.call(ids[0]), lambda call: call.ended)
+    assert (off.state, off.ending, off.answer_status) == (State.CANCELLED, Ending.CANCELLED, 409)
+    assert b'"outcome":"unknown"' in off.answer
+    bench.dispatcher.gate.set()
+    assert (await bench.ended(ids[1])).ending is Ending.COMPLETED
+    bench.drain.call_off(ids[1])
+    assert (await heard.names()).count("CALL_ENDED") == 2
+
+
+async def test_what_a_call_that_is_called_off_held_of_the_budget_is_settled_once(bench):
+    await bench.stores.database.execute("update workspaces set budget_limit = 500")
+    bench.gate.answer = replace(bench.gate.answer, held=77)
+    bench.dispatcher.gate.clear()
+    id_ = await bench.hold()
+    await bench.drain.tick()
+    await eventually(lambda: bench.dispatcher.sent)
+    bench.drain.call_off(id_)
+    await bench.ended(id_)
+    [left] = bench.gate.left
+    assert (left.call_id, left.cost, left.keep_s) == (id_, 77, None), "nobody knows what its agent has used"
+    assert (await bench.call(id_)).attempts == 1
+    assert bench.room.held == 0
+
+
+@pytest.mark.parametrize("outcome", [BUSY, NotConnected()], ids=["busy", "unreachable"])
+async def test_a_call_that_is_called_off_as_its_agent_turns_it_away_does_not_wait_again(bench, outcome):
+    bench.dispatcher.outcome = outcome
+    id_ = await bench.hold()
+    send = bench.dispatcher.send
+
+    async def turned_away(outbound: Any) -> Any:
+        got = await send(outbound)
+        [attempt] = bench.drain._out.values()
+        attempt.called_off = True  # as if the word came when there was nothing left to cancel
+        return got
+
+    bench.dispatcher.send = turned_away
+    await bench.drain.tick()
+    call = await bench.ended(id_)
+    assert (call.ending, call.attempts, len(bench.dispatcher.sent)) == (Ending.CANCELLED, 0, 1)
+    assert b"outcome" not in call.answer, "its agent has certainly not got it"
+    [left] = bench.gate.left
+    assert (left.cost, left.keep_s) == (0, None)
+
+
+async def test_a_call_that_is_called_off_before_it_goes_out_is_not_sent(bench, monkeypatch):
+    mark_sent, off = bench.queue.mark_sent, []
+
+    async def late(call_id: str, claim: str) -> bool:
+        bench.drain.call_off(call_id)
+        off.append(call_id)
+        return await mark_sent(call_id, claim)
+
+    monkeypatch.setattr(bench.queue, "mark_sent", late)
+    id_ = await bench.hold()
+    await bench.drain.tick()
+    call = await bench.ended(id_)
+    assert (call.ending, bench.dispatcher.sent, off) == (Ending.CANCELLED, [], [id_])
 
 
 async def test_a_drain_that_closes_claims_no_more_and_ends_what_does_not_end_by_itself(bench):

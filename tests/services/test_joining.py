@@ -26,7 +26,7 @@ from gateway.services.room import Room
 from gateway.services.shelf import Shelf
 from gateway.services.wakes import Wakes
 from tests.harness.world import eventually
-from tests.services.memory import Batches, Clock, Gate, Inbox
+from tests.services.memory import Batches, Clock, Gate, Inbox, agent_streams
 from tests.services.memory import Queue as Places
 
 CLAIM = Claim(key="aa", words="bb")
@@ -59,7 +59,13 @@ class Table:
             room=1,
         )
         self.joining = Joining(
-            gate=self.gate, waits=waits, callers=self.callers, shelf=shelf, capacity=2, now=self.clock
+            gate=self.gate,
+            waits=waits,
+            callers=self.callers,
+            shelf=shelf,
+            streams=agent_streams(),
+            capacity=2,
+            now=self.clock,
         )
 
     def joiner(self, claim: Claim = CLAIM, **fields: Any) -> Joiner:

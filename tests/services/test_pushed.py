@@ -65,7 +65,12 @@ class Scene:
             queue=Queue(),
             pushed=self.pushed,
             cancelling=Cancelling(
-                flights=flights, pushed=self.pushed, changes=self.changes, bus=bus, callers=self.callers
+                flights=flights,
+                pushed=self.pushed,
+                calls=self.ledger,
+                changes=self.changes,
+                bus=bus,
+                callers=self.callers,
             ),
             activity=ActivityLog(Batches(), bus, capacity=10, every_s=1),
             bus=bus,

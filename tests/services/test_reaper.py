@@ -9,7 +9,7 @@ from gateway.core.journey import Arrival, Journey
 from gateway.ports import LiveUnavailable, Orphan, StoreUnavailable
 from gateway.services.activity import ActivityLog
 from gateway.services.reaper import Reaper
-from tests.services.memory import Batches, Gate, Inbox
+from tests.services.memory import Batches, Gate, Inbox, agent_streams
 
 TARGET, CALLER = (f"00000000-0000-4000-8000-00000000000{name}" for name in "ab")
 
@@ -37,8 +37,10 @@ class Scene:
         self.rows = Batches()
         self.activity = ActivityLog(self.rows, bus, capacity=10, every_s=1, settled=self.gate.let_go)
         self.calls = Inbox()
+        self.streams = agent_streams()
         self.reaper = Reaper(
-            gate=self.gate, leases=self.gate, instances=self.alive, calls=self.calls, activity=self.activity, bus=bus,
+            gate=self.gate, leases=self.gate, instances=self.alive, calls=self.calls, activity=self.activity,
+            streams=self.streams, bus=bus,
         )  # fmt: skip
 
     async def written(self) -> list:

@@ -147,6 +147,16 @@ async def test_what_a_dead_process_did_not_send_is_due_again_and_what_it_sent_is
     assert await desk.claims.end(sent.call.id, sent.claim, DONE, ended) is None, "it has ended once"
 
 
+async def test_one_that_is_called_off_is_not_taken_again_when_its_process_is_gone(desk):
+    id_ = await desk.one()
+    await desk.claim(lease_s=0.0)
+    await CallStore(desk.database).call_off(desk.target_id, id_)
+    assert await desk.claim() == []
+    assert await desk.claims.list_waiting() == {}
+    [off] = await desk.queue.end_called_off(limit=10, history=ended)
+    assert (off.id, off.ending, await desk.claims.list_waiting()) == (id_, Ending.CANCELLED, {})
+
+
 async def test_a_lease_that_is_renewed_is_kept_before_and_after_sending(desk):
     for _ in range(2):
         await desk.one()

@@ -92,8 +92,12 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "POST /workspaces/{workspace_id}/a2a": CALLER,
     "POST /workspaces/{workspace_id}/a2a/": CALLER,
     "GET /workspaces/{workspace_id}/a2a/calls/{call_id}": PARTY,  # the sibling has made the call
+    "GET /workspaces/{workspace_id}/a2a/calls/{call_id}/stream": PARTY,
     "POST /workspaces/{workspace_id}/a2a/calls/{call_id}/cancel": PARTY,
     "GET /workspaces/{workspace_id}/a2a/queue/{call_id}": PARTY,
+    "GET /workspaces/{workspace_id}/a2a/queue": OWNER,
+    "DELETE /workspaces/{workspace_id}/a2a/queue": OWNER,
+    "POST /admin/a2a-queue/drop-stale": OPERATOR,
 }
 """200 stands for whatever the route answers to whom it lets in. A new route needs its row."""
 
@@ -219,7 +223,11 @@ async def test_a_route_lets_in_whom_the_contract_names_and_nobody_else(court: Co
     credentials = await everybody(court, target, parent)
     refused = 0
     for who in sorted(WHO, key=lambda one: expected[one] == 200):  # whoever is let in may change what others ask for
-        if expected[who] == 200 and route.method == "DELETE" and "{token_id}" not in route.path:
+        if (
+            expected[who] == 200
+            and route.method == "DELETE"
+            and route.path in ("/session", "/workspaces/{workspace_id}")
+        ):
             target = await world.workspace(court.agent.url)
             if route.path == "/session":
                 credentials = {**credentials, who: await session(world, ADMIN_TOKEN)}
@@ -239,6 +247,8 @@ async def test_a_route_lets_in_whom_the_contract_names_and_nobody_else(court: Co
                        "Sec-WebSocket-Key": "x" * 22 + "=="}  # fmt: skip
         status = await ask(world, route, path, headers, body_of(route, target, parent, court.agent))
         wanted = route.status if expected[who] == 200 else expected[who]
+        if route.relays and wanted == route.status:
+            wanted = 409  # it may be asked for, and there is none: the call waits in an inbox
         assert status == wanted, who
         refused += wanted >= 400
         if token_id is not None and "/org/" in route.path:
@@ -252,7 +262,11 @@ async def ask(world: World, route: Route, path: str, headers: Mapping[str, str |
     sent = {name: value for name, value in headers.items() if value is not None}
     if data is not None:
         sent["Content-Type"] = "application/json"
-    where = f"{world.url}{path}?wait=0" if route.path.endswith("/inbox") else world.url + path
+    where = world.url + path
+    if route.path.endswith("/inbox"):
+        where += "?wait=0"
+    elif "stale_secs" in route.query:  # without it nothing is dropped
+        where += "?stale_secs=1000"
     async with world.session.request(route.method, where, headers=sent, data=data) as response:
         return response.status
 

@@ -1,0 +1,193 @@
+"""What the events of an agent's stream say: whose task it is, whether all has been said; and how a stream is ended."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from gateway.core import jsontext, usage
+from gateway.core.answers import Answer, Ended
+from gateway.core.claims import address_line
+from gateway.core.endings import Ending
+from gateway.core.retry import RULES, Retriable
+from gateway.core.usage import Usage
+
+MEDIA_TYPE: Final = "text/event-stream"
+STATUS_TOLD_IN_BAND: Final = frozenset({502, 503, 504})
+"""Refusals that a streaming caller gets as an event: clients of streams lose the body of any other answer."""
+SERVER_ERROR: Final = -32000
+READ_BYTES: Final = 1024 * 1024
+"""A longer event is not read: that would hold up everybody else."""
+CLOSING: Final = frozenset(
+    {"completed", "canceled", "cancelled", "failed", "rejected", "input-required", "auth-required"}
+)
+"""States of a task after which its stream may end: it is over, or it is somebody else's turn."""
+TASK_ID_CHARS: Final = 256
+
+
+UNUSED: Final = Usage()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """What one event says. `last`: its stream may end with it. `task_id`: None if it names no task."""
+
+    last: bool = False
+    task_id: str | None = None
+    usage: Usage = UNUSED
+
+
+NOTHING: Final = Said()
+
+
+def is_stream(headers: Mapping[str, str]) -> bool:
+    """Return whether an answer with these headers is an event stream, whatever its caller accepts."""
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower() == MEDIA_TYPE
+
+
+def read(data: bytes) -> Said:
+    """Read the data of an event: a JSON-RPC response of A2A 0.2, 0.3 or 1.0, or what would be its result."""
+    if len(data) > READ_BYTES or jsontext.is_crowded(data):
+        return NOTHING
+    said: Any = None
+    with suppress(orjson.JSONDecodeError):
+        said = orjson.loads(data)
+    if not isinstance(said, dict):
+        return NOTHING
+    if "error" in said and "result" not in said:
+        return Said(last=True, usage=usage.read(said))
+    result = said.get("result", said)
+    if not isinstance(result, dict):
+        return NOTHING
+    kind, one = _unfold(result)
+    used = usage.read(said if one is result and "result" in said else {"result": one})
+    task_id = one.get("id" if kind == "task" else "taskId")
+    if not isinstance(task_id, str) or not 0 < len(task_id) <= TASK_ID_CHARS:
+        task_id = None
+    last = kind == "message" or one.get("final") is True or (kind in _WITH_STATE and _state(one) in CLOSING)
+    return Said(last=last, task_id=task_id, usage=used)
+
+
+_V1: Final = {"message": "message", "task": "task", "statusUpdate": "status-update", "artifactUpdate": "artifact"}
+_WITH_STATE: Final = frozenset({"task", "status-update"})
+
+
+def _unfold(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The kind of a result, and what it is: A2A 1.0 says it by the name of a member, those before by `kind`."""
+    kind = result.get("kind")
+    if isinstance(kind, str):
+        return kind, result
+    for name, meant in _V1.items():
+        one = result.get(name)
+        if isinstance(one, dict):
+            return meant, one
+    return "", result
+
+
+def _state(one: dict[str, Any]) -> str:
+    """The state of a task, as all versions write it."""
+    status = one.get("status")
+    state = status.get("state") if isinstance(status, dict) else None
+    return state.lower().removeprefix("task_state_").replace("_", "-") if isinstance(state, str) else ""
+
+
+def address(raw: bytes, id_json: bytes | None) -> bytes:
+    """Return an event under another JSON-RPC id."""
+    if b'"jsonrpc"' not in raw:
+        return raw
+    return b"".join(address_line(line, id_json) for line in raw.splitlines(keepends=True))
+
+
+def event_id(call_id: str, number: int) -> str:
+    """Return the id of an event, by which its stream is resumed."""
+    return f"{call_id}-{number}"
+
+
+def find_number(call_id: str, id_: str | None) -> int | None:
+    """Return the number in the id of an event of this call; 0, before the first, without one; None: it is none."""
+    if not id_:
+        return 0
+    head, _, number = id_.rpartition("-")
+    if head != call_id or not (number.isascii() and number.isdigit()) or len(number) > _DIGITS:
+        return None
+    return int(number)
+
+
+_DIGITS: Final = 15
+
+
+def numbered(raw: bytes, call_id: str, number: int) -> bytes:
+    """Return an event as readers get it: its id before its first line."""
+    return b"id: %b-%d\n%b" % (call_id.encode(), number, raw)
+
+
+def farewell(answer: Answer, ending: str, *, call_id: str, last: int) -> bytes:
+    """Return what the last event of a stream says that has not completed: a JSON-RPC error, without its id.
+
+    answer: what a caller of the same call would have got that does not stream. last: the number of the event before.
+    """
+    fields = _members(answer.body)
+    sentence = fields.pop("error", None)
+    data = {
+        **fields,
+        "code": ending,
+        "retriable": ending in _RETRIABLE and not last,
+        "call_id": call_id,
+        "last_event_id": event_id(call_id, last) if last else None,
+    }
+    message = sentence if isinstance(sentence, str) else f"the stream has ended: {ending}"
+    return orjson.dumps({"code": SERVER_ERROR, "message": message, "data": data})
+
+
+def failure(code: str, sentence: str, *, call_id: str, last: int) -> bytes:
+    """Return what the last event says to a reader who cannot have the rest, though there may be one."""
+    data = {
+        "code": code,
+        "retriable": False,
+        "call_id": call_id,
+        "last_event_id": event_id(call_id, last) if last else None,
+    }
+    return orjson.dumps({"code": SERVER_ERROR, "message": sentence, "data": data})
+
+
+_RETRIABLE: Final = frozenset(ending.value for ending, rule in RULES.items() if rule.retriable is Retriable.YES)
+"""What a program may send again without asking anybody, if no event of a stream has come."""
+
+
+def error_event(error: bytes, id_json: bytes | None) -> bytes:
+    """Return the event of a JSON-RPC error."""
+    return b'data: {"jsonrpc":"2.0","id":%b,"error":%b}\n\n' % (id_json or b"null", error)
+
+
+def in_band(answer: Answer, *, call_id: str, id_json: bytes | None) -> Answer:
+    """Return the answer to a streaming method as an event, where its client would lose it otherwise."""
+    if answer.status not in STATUS_TOLD_IN_BAND:
+        return answer
+    said = _members(answer.body)
+    if "jsonrpc" in said or not isinstance(said.get("code"), str):  # the agent's own, for whoever speaks its language
+        return answer
+    error = farewell(answer, said["code"], call_id=call_id, last=0)
+    kept = {name: value for name, value in answer.headers.items() if name != "Content-Type"}
+    return Answer(
+        status=200,
+        body=error_event(error, id_json),
+        headers={**kept, "Content-Type": MEDIA_TYPE},
+        call_id=answer.call_id,
+    )
+
+
+def _members(body: bytes) -> dict[str, Any]:
+    """The members of an answer of ours; none of what is no object."""
+    said: Any = None
+    with suppress(orjson.JSONDecodeError):
+        said = orjson.loads(body)
+    return said if isinstance(said, dict) else {}
+
+
+def of_ended(ended: Ended, *, call_id: str, last: int) -> bytes | None:
+    """Return the farewell of a stream that has come to this end; None: it has completed."""
+    if ended.ending is Ending.COMPLETED:
+        return None
+    return farewell(ended.answer, ended.ending.value, call_id=call_id, last=last)

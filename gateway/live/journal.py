@@ -1,0 +1,206 @@
+"""The journals of streams in Redis: the events of each by their numbers, for every replica to read, and for a while.
+
+One Redis stream a call, whose entries have the numbers of the events for ids, so that a hole shows. Its end is an entry
+behind all others, of which there can be only one: who writes it first has said how the stream ended.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from events.bus import Stamp, unwatched
+from events.redis import Servers
+from gateway.live.pipe import Pipe
+from gateway.live.records import ms
+from gateway.ports import LiveUnavailable, Passage, StreamHead
+
+log = structlog.get_logger("gateway.live")
+
+END: Final = 2**53
+"""The number behind all others: the end's."""
+RENEWALS: Final = 3
+"""How often a journal is renewed before it would be forgotten."""
+LATER: Final = 10_000
+"""Ends that wait for Redis."""
+COUNT: Final = 256
+"""Entries that are read at once, at most."""
+
+
+class _Sizes:
+    """What the journal of one stream holds, as far as this process has written it."""
+
+    __slots__ = ("bytes", "entries")
+
+    def __init__(self) -> None:
+        self.entries: deque[tuple[int, int]] = deque()
+        self.bytes = 0
+
+
+class Journal:
+    """`ports.Journal`. kept_s: how long a journal is kept after its end, or without a word. Of each no more is kept
+    than `entries` events and `limit_bytes`, the newest.
+
+    `lost`: streams of which an event could not be written.
+    """
+
+    def __init__(
+        self, servers: Servers, *, prefix: str, answer_s: float, kept_s: float, entries: int, limit_bytes: int
+    ) -> None:
+        self._pipe = Pipe(servers, {}, answer_s=answer_s, on_up=self._say_ends)
+        self._prefix = prefix
+        self._kept_s = kept_s
+        self._kept_ms = ms(kept_s)
+        self._entries = entries
+        self._limit_bytes = limit_bytes
+        self._sizes: dict[str, _Sizes] = {}
+        self._ends: deque[tuple[str, int, bytes | None]] = deque(maxlen=LATER)
+        self.lost = 0
+
+    def __repr__(self) -> str:
+        return f"<Journal writing={len(self._sizes)}>"
+
+    def _head(self, call_id: str) -> str:
+        return f"{self._prefix}:stream:{call_id}:head"
+
+    def _events(self, call_id: str) -> str:
+        return f"{self._prefix}:stream:{call_id}"
+
+    def _task(self, workspace_id: str, task_id: str) -> str:
+        return f"{self._prefix}:task:{workspace_id}:{task_id}"
+
+    # -- writing
+
+    def _tell(self, call_id: str, *command: str | int | bytes) -> None:
+        """Send a command; one that is lost makes a hole in the journal, which whoever reads it sees."""
+        try:
+            answer = self._pipe.ask(*command)
+        except LiveUnavailable:
+            self._lose(call_id)
+            return
+        answer.add_done_callback(lambda one: self._lose(call_id) if one.exception() is not None else None)
+
+    def _lose(self, call_id: str) -> None:
+        if self._sizes.pop(call_id, None) is not None:
+            self.lost += 1
+            log.warning("stream_unjournalled", call_id=call_id, consequence="it cannot be resumed past what is held")
+
+    def begin(self, head: StreamHead) -> None:
+        """Let a stream begin."""
+        self._sizes[head.call_id] = _Sizes()
+        said = asdict(head) | {"id_json": None if head.id_json is None else head.id_json.decode()}
+        self._tell(head.call_id, "SET", self._head(head.call_id), orjson.dumps(said), "PX", self._kept_ms)
+
+    def name(self, workspace_id: str, task_id: str, call_id: str) -> None:
+        """Say whose stream tells of a task."""
+        if call_id in self._sizes:
+            self._tell(call_id, "SET", self._task(workspace_id, task_id), call_id, "PX", self._kept_ms)
+
+    def append(self, call_id: str, number: int, raw: bytes) -> None:
+        """Write the next event."""
+        sizes = self._sizes.get(call_id)
+        if sizes is None:
+            return
+        sizes.entries.append((number, len(raw)))
+        sizes.bytes += len(raw)
+        trim: tuple[str | int, ...] = ()
+        if sizes.bytes > self._limit_bytes or len(sizes.entries) > self._entries:
+            while len(sizes.entries) > 1 and (sizes.bytes > self._limit_bytes or len(sizes.entries) > self._entries):
+                sizes.bytes -= sizes.entries.popleft()[1]
+            trim = ("MINID", sizes.entries[0][0])
+        self._tell(call_id, "XADD", self._events(call_id), *trim, f"{number}-0", "e", raw)
+
+    async def run(self, stamp: Stamp = unwatched) -> None:
+        """Be connected, for ever."""
+        await self._pipe.run(stamp)
+
+    @property
+    def renew_s(self) -> float:
+        """Seconds after which `renew` wants to be done again."""
+        return self._kept_s / RENEWALS
+
+    async def renew(self) -> None:
+        """Keep what is being written, though nothing may be written for long."""
+        for call_id in list(self._sizes):
+            for key in (self._events(call_id), self._head(call_id)):
+                self._tell(call_id, "PEXPIRE", key, self._kept_ms)
+
+    def end(self, call_id: str, number: int, error: bytes | None) -> None:
+        """Write the end, unless another process has."""
+        known = self._sizes.pop(call_id, None) is not None
+        said = orjson.dumps({"number": number, "error": None if error is None else error.decode()})
+        where: tuple[str, ...] = (self._events(call_id),)
+        if not known:  # another replica's, or one with a hole: only if it has a journal at all
+            where = (*where, "NOMKSTREAM")
+        try:
+            answer = self._pipe.ask("XADD", *where, f"{END}-0", "end", said)
+            answer.add_done_callback(lambda one: self._put_off(call_id, number, error, one.exception()))
+            for key in (self._events(call_id), self._head(call_id)):
+                self._pipe.ask("PEXPIRE", key, self._kept_ms)
+        except LiveUnavailable as away:
+            self._put_off(call_id, number, error, away)
+
+    def _put_off(self, call_id: str, number: int, error: bytes | None, why: BaseException | None) -> None:
+        """Say it again once Redis is back: readers elsewhere wait for it. One that was refused is refused again."""
+        if why is not None:
+            self._ends.append((call_id, number, error))
+
+    def _say_ends(self) -> None:
+        ends, self._ends = self._ends, deque(maxlen=LATER)
+        for call_id, number, error in ends:
+            self.end(call_id, number, error)
+
+    # -- reading
+
+    async def find(self, call_id: str) -> StreamHead | None:
+        """Return how a stream began; None: there is none, or no more. Raises LiveUnavailable."""
+        said = await self._pipe.ask("GET", self._head(call_id))
+        if said is None:
+            return None
+        fields: dict[str, Any] = orjson.loads(said)
+        id_json = fields["id_json"]
+        return StreamHead(**fields | {"id_json": None if id_json is None else id_json.encode()})
+
+    async def find_call(self, workspace_id: str, task_id: str) -> str | None:
+        """Return the call whose stream tells of a task. Raises LiveUnavailable."""
+        said = await self._pipe.ask("GET", self._task(workspace_id, task_id))
+        return None if said is None else said.decode()
+
+    async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
+        """Return about so many bytes of what comes behind an event. Raises LiveUnavailable."""
+        entries = await self._pipe.ask("XRANGE", self._events(call_id), f"({after}-0", "+", "COUNT", COUNT)
+        events: list[tuple[int, bytes]] = []
+        size = 0
+        for id_, (name, value) in entries:
+            if name == b"end":
+                said = orjson.loads(value)
+                error = said["error"]
+                return Passage(
+                    events=tuple(events),
+                    ended=True,
+                    number=said["number"],
+                    error=None if error is None else error.encode(),
+                )
+            events.append((int(id_.partition(b"-")[0]), value))
+            size += len(value)
+            if size >= at_most:
+                break
+        return Passage(events=tuple(events))
+
+
+@asynccontextmanager
+async def opened(
+    url: str, *, prefix: str, answer_s: float, kept_s: float, entries: int, limit_bytes: int
+) -> AsyncIterator[Journal]:
+    """Prepare the way to this URL, as `gate.opened` does."""
+    servers = Servers(url)
+    try:
+        yield Journal(
+            servers, prefix=prefix, answer_s=answer_s, kept_s=kept_s, entries=entries, limit_bytes=limit_bytes
+        )
+    finally:
+        await servers.close()

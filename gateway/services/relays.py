@@ -1,0 +1,199 @@
+"""A stream on its way through this process: taken from the agent as it comes, kept for a while, read by whoever wants.
+
+The agent is never held up by a reader. What has just come is kept here, and all of it goes to the stream's journal: a
+reader that falls behind reads it there.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable
+from math import ceil
+from typing import Final
+
+from gateway import ports
+from gateway.core import streams
+from gateway.core.answers import Ended
+from gateway.core.relay import Comment, Event, Framer
+from gateway.core.usage import Usage
+
+BETWEEN: Final = 0.5
+"""Where a comment stands: behind the event before it."""
+
+
+class Shared:
+    """What all relays of a process take together; past `limit_bytes` each keeps no more than its newest event."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Shared bytes={self.bytes} of {self.limit_bytes}>"
+
+
+class Relay:
+    """One stream (ports.Sink). id_json: of the request that it answers. kept_bytes: what of it is kept here; `body` is
+    all that has come for as long as that is no longer than answer_bytes, then None."""
+
+    def __init__(
+        self,
+        head: ports.StreamHead,
+        journal: ports.Journal,
+        shared: Shared,
+        *,
+        event_bytes: int,
+        kept_bytes: int,
+        answer_bytes: int,
+    ) -> None:
+        self.head = head
+        self._journal = journal
+        self._shared = shared
+        self._kept_bytes = kept_bytes
+        self._answer_bytes = answer_bytes
+        self._framer = Framer(event_bytes)
+        self._parts: list[bytes] = []
+        self._numbers: list[float] = []
+        self._bytes = 0
+        self._trimmed = 0
+        self._said: list[bytes] | None = []
+        self._said_bytes = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+        self.readers = 0
+        self.events = 0
+        self.complete = False
+        self.over = False
+        self.task_id: str | None = None
+        self.usage = Usage()
+        self.on_usage: Callable[[Usage], None] = lambda _: None
+        self.last: bytes = b""
+        """The data of the last event."""
+        journal.begin(head)
+
+    def __repr__(self) -> str:
+        return f"<Relay {self.head.call_id} events={self.events} over={self.over}>"
+
+    # -- from the agent
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take the next bytes; return whether they were more than comments. Raises TooLong."""
+        before = self.events
+        for part in self._framer.feed(chunk):
+            if isinstance(part, Comment):
+                self._keep(part.raw, self.events + BETWEEN)
+            else:
+                self._take(part)
+        if self.events != before or self._waiting:
+            self._wake()
+        return self.events != before or not self._framer.idle
+
+    def finish(self) -> None:
+        """Take note that no more bytes will come: an event that lacks but its end counts if all is said with it."""
+        event = self._framer.finish()
+        if event is not None and streams.read(event.data).last:
+            self._take(event)
+            self._wake()
+
+    def _take(self, event: Event) -> None:
+        self.events += 1
+        said = streams.read(event.data)
+        self.complete = self.complete or said.last
+        if said.task_id is not None and said.task_id != self.task_id:
+            self.task_id = said.task_id
+            self._journal.name(self.head.workspace_id, said.task_id, self.head.call_id)
+        if said.usage.input_tokens or said.usage.output_tokens:
+            self.usage = said.usage
+            self.on_usage(said.usage)
+        self.last = event.data
+        self._journal.append(self.head.call_id, self.events, event.raw)
+        self._keep(streams.numbered(event.raw, self.head.call_id, self.events), self.events)
+        if self._said is not None:
+            self._said.append(event.raw)
+            self._said_bytes += len(event.raw)
+            if self._said_bytes > self._answer_bytes:
+                self._said = None
+
+    @property
+    def body(self) -> bytes | None:
+        """All events that have come, if they are not too long."""
+        return None if self._said is None else b"".join(self._said)
+
+    def end(self, ended: Ended) -> None:
+        """End it for its readers: a stream that has not completed says so in its last event."""
+        said = streams.of_ended(ended, call_id=self.head.call_id, last=self.events)
+        self._journal.end(self.head.call_id, self.events + 1, said)
+        if said is not None:
+            raw = streams.error_event(said, self.head.id_json)
+            self.events += 1
+            self._keep(streams.numbered(raw, self.head.call_id, self.events), self.events)
+        self.over = True
+        self._wake()
+
+    def close(self) -> None:
+        """Keep nothing any more, once it is over: its journal has it all."""
+        self._shared.bytes -= self._bytes
+        self._bytes = 0
+
+    # -- for readers
+
+    def _keep(self, wire: bytes, number: float) -> None:
+        self._parts.append(wire)
+        self._numbers.append(number)
+        self._bytes += len(wire)
+        self._shared.bytes += len(wire)
+        limit = self._kept_bytes if self._shared.bytes <= self._shared.limit_bytes else 0
+        if self._bytes <= limit or len(self._parts) == 1:
+            return
+        drop = 0
+        while self._bytes > limit // 2 and drop < len(self._parts) - 1:
+            freed = len(self._parts[drop])
+            self._bytes -= freed
+            self._shared.bytes -= freed
+            drop += 1
+        del self._parts[:drop], self._numbers[:drop]
+        self._trimmed += drop
+
+    @property
+    def position(self) -> int:
+        """The place behind all that has come."""
+        return self._trimmed + len(self._parts)
+
+    def place(self, number: int) -> int | None:
+        """Return the place behind an event; None if what comes next is not kept here any more."""
+        if self._trimmed and (not self._numbers or number < ceil(self._numbers[0]) - 1):
+            return None
+        return self._trimmed + bisect_right(self._numbers, number)
+
+    def since(self, place: int, at_most: int) -> tuple[list[bytes], int] | None:
+        """Return about so many bytes from a place on, and the place behind them; None if they are not kept any more."""
+        if place < self._trimmed:
+            return None
+        start = place - self._trimmed
+        found = self._parts[start:]
+        size = 0
+        for count, part in enumerate(found, 1):
+            size += len(part)
+            if size >= at_most:
+                return found[:count], place + count
+        return found, place + len(found)
+
+    def number(self, place: int) -> int:
+        """Return the number of the event before a place, which is kept or the first one."""
+        at = place - self._trimmed
+        return int(self._numbers[at - 1]) if at > 0 else 0
+
+    async def wait(self, place: int, within_s: float) -> None:
+        """Wait until there is something behind this place, it is over, or this time has passed."""
+        if self.position > place or self.over:
+            return
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(woken)
+        try:
+            await asyncio.wait([woken], timeout=within_s)
+        finally:
+            self._waiting.discard(woken)
+
+    def _wake(self) -> None:
+        for woken in self._waiting:
+            if not woken.done():
+                woken.set_result(None)
+        self._waiting.clear()

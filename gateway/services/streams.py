@@ -1,0 +1,246 @@
+"""Streams of agents for whoever reads them: from this process while it relays them, else from their journal."""
+
+import asyncio
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+from gateway import ports
+from gateway.core import answers, outcomes, streams
+from gateway.core.answers import Ended
+from gateway.services.relays import Relay, Shared
+
+SOON_S: Final = 0.02
+LATER_S: Final = 0.5
+"""How soon a journal is looked at again, at first and after a while in which nothing has come."""
+LOOK_S: Final = 5.0
+"""How long a journal may say nothing until it is looked whether it is there at all."""
+BLIND_S: Final = 15.0
+"""How long Redis may be away until a reader of a journal is told that it cannot go on."""
+READ_BYTES: Final = 256 * 1024
+"""What is written to a reader at once, about."""
+LOST: Final = "events_lost"
+UNKNOWN: Final = -1
+"""The number of an end that another process writes than the one that has relayed the stream."""
+UNAVAILABLE: Final = "journal_unavailable"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """Bytes: of the longest event, of what a relay keeps, of all that relays keep, of an answer that is kept whole."""
+
+    event: int
+    kept: int
+    all_kept: int
+    answer: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """An answer that is a stream: how it begins, and its relay if it is here. id_json: the JSON-RPC id under which it
+    is wanted, None for its own; `after`: the number of the last event that is known."""
+
+    head: ports.StreamHead
+    relay: Relay | None = field(default=None, repr=False)
+    id_json: bytes | None = None
+    after: int = 0
+
+
+class Streams:
+    """All streams that this process relays, and readers of any."""
+
+    def __init__(self, journal: ports.Journal, sizes: Sizes) -> None:
+        self._journal = journal
+        self._sizes = sizes
+        self._shared = Shared(sizes.all_kept)
+        self._relays: dict[str, Relay] = {}
+        self.readers = 0
+
+    def __repr__(self) -> str:
+        return f"<Streams relays={len(self._relays)} readers={self.readers}>"
+
+    def __len__(self) -> int:
+        return len(self._relays)
+
+    @property
+    def bytes(self) -> int:
+        """What relays keep, all together."""
+        return self._shared.bytes
+
+    def begin(self, head: ports.StreamHead) -> Relay:
+        """Relay a stream from now on."""
+        relay = self._relays[head.call_id] = Relay(
+            head,
+            self._journal,
+            self._shared,
+            event_bytes=self._sizes.event,
+            kept_bytes=self._sizes.kept,
+            answer_bytes=self._sizes.answer,
+        )
+        return relay
+
+    def end(self, relay: Relay, ended: Ended) -> None:
+        """End a stream for all who read it; who comes later reads its journal."""
+        relay.end(ended)
+        self._relays.pop(relay.head.call_id, None)
+        if not relay.readers:
+            relay.close()
+
+    def interrupt(self, call_id: str) -> None:
+        """End the stream of a call whose replica has died, if it has one, for all who follow it elsewhere."""
+        self._journal.end(call_id, UNKNOWN, None)
+
+    async def find(self, call_id: str) -> Opened | None:
+        """Return a stream, wherever it is relayed; None: there is none, or no more. Raises LiveUnavailable."""
+        relay = self._relays.get(call_id)
+        if relay is not None:
+            return Opened(head=relay.head, relay=relay)
+        head = await self._journal.find(call_id)
+        return None if head is None else Opened(head=head)
+
+    async def find_call(self, workspace_id: str, task_id: str) -> str | None:
+        """Return the call whose stream tells of a task. Raises LiveUnavailable."""
+        return await self._journal.find_call(workspace_id, task_id)
+
+    def read(self, opened: Opened) -> "Reading":
+        """Return a reader of a stream."""
+        return Reading(self, self._journal, opened)
+
+    def enter(self, relay: Relay | None) -> None:
+        """Count a reader."""
+        self.readers += 1
+        if relay is not None:
+            relay.readers += 1
+
+    def leave(self, relay: Relay | None) -> None:
+        """Count one less."""
+        self.readers -= 1
+        if relay is not None:
+            relay.readers -= 1
+            if relay.over and not relay.readers:
+                relay.close()
+
+
+class Reading:
+    """One reader of a stream, as the block in which it reads. `over`: it has read all, the last event too."""
+
+    def __init__(self, owner: Streams, journal: ports.Journal, opened: Opened) -> None:
+        self.head = opened.head
+        self.over = False
+        self.number = opened.after
+        self._owner = owner
+        self._journal = journal
+        self._relay = opened.relay
+        self._id_json = opened.id_json if opened.id_json != opened.head.id_json else None
+        self._place: int | None = None
+        self._pause_s = SOON_S
+        self._seen_at = self._said_at = monotonic()
+
+    def __repr__(self) -> str:
+        return f"<Reading {self.head.call_id} number={self.number} over={self.over}>"
+
+    def __enter__(self) -> "Reading":
+        self._owner.enter(self._relay)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._owner.leave(self._relay)
+
+    async def read(self, within_s: float) -> bytes:
+        """Return what comes next; b"" if nothing has within this time, or nothing will."""
+        if self.over:
+            return b""
+        if self._relay is not None:
+            if self._place is None:
+                self._place = self._relay.place(self.number)
+            if self._place is not None:
+                await self._relay.wait(self._place, within_s)
+                found = self._kept(self._relay, self._place)
+                if found is not None:
+                    return found
+                self._place = None
+        return await self._journalled(within_s)
+
+    def _kept(self, relay: Relay, place: int) -> bytes | None:
+        """What the relay has of it; None if it does not keep that any more."""
+        found = relay.since(place, READ_BYTES)
+        if found is None:
+            return None
+        parts, self._place = found
+        if parts:
+            self.number = relay.number(self._place)
+        self.over = relay.over and self._place == relay.position
+        if self._id_json is not None:
+            return b"".join(streams.address(part, self._id_json) for part in parts)
+        return b"".join(parts)
+
+    async def _journalled(self, within_s: float) -> bytes:
+        until = monotonic() + within_s
+        while True:
+            try:
+                passage = await self._journal.read(self.head.call_id, self.number, at_most=READ_BYTES)
+            except ports.LiveUnavailable:
+                if monotonic() - self._seen_at > BLIND_S:
+                    return self._fail(UNAVAILABLE, "the stream's journal cannot be read")
+            else:
+                self._seen_at = monotonic()
+                found = self._told(passage)
+                if found or self.over:
+                    self._pause_s = SOON_S
+                    self._said_at = monotonic()
+                    return found
+                if monotonic() - self._said_at > LOOK_S and await self._is_gone():
+                    return self._fail(LOST, "the stream's journal is not there any more")
+            left_s = until - monotonic()
+            if left_s <= 0:
+                return b""
+            await asyncio.sleep(min(self._pause_s, left_s))
+            self._pause_s = min(2 * self._pause_s, LATER_S)
+
+    async def _is_gone(self) -> bool:
+        """Whether Redis has forgotten the stream, so that nothing more will come."""
+        self._said_at = monotonic()
+        try:
+            return await self._journal.find(self.head.call_id) is None
+        except ports.LiveUnavailable:
+            return False
+
+    def _told(self, passage: ports.Passage) -> bytes:
+        """What a passage says, for this reader."""
+        parts: list[bytes] = []
+        for number, raw in passage.events:
+            if number != self.number + 1:
+                return b"".join((*parts, self._fail(LOST, "events of the stream were lost, or are not kept any more")))
+            self.number = number
+            parts.append(self._wire(raw, number))
+        if passage.ended:
+            self.over = True
+            if passage.number > self.number + 1:
+                return b"".join((*parts, self._fail(LOST, "events of the stream were lost, or are not kept any more")))
+            if passage.number == UNKNOWN:
+                parts.append(self._interrupted())
+            elif passage.error is not None and passage.number != self.number:
+                parts.append(self._farewell(passage.error))
+        return b"".join(parts)
+
+    def _wire(self, raw: bytes, number: int) -> bytes:
+        if self._id_json is not None:
+            raw = streams.address(raw, self._id_json)
+        return streams.numbered(raw, self.head.call_id, number)
+
+    def _farewell(self, error: bytes) -> bytes:
+        self.number += 1
+        raw = streams.error_event(error, self._id_json or self.head.id_json)
+        return streams.numbered(raw, self.head.call_id, self.number)
+
+    def _interrupted(self) -> bytes:
+        """Say that the replica that relayed it has died, and has written no more than this."""
+        said = streams.of_ended(answers.classify(outcomes.Orphaned()), call_id=self.head.call_id, last=self.number)
+        assert said is not None
+        return self._farewell(said)
+
+    def _fail(self, code: str, sentence: str) -> bytes:
+        """Say that there is more, and that it is not to be had here; without an id, that nobody goes on behind it."""
+        self.over = True
+        error = streams.failure(code, sentence, call_id=self.head.call_id, last=self.number)
+        return streams.error_event(error, self._id_json or self.head.id_json)

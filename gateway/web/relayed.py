@@ -1,0 +1,112 @@
+"""Streams of agents over HTTP: written as they come, kept alive, and ended in band."""
+
+import asyncio
+from dataclasses import replace
+from http import HTTPStatus
+from time import monotonic
+from typing import Final
+
+from aiohttp import web
+
+from gateway.core import streams
+from gateway.core.calls import Kind
+from gateway.core.refusals import Code, Refusal, bad_field, platform_unavailable
+from gateway.ports import LiveUnavailable
+from gateway.services.streams import Opened, Reading
+from gateway.web import keys, parse
+
+HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+KEEP_ALIVE: Final = b":\n"
+"""Without a blank line after it: published clients take that for an empty event, and crash."""
+BEGIN_S: Final = 30.0
+"""How long who wants to follow a call that is under way waits for its answer to begin ..."""
+SOON_S: Final = 0.25
+"""... and how often it looks."""
+LOOK_S: Final = 1.0
+"""How often it is looked whether a reader of a silent stream is still there."""
+
+
+async def serve(request: web.Request, opened: Opened, *, call_off: bool) -> web.StreamResponse:
+    """Write a stream to its caller until its end, or until the caller leaves.
+
+    call_off: whether the call is called off then, instead of going on without it.
+    """
+    request[keys.CALL_ID] = opened.head.call_id
+    response = web.StreamResponse(status=opened.head.status, headers={**opened.head.headers, **HEADERS})
+    reading = request.app[keys.AGENT_STREAMS].read(opened)
+    try:
+        with reading:
+            await response.prepare(request)
+            await _write(request, response, reading, b"")
+    finally:
+        if call_off and not reading.over:
+            request.app[keys.PROXY].forsake(opened)
+    return response
+
+
+async def follow(request: web.Request) -> web.StreamResponse:
+    """Write the stream of a call from an event on: what is known of it, and what is still to come."""
+    call_id = parse.call_id(request)
+    after = streams.find_number(call_id, parse.last_event_id(request))
+    if after is None:
+        raise bad_field("Last-Event-ID", "is not the id of an event of this call")
+    opened = await _find(request, call_id)
+    request[keys.CALL_ID] = call_id
+    places = request.app[keys.PLACES]
+    if not places.take():
+        raise Refusal(Code.OVERLOADED, "too many streams are open", retry_after_s=2)
+    try:
+        with request.app[keys.AGENT_STREAMS].read(replace(opened, after=after)) as reading:
+            block = await reading.read(0.0)
+            if reading.over and not block:
+                return web.Response(status=HTTPStatus.NO_CONTENT)  # after which no browser comes back
+            response = web.StreamResponse(status=opened.head.status, headers={**opened.head.headers, **HEADERS})
+            await response.prepare(request)
+            await _write(request, response, reading, block)
+            return response
+    finally:
+        places.free()
+
+
+async def _find(request: web.Request, call_id: str) -> Opened:
+    """The stream of a call that this caller may see, once it has begun."""
+    until = monotonic() + BEGIN_S
+    while True:
+        call = await request.app[keys.CALLS].get(parse.principal(request), parse.workspace_id(request), call_id)
+        try:
+            opened = await request.app[keys.AGENT_STREAMS].find(call_id)
+        except LiveUnavailable as error:
+            raise platform_unavailable() from error
+        if opened is not None:
+            return opened
+        if call.ended or call.kind is not Kind.PUSH or monotonic() >= until or request.transport is None:
+            raise Refusal(Code.NO_STREAM, "the call has no stream, or none that is kept any more")
+        await asyncio.sleep(SOON_S)
+
+
+async def _write(request: web.Request, response: web.StreamResponse, reading: Reading, block: bytes) -> None:
+    """Write what comes, after this block, until the end."""
+    keepalive_s = request.app[keys.KEEPALIVE_S]
+    if block:
+        await response.write(block)
+    written_at = monotonic()
+    while not reading.over:
+        block = await reading.read(min(LOOK_S, keepalive_s))
+        if request.transport is None:
+            return
+        if not block and monotonic() - written_at < keepalive_s:
+            continue
+        await response.write(block or KEEP_ALIVE)
+        written_at = monotonic()
+    await response.write_eof()
+
+
+def wants_call_off(request: web.Request) -> bool:
+    """Return whether a call is to be called off when its caller leaves before its end."""
+    match request.headers.get("X-On-Disconnect", "detach").strip().lower():
+        case "detach":
+            return False
+        case "cancel":
+            return True
+        case _:
+            raise bad_field("X-On-Disconnect", "must be detach or cancel")

@@ -1,0 +1,2 @@
+drop index calls_called_off;
+alter table calls drop column called_off_at;
