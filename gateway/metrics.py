@@ -64,6 +64,8 @@ class Readings:
     activity_waiting_rows: int = _metric("Activity rows that wait for PostgreSQL.")
     activity_dropped_rows: int = _metric("Activity rows that did not fit while PostgreSQL was away.", counts=True)
     activity_bodiless_rows: int = _metric("Activity rows whose bodies did not fit meanwhile.", counts=True)
+    loops_hung: int = _metric("Loops that have not turned for longer than they may.")
+    loops_gave_up: int = _metric("Loops that ended too often, and are not started again.")
     tasks_died: int = _metric("Tasks and loops that died of an exception.", counts=True)
 
 

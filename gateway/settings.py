@@ -90,6 +90,15 @@ def _count(value: str) -> int:
     return int(value)
 
 
+def _up_to(most: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not value.strip().isdecimal() or not 0 < int(value) <= most:
+            raise ValueError(f"a whole number, 1 to {most}")
+        return int(value)
+
+    return read
+
+
 def _origins(value: str) -> tuple[str, ...]:
     origins = tuple(one.strip() for one in value.split(",") if one.strip())
     if not all(_ORIGIN.fullmatch(one) for one in origins):
@@ -254,6 +263,23 @@ class Settings:
     )
     connect_timeout_s: float = _setting(
         "A2A_CONNECT_TIMEOUT_SECONDS", _seconds, "How long connecting to an agent may take.", default=10.0, unit="s"
+    )
+    probe_idle_s: int = _setting(
+        "A2A_KEEPALIVE_IDLE_SECONDS",
+        _up_to(32767),
+        "How long a connection to an agent may be silent before TCP asks whether the other end is there.",
+        default=30,
+        unit="s",
+    )
+    probe_every_s: int = _setting(
+        "A2A_KEEPALIVE_INTERVAL_SECONDS", _up_to(32767), "How often TCP asks then.", default=10, unit="s"
+    )
+    probe_count: int = _setting(
+        "A2A_KEEPALIVE_PROBES",
+        _up_to(127),
+        "After how many questions without an answer the connection is lost; what is sent and not acknowledged for as"
+        " long as all of them take loses it, too.",
+        default=3,
     )
     bus_lost_s: float = _setting(
         "A2A_BUS_LOST_SECONDS",

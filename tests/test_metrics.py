@@ -56,6 +56,12 @@ QUIET: Final = Readings(
     activity_waiting_rows=0,
     activity_dropped_rows=0,
     activity_bodiless_rows=0,
+    loops_hung=0,
+    loops_gave_up=0,
+    agent_streams=0,
+    agent_stream_readers=0,
+    agent_stream_bytes=0,
+    agent_streams_unjournalled=0,
     tasks_died=0,
 )
 

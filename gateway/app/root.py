@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 import structlog
@@ -50,6 +49,9 @@ from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
 from gateway.services.instances import Instances
 from gateway.services.joining import Joining
+from gateway.services.loops import HANGS_S, Loops
+from gateway.services.loops import State as LoopState
+from gateway.services.outage import Outage
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.peers import Peers
@@ -111,6 +113,8 @@ PROBES_A_RENEWAL: Final = 2.5
 """How often the lease in Redis is renewed, and looked for those of the dead, in probes of the bus."""
 FORGET_EVERY_S: Final = 60.0
 """How often calls that ended long ago are forgotten."""
+SWEEP_S: Final = 600.0
+"""What a turn may take that goes through all of a table, before it counts as hung."""
 TOKENS_USED_EVERY_S: Final = 30.0
 """How often it is written which tokens have been used."""
 
@@ -233,7 +237,13 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
         dispatcher = await stack.enter_async_context(
             dispatch.opened(
-                connector.connector(reach=reach, resolve_s=settings.connect_timeout_s),
+                connector.connector(
+                    reach=reach,
+                    resolve_s=settings.connect_timeout_s,
+                    probes=connector.Probes(
+                        idle_s=settings.probe_idle_s, every_s=settings.probe_every_s, count=settings.probe_count
+                    ),
+                ),
                 ticking,
                 connect_s=settings.connect_timeout_s,
                 limit_bytes=settings.max_response_bytes,
@@ -277,7 +287,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             tokenless=dev or settings.allow_tokenless_register,
             self_created=dev,
         )
-        waiting = Waiting(liveness, every_s=settings.write_every_s)
+        waiting = Waiting(liveness)
         callers, agents = Wakes(capacity=settings.max_calls), Wakes(capacity=settings.max_readers)
         parking = Parking(
             calls=ledger,
@@ -307,7 +317,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             delegations=delegated,
             activity=activity,
             bus=bus,
-            every_s=settings.expiry_every_s,
             stale_s=settings.queue_stale_s,
         )
         requests = Requests(
@@ -330,7 +339,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             streams=agent_streams,
             capacity=settings.max_calls,
         )
-        loops = await stack.enter_async_context(Tasks())
+        paused_s = max(settings.probe_s * PROBES_A_RENEWAL, settings.changes_every_s, settings.write_every_s)
+        loops = await stack.enter_async_context(Loops(hangs_s=HANGS_S + paused_s))
         room = Room(settings.buffer_bytes)
 
         def draining(source: Claims) -> Drain:
@@ -364,7 +374,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 room=room,
                 capacity=settings.max_calls,
                 lease_s=settings.queue_lease_s,
-                every_s=settings.queue_every_s,
                 spawn=loops.spawn,
             )
 
@@ -412,7 +421,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
         pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
         cancelling = Cancelling(flights=flights, pushed=pushed, calls=ledger, changes=changes, bus=bus, callers=callers)
-        retention = Retention(ledger, kept_s=settings.calls_kept_s, every_s=FORGET_EVERY_S)
+        retention = Retention(ledger, kept_s=settings.calls_kept_s)
 
         # who hears of it
         prober = Prober(bus.publish, every_s=settings.probe_s, on_heard=lambda at: hub.confirm(at))
@@ -448,7 +457,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             drain_s=settings.reader_drain_s,
         )
         doorway = Doorway(limit=settings.max_connections, elsewhere=lambda: len(streams))
-        readiness = Readiness(changes, lambda: subscriber.state.value)
+        readiness = Readiness(changes, lambda: subscriber.state.value, loops)
         reaper = Reaper(
             gate=turnstile,
             leases=turnstile.leases,
@@ -457,38 +466,39 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             activity=activity,
             streams=agent_streams,
             bus=bus,
-            every_s=settings.probe_s * PROBES_A_RENEWAL,
         )
-        recall = Recall(gate=turnstile, calls=ledger, every_s=settings.queue_every_s)
+        recall = Recall(gate=turnstile, calls=ledger)
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
         loops.loop(turnstile.leases.run, "gate:renew")
         loops.loop(journal.run, "streams:journal")
-        loops.loop(journal.renew, "streams:renew")
-        loops.loop(reaper.run, "calls:reap")
-        loops.loop(recall.run, "calls:recall")
         loops.loop(bus.run, "bus:publish")
         loops.loop(prober.run, "bus:probe")
         loops.loop(subscriber.run, "bus:listen")
         loops.loop(subscriber.watch, "bus:watch")
         loops.loop(hub.run, "bus:serve")
-        loops.loop(leases.run, "instances:renew")
         loops.loop(reader.run, "changes:read")
         loops.loop(heartbeats.run, "heartbeats:write")
-        loops.loop(waiting.run, "waiting:write")
         loops.loop(activity.run, "activity:write")
-        loops.loop(expiry.run, "calls:expire")
-        loops.loop(drain.run, "queue:drain")
-        loops.loop(drain.renew, "queue:renew")
-        loops.loop(retention.run, "calls:forget")
-        loops.loop(dispatching.run, "delegations:send")
-        loops.loop(dispatching.renew, "delegations:renew")
         loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
-        loops.loop(partial(identity.run, every_s=TOKENS_USED_EVERY_S), "tokens:used")
+        loops.every(settings.probe_s, leases.tick, "instances:renew", outage=Outage("renewing the lease"), at_once=True)
+        loops.every(settings.write_every_s, waiting.tick, "waiting:write", outage=Outage("writing who waits"))
+        loops.every(journal.renew_s, journal.renew, "streams:renew", outage=Outage("keeping journals"))
+        for name, one in (("queue", drain), ("delegations", dispatching)):
+            loops.every(settings.queue_every_s, one.tick, f"{name}:send", outage=one.outage, shared=True)
+            loops.every(one.renew_s, one.renew, f"{name}:renew", outage=Outage(f"renewing leases: {name}"))
+        for every_s, tick, name, what in (
+            (settings.probe_s * PROBES_A_RENEWAL, reaper.tick, "calls:reap", "ending calls of dead replicas"),
+            (settings.queue_every_s, recall.tick, "calls:recall", "telling Redis of the calls that wait"),
+            (settings.expiry_every_s, expiry.tick, "calls:expire", "ending calls whose time is over"),
+            (FORGET_EVERY_S, retention.tick, "calls:forget", "forgetting calls"),
+            (TOKENS_USED_EVERY_S, identity.flush, "tokens:used", "writing when tokens were used"),
+        ):
+            loops.every(every_s, tick, name, outage=Outage(what), hangs_s=SWEEP_S, shared=True)
         stack.push_async_callback(write_down, heartbeats, activity, bus, leases)
         await bus_start.wait_until_up(subscriber.up)
         await bus_start.check_eviction(link)
@@ -539,6 +549,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 activity_dropped_rows=activity.dropped,
                 activity_bodiless_rows=activity.bodiless,
                 tasks_died=tasks.deaths + loops.deaths,
+                loops_hung=loops.count(LoopState.HUNG),
+                loops_gave_up=loops.count(LoopState.GAVE_UP),
             )
 
         application = site(settings, cross_origin)
@@ -552,6 +564,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             calls=ledger, queue=line, pushed=pushed, cancelling=cancelling, activity=activity, bus=bus
         )
         application[keys.DELEGATIONS] = delegations
+        application[keys.LOOPS] = loops
         application[keys.INBOX] = Inbox(
             calls=ledger,
             activity=activity,

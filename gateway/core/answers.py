@@ -56,11 +56,15 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """One ending, with the answer it gives. `delivered`: whether the agent got the message; None when nobody knows."""
+    """One ending, with the answer it gives. `delivered`: whether the agent got the message; None when nobody knows.
+
+    retry_after_s: when a busy agent may be asked again, None if it has not said so.
+    """
 
     ending: Ending
     answer: Answer
     delivered: bool | None
+    retry_after_s: float | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -88,6 +92,7 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
                 ending=Ending.AGENT_BUSY,
                 answer=_busy("agent is busy", Ending.AGENT_BUSY, native_session),
                 delivered=False,
+                retry_after_s=outcome.retry_after_s,
             )
         case Answered():
             return Ended(ending=Ending.AGENT_ERROR, answer=_agent_error(outcome), delivered=True)

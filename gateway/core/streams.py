@@ -12,6 +12,7 @@ from gateway.core import jsontext, usage, views
 from gateway.core.answers import Answer, Ended
 from gateway.core.claims import address_line
 from gateway.core.endings import Ending
+from gateway.core.retry import RULES, Retriable
 from gateway.core.usage import Usage
 
 MEDIA_TYPE: Final = "text/event-stream"
@@ -152,10 +153,8 @@ def failure(code: str, sentence: str, *, call_id: str, last: int) -> bytes:
     return orjson.dumps({"code": SERVER_ERROR, "message": sentence, "data": data})
 
 
-_RETRIABLE: Final = frozenset(
-    {Ending.AGENT_BUSY.value, Ending.AGENT_UNREACHABLE.value, Ending.AGENT_RESTARTING.value, Ending.OVERLOADED.value}
-)
-"""Those that say that no agent has the message, or has begun with it."""
+_RETRIABLE: Final = frozenset(ending.value for ending, rule in RULES.items() if rule.retriable is Retriable.YES)
+"""What a program may send again without asking anybody, if no event of a stream has come."""
 
 
 def error_event(error: bytes, id_json: bytes | None) -> bytes:

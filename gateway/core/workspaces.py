@@ -167,12 +167,12 @@ def decide_register(status: Status) -> Status | None:
 def decide_beat(status: Status, beat: Beat, metadata: RuntimeMetadata) -> Status | None:
     """Return the state a heartbeat moves this one to, or None to stay.
 
-    A failed start is left to register: a beat of a half-started process proves nothing.
+    A failed start is left to register: a beat of a half-started process proves nothing, and one that is wedged no life.
     """
     rate = beat.error_rate or 0.0
     match status:
         case Status.PROVISIONING | Status.OFFLINE | Status.AWAITING_AGENT:
-            return Status.ONLINE
+            return None if beat.wedged else Status.ONLINE
         case Status.ONLINE:
             erring = rate >= DEGRADED_FROM and "status_mgmt" not in metadata.capabilities
             return Status.DEGRADED if beat.wedged or erring else None

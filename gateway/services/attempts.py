@@ -9,14 +9,14 @@ import structlog
 
 from events.bus import Bus
 from gateway import ports
-from gateway.core import answers, delegation, envelope, outcomes, queue
+from gateway.core import answers, envelope, outcomes, retry
 from gateway.core.answers import Ended
 from gateway.core.budget import exhausted
 from gateway.core.calls import Call, State
 from gateway.core.endings import Ending
-from gateway.core.queue import Back
 from gateway.core.rates import Tariff
 from gateway.core.refusals import Code, Refusal
+from gateway.core.retry import Back, Pace
 from gateway.core.trace import trace_id
 from gateway.core.workspaces import Workspace
 from gateway.services.admission import Admission
@@ -107,7 +107,7 @@ class Attempts:
         one = attempt.one
         call = one.call
         ticket: Ticket | None = None
-        chances = {"first_s": self._retry_s, "jitter": self._chance()}
+        pace = Pace(first_s=self._retry_s, restart_s=self._restart_s, jitter=self._chance())
         try:
             hold.grow(len(one.body))
             target = await self._admission.readmit(call.caller_id, call.workspace_id)
@@ -118,7 +118,7 @@ class Attempts:
                 log.warning("queued_call_lost", call_id=call.id)  # our lease ran out: it is another one's by now
                 return
         except (Exception, asyncio.CancelledError) as error:
-            then = _cancelled() if attempt.called_off else self._stopped_short(call, error, chances)
+            then = _cancelled() if attempt.called_off else self._stopped_short(call, error, pace)
             if ticket is not None:
                 self._entrance.leave(ticket, 0, waits_s=max(0.0, one.left_s) if isinstance(then, Back) else None)
             await self._settling.settle(one, then, None, None)
@@ -126,7 +126,7 @@ class Attempts:
         publish_status(self._bus, call, State.DISPATCHED)
         sessions = "session" in target.metadata.capabilities
         ended = _cancelled() if attempt.called_off else await self._send(attempt, outbound, sessions)
-        then = delegation.decide(ended, call, sessions=sessions, restart_s=self._restart_s, **chances)
+        then = retry.decide(ended, call, sessions=sessions, pace=pace)
         if not isinstance(then, Back):
             answered()
         elif attempt.called_off:
@@ -151,17 +151,17 @@ class Attempts:
                 raise _Reserved from refused
             raise
 
-    def _stopped_short(self, call: Call, error: BaseException, chances: Mapping[str, float]) -> Back | Ended:
+    def _stopped_short(self, call: Call, error: BaseException, pace: Pace) -> Back | Ended:
         """What follows when a call was not sent."""
         match error:
             case _Reserved():
-                return queue.wait(Code.BUDGET_EXCEEDED, **chances)
+                return retry.wait(Code.BUDGET_EXCEEDED, pace=pace)
             case Refusal(code=code):
-                return delegation.decide_refused(code, call, **chances)
+                return retry.decide_refused(code, call, pace=pace)
             case ports.NoRoom():
-                return queue.wait(Code.OVERLOADED, **chances)
+                return retry.wait(Code.OVERLOADED, pace=pace)
             case ports.StoreError():
-                return queue.wait(Code.PLATFORM_UNAVAILABLE, **chances)
+                return retry.wait(Code.PLATFORM_UNAVAILABLE, pace=pace)
             case asyncio.CancelledError():
                 return Back(delay_s=0.0, error=Code.DRAINING.value)
             case _:  # a bug of ours must not leave a call without an end; it is logged and told

@@ -152,7 +152,7 @@ class Sending:
             self._part(call, ended, relay)
             return
         busy = ended.ending is Ending.AGENT_BUSY and not native_session and not late
-        got = await self._hold(call) if busy else None
+        got = await self._hold(call, ended.retry_after_s) if busy else None
         unsure = isinstance(got, Unsure)
         if isinstance(got, Unsure):
             ended, got = replace(ended, answer=queue.unsure(ended.answer)), None
@@ -199,7 +199,7 @@ class Sending:
         except asyncio.CancelledError:
             return False
 
-    async def _hold(self, call: Sent) -> Held | Answer | Refusal | Unsure | None:
+    async def _hold(self, call: Sent, retry_after_s: float | None) -> Held | Answer | Refusal | Unsure | None:
         """Let a call wait for its agent, if it can; where an earlier one has its message, that one does."""
         wanted = call.wanted
         busy = Busy(
@@ -210,6 +210,7 @@ class Sending:
             outbound=call.outbound,
             took_s=call.flight.took_s,
             claim=wanted.claim,
+            retry_after_s=retry_after_s,
         )
         try:
             return await self._queue.hold(busy)

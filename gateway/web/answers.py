@@ -12,6 +12,7 @@ from gateway.core.delivery import Mode
 from gateway.core.endings import Ending
 from gateway.core.journey import Sign
 from gateway.core.workspaces import Status
+from gateway.services.loops import State as LoopState
 
 EXACT: Final = ConfigDict(extra="forbid")
 """What is not described here is not answered."""
@@ -31,7 +32,29 @@ class Ready(TypedDict):
     ready: bool
     database: Literal["up", "down"]
     bus: Literal["up", "blind", "repairing"]
+    loops: LoopState
     draining: bool
+
+
+@with_config(EXACT)
+class Loop(TypedDict):
+    """One loop of a process. `last_error`: the type of what it ended with last."""
+
+    name: str
+    state: LoopState
+    restarts: int
+    last_error: str | None
+    seconds_since_turn: float
+    hangs_after_seconds: float
+    shared: bool
+
+
+@with_config(EXACT)
+class Liveness(TypedDict):
+    """`GET /admin/liveness`: the loops of the process that answers, and the tasks that have died in it."""
+
+    loops: list[Loop]
+    tasks_died: int
 
 
 @with_config(EXACT)
@@ -122,6 +145,7 @@ class Workspace(TypedDict):
     last_error_rate: float
     last_sample_error: str | None
     uptime_seconds: int
+    runtime_state: str | None
     current_task: str | None
     runtime: str
     workspace_dir: str | None

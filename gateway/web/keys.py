@@ -12,6 +12,7 @@ from gateway.services.delegation import Delegations
 from gateway.services.edits import Edits
 from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
+from gateway.services.loops import Loops
 from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
@@ -38,6 +39,7 @@ KEEPALIVE_S: Final = web.AppKey("keepalive_s", float)
 PLACES: Final = web.AppKey("places", Places)
 """What bounds the streams that are open, of events and of agents."""
 INBOX: Final = web.AppKey("inbox", Inbox)
+LOOPS: Final = web.AppKey("loops", Loops)
 PEERS: Final = web.AppKey("peers", Peers)
 PROXY: Final = web.AppKey("proxy", Proxy)
 READINESS: Final = web.AppKey("readiness", Readiness)

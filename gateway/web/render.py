@@ -68,6 +68,7 @@ def workspace(one: Workspace) -> answers.Workspace:
         "last_error_rate": one.error_rate,
         "last_sample_error": one.sample_error,
         "uptime_seconds": one.uptime_seconds,
+        "runtime_state": one.runtime_state,
         "current_task": one.current_task,
         "runtime": one.runtime,
         "workspace_dir": one.workspace_dir,

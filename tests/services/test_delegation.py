@@ -130,7 +130,6 @@ class Office:
                 room=Room(10**6),
                 capacity=10,
                 lease_s=30.0,
-                every_s=0.01,
                 spawn=tasks.spawn,
             )
 
