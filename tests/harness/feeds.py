@@ -33,6 +33,7 @@ class Visit:
         self._writer = writer
         self.line = ""
         self.headers: dict[str, str] = {}
+        self.peer = writer.get_extra_info("peername")
 
     async def listen(self) -> None:
         head = await self._reader.readuntil(b"\r\n\r\n")
