@@ -145,9 +145,9 @@ class Feeds:
                 self._outage.worked()
             except ports.StoreError as error:  # leases that are not renewed end by themselves
                 self._outage.failed(error)
-            await asyncio.sleep(min(SPACE_S, every_s))
+            await asyncio.sleep(SPACE_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
+                async with asyncio.timeout(every_s - SPACE_S):
                     await self._wake.wait()
 
     async def tick(self) -> None:
@@ -188,7 +188,7 @@ class Feeds:
         for workspace_id, (subscription, task) in self._held.items():
             declared = self._declared.get(workspace_id)
             if declared is None or declared.url != subscription.url:
-                task.cancel()
+                _stop(subscription, task)
             elif declared.declared != subscription.declared:
                 subscription.declared = declared.declared
                 subscription.poke()
@@ -255,7 +255,7 @@ class Feeds:
             if kept.get(one):
                 subscription.extend(now + self._times.lease_s - MARGIN_S)
             else:
-                self._held[one][1].cancel()
+                _stop(*self._held[one])
 
     def _count(self, reports: Collection[ports.FeedReport]) -> None:
         self.events += sum(one.events for one in reports)
@@ -288,8 +288,8 @@ class Feeds:
     async def close(self) -> None:
         """Stop reading, and let others have all; what cannot be given back runs out by itself."""
         self._closed = True
-        for _, task in self._held.values():
-            task.cancel()
+        for held in self._held.values():
+            _stop(*held)
         try:
             async with asyncio.timeout(CLOSE_S), self._turning:
                 if self._held:
@@ -297,3 +297,10 @@ class Feeds:
                 await self._release()
         except (ports.StoreError, TimeoutError) as error:
             log.warning("feeds_not_released", count=len(self._held), error=type(error).__name__)
+
+
+def _stop(subscription: Subscription, task: asyncio.Task[None]) -> None:
+    """Let it end, once: to ask again would interrupt what it does to end."""
+    if not subscription.stopping:
+        subscription.stopping = True
+        task.cancel()

@@ -59,6 +59,8 @@ class Subscription:
     ) -> None:
         self.url = grant.url
         self.declared = grant.declared
+        self.stopping = False
+        """Whether whoever holds it has asked it to end."""
         self.standing = Standing()
         self.renewed_at = -math.inf
         """When its lease was renewed with all that had happened up to then; -inf: there is news."""
@@ -80,7 +82,6 @@ class Subscription:
         self._opened_at = math.inf
         self._heard = False
         self._paid_until = 0.0
-        self._stop_reason: str | None = None
 
     def __repr__(self) -> str:
         return f"<Subscription {self._workspace_id} {self.standing.state.value} {self.standing.reason}>"

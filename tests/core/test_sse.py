@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from gateway.core.sse import MAX_ID_CHARS, EventParser, ServerEvent
 
 LIMIT: Final = 1000
-PIECES: Final = st.sampled_from(
+WORDS: Final = st.sampled_from(
     [
-        b"\n", b"\r", b"\r\n", b"\n\n", b"data", b"data:", b"data: ", b"data:  ", b"event:", b"event: a", b"id",
-        b"id: ", b"id: 7", b"id: \0", b"retry: 10", b"retry: x", b"retry:", b":", b": comment", b" ", b"x", b"{}",
-        b"other: 1", b"dat", b"a:", b"\xef\xbb\xbf", b"\xc3", b"\xa9", "é€😀".encode(), b"\xff", b"\0",
+        b"data", b"data:", b"data: x", b"data:  y", b"event: a", b"event:", b"id", b"id: 7", b"id: \0", b"retry: 10",
+        b"retry: x", b":", b": comment", b"other: 1", b"dat", b" data: 1", "data: é€😀".encode(), b"data: \xff\xc3",
+        b"\xef\xbb\xbf", b"\xef\xbb\xbfdata: b", b"",
     ]
 )  # fmt: skip
+ENDS: Final = st.sampled_from([b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b"\r\r", b""])
+PIECES: Final = st.tuples(WORDS, ENDS).map(b"".join)
 
 
 def whole(data: bytes) -> tuple[list[ServerEvent], str, int | None]:

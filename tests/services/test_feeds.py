@@ -8,10 +8,10 @@ from typing import Any, Final
 import pytest
 
 from gateway.core.address import Reach
-from gateway.core.feeds import Rules, State
+from gateway.core.feeds import Closed, How, Rules, State
 from gateway.core.workspaces import Status
 from gateway.net import connector, event_feed
-from gateway.ports import StoreUnavailable
+from gateway.ports import FeedListener, FeedSource, StoreUnavailable
 from gateway.services.feeds import Feeds, Times
 from gateway.services.subscription import Manner
 from gateway.services.tasks import Tasks
@@ -103,7 +103,7 @@ async def start(stores, replicas, bus, vault) -> AsyncIterator[Callable[..., Any
             feeds = Feeds(
                 store=store,
                 liveness=stores.liveness,
-                feed=feed,
+                feed=other.get("feed", feed),
                 bus=bus,
                 vault=vault,
                 is_wanted=wants.__contains__,
@@ -408,3 +408,45 @@ async def test_what_was_told_on_is_counted_though_the_report_was_lost(start, mak
     workspace = await until(lambda: stores.workspaces.find(id_), lambda one: one.feed.events == 1)
     assert workspace.feed.state is State.LIVE
     assert replica.feeds.events == 1
+
+
+class Slow:
+    """A feed whose connections take their time to end."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.reading = 0
+        self.may_end = asyncio.Event()
+
+    async def read(self, source: FeedSource, listener: FeedListener) -> How:
+        self.begun += 1
+        self.reading += 1
+        assert self.reading == 1
+        try:
+            listener.opened()
+            await asyncio.Event().wait()
+        finally:
+            await self.may_end.wait()
+            self.reading -= 1
+        return Closed()
+
+
+async def test_a_successor_begins_when_its_predecessor_has_ended_and_stays(start, make, stores, agent: FeedAgent):
+    slow = Slow()
+    replica, id_ = await start(feed=slow), await make(agent)
+    other = await start(feed=slow)
+    for one in (replica, other):
+        one.wants.add(id_)
+    await replica.turns(lambda: replica.state() == {"live": 1})
+    await stores.workspaces.edit(id_, {"events_url": agent.url + "/2"})
+    for one in (replica, other):
+        one.feeds.doubt(id_)
+    for _ in range(5):
+        await replica.feeds.tick()
+        await other.feeds.tick()
+    assert slow.begun == 1
+    slow.may_end.set()
+    await replica.turns(lambda: slow.begun == 2 and replica.state() == {"live": 1})
+    for _ in range(5):  # nothing of the old one takes the new one away
+        await replica.feeds.tick()
+    assert (slow.begun, slow.reading, len(replica.feeds)) == (2, 1, 1)
