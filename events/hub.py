@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from time import monotonic
 from typing import Final
 
@@ -69,6 +70,11 @@ class Hub:
     def lagging(self) -> int:
         """Readers that do not keep up."""
         return self.readers - sum(len(channel.current) for channel in self._channels.values())
+
+    def is_read(self, workspace_id: str, types: Collection[str]) -> bool:
+        """Return whether anybody here reads events of a workspace, of any of these types."""
+        channels = chain(self._by_workspace.get(workspace_id, ()), self._of_all)
+        return any(one.wanted.types is None or not one.wanted.types.isdisjoint(types) for one in channels)
 
     # -- readers
 

@@ -21,11 +21,13 @@ from gateway.app.site import site
 from gateway.app.taps import call_waker, inbox_waker, queue_stirrer, task_noter
 from gateway.core.address import Reach
 from gateway.core.callers import Proof
+from gateway.core.feeds import Rules
 from gateway.core.rates import Tariff
+from gateway.core.upstream import AGENT_EVENT
 from gateway.live import gate
 from gateway.live import journal as journals
 from gateway.metrics import Readings, exposition
-from gateway.net import clocks, connector, dispatch
+from gateway.net import clocks, connector, dispatch, event_feed
 from gateway.ports import Claims
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
@@ -43,6 +45,8 @@ from gateway.services.drain import Drain
 from gateway.services.edits import Edits
 from gateway.services.entrance import Entrance
 from gateway.services.expiry import Expiry
+from gateway.services.feeds import Feeds
+from gateway.services.feeds import Times as FeedTimes
 from gateway.services.flights import Flights
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import Identity
@@ -72,6 +76,7 @@ from gateway.services.settling import Settling
 from gateway.services.shelf import Shelf
 from gateway.services.silence import Silences
 from gateway.services.streams import Sizes, Streams
+from gateway.services.subscription import Manner
 from gateway.services.tasks import Tasks
 from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
@@ -87,6 +92,7 @@ from gateway.store.activity import ActivityStore
 from gateway.store.calls import CallStore
 from gateway.store.changes import ChangeStore
 from gateway.store.delegation import DelegationClaims, DelegationStore
+from gateway.store.feeds import FeedStore
 from gateway.store.instances import InstanceStore
 from gateway.store.liveness import LivenessStore
 from gateway.store.queue import QueueStore
@@ -105,6 +111,8 @@ BUS_CAPACITY: Final = 20_000
 """Events that wait while Redis is away ..."""
 BUS_BYTES: Final = 64 * 1024 * 1024
 """... and what they may take."""
+HEARTBEATS_MISSED: Final = 3
+"""A feed that has missed so many is connected to anew."""
 WRITE_MARGIN_S: Final = 0.25
 """What a batch of heartbeats may take to be written, once it is due."""
 ACTIVITY_CAPACITY: Final = 20_000
@@ -179,6 +187,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             identity.forget_session(hash_hex)
             visibility.doubt(Proof.SESSION, hash_hex)
 
+        def forget_workspace(workspace_id: str) -> None:
+            directory.forget(workspace_id)
+            feeds.doubt(workspace_id)
+
         flights = Flights(link.publisher)
         drains: list[Drain] = []
 
@@ -188,7 +200,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 one.call_off(call_id)
 
         forget = {
-            "workspace": directory.forget,
+            "workspace": forget_workspace,
             "token": forget_token,
             "session": forget_session,
             "call": call_off,
@@ -456,6 +468,37 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             places=places,
             drain_s=settings.reader_drain_s,
         )
+        feed = await stack.enter_async_context(
+            event_feed.opened(
+                connector.connector(reach=reach, resolve_s=settings.connect_timeout_s),
+                reach=reach,
+                connect_s=settings.connect_timeout_s,
+                first_byte_s=settings.feed_first_byte_s,
+                silence_s=settings.feed_heartbeat_s * HEARTBEATS_MISSED,
+                limit_bytes=settings.feed_event_bytes,
+            )
+        )
+        upstream_types = {AGENT_EVENT, *settings.feed_keeps}
+        subscribers = await stack.enter_async_context(Tasks())
+        feeds = Feeds(
+            store=FeedStore(database),
+            liveness=liveness,
+            feed=feed,
+            bus=bus,
+            vault=sealed,
+            is_wanted=lambda one: one in ticking or hub.is_read(one, upstream_types),
+            pinned=settings.feeds_pinned,
+            manner=Manner(
+                rules=Rules(healthy_s=settings.feed_healthy_s, pace_s=settings.feed_pace_s),
+                keeps=settings.feed_keeps,
+                per_s=settings.feed_per_s,
+                gave_up_s=settings.feed_gave_up_s,
+            ),
+            times=FeedTimes(lease_s=settings.feed_lease_s, linger_s=settings.feed_linger_s),
+            capacity=settings.max_feeds,
+            spawn=subscribers.spawn,
+        )
+        stack.push_async_callback(feeds.close)
         doorway = Doorway(limit=settings.max_connections, elsewhere=lambda: len(streams))
         readiness = Readiness(changes, lambda: subscriber.state.value, loops)
         reaper = Reaper(
@@ -482,6 +525,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         loops.loop(reader.run, "changes:read")
         loops.loop(heartbeats.run, "heartbeats:write")
         loops.loop(activity.run, "activity:write")
+        loops.loop(feeds.run, "feeds:keep")
         loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
@@ -545,10 +589,15 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 answers_unkept=shelf.refused,
                 requests_limited=tolls.refused,
                 requests_unchecked=tolls.unchecked,
+                feeds=feeds.states,
+                feed_events=feeds.events,
+                feed_events_repeated=feeds.duplicates,
+                feed_events_dropped=feeds.dropped,
+                feed_connects=feeds.connects,
                 activity_waiting_rows=len(activity),
                 activity_dropped_rows=activity.dropped,
                 activity_bodiless_rows=activity.bodiless,
-                tasks_died=tasks.deaths + loops.deaths,
+                tasks_died=tasks.deaths + loops.deaths + subscribers.deaths,
                 loops_hung=loops.count(LoopState.HUNG),
                 loops_gave_up=loops.count(LoopState.GAVE_UP),
             )
@@ -601,6 +650,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             streams=streams,
             sockets=sockets,
             wakes=(callers, agents),
+            feeds=feeds,
             readiness=readiness,
             drain_s=settings.drain_s,
             reader_spread_s=settings.reader_spread_s,

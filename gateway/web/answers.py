@@ -10,6 +10,7 @@ from gateway.core.calls import Kind, State
 from gateway.core.delegation import Status as DelegationStatus
 from gateway.core.delivery import Mode
 from gateway.core.endings import Ending
+from gateway.core.feeds import State as FeedState
 from gateway.core.journey import Sign
 from gateway.core.workspaces import Status
 from gateway.services.loops import State as LoopState
@@ -129,6 +130,16 @@ class Created(TypedDict):
 
 
 @with_config(EXACT)
+class Feed(TypedDict):
+    """How the one subscription to an agent's events stands, since when and why; `events`: how many were told on."""
+
+    state: FeedState
+    reason: str | None
+    since: datetime | None
+    events: int
+
+
+@with_config(EXACT)
 class Workspace(TypedDict):
     """A workspace as everybody may see it who may see it. Money is cents."""
 
@@ -157,6 +168,8 @@ class Workspace(TypedDict):
     monthly_spend: int
     last_heartbeat_at: datetime | None
     runtime_metadata: dict[str, Any]
+    events_url: str | None
+    feed: Feed | None
 
 
 @with_config(EXACT)

@@ -11,7 +11,7 @@ from tests.harness.world import World, until
 LOOPS = {
     *("gate:connect", "gate:renew", "bus:publish", "bus:probe", "bus:listen", "bus:watch", "bus:serve"),
     *("changes:read", "heartbeats:write", "activity:write", "waiting:write", "instances:renew", "tokens:used"),
-    *("streams:journal", "streams:renew"),
+    *("streams:journal", "streams:renew", "feeds:keep"),
     *("streams:feed", "streams:sweep", "streams:visible", "queue:send", "queue:renew", "delegations:send"),
     *("delegations:renew", "calls:reap", "calls:recall", "calls:expire", "calls:forget"),
 }
