@@ -53,7 +53,7 @@ class Replica:
         return {state: count for state, count in self.feeds.states.items() if count}
 
     def run(self) -> None:
-        self.tasks.loop(self.feeds.run, "feeds")
+        self.tasks.spawn(self.feeds.run(), "feeds")
 
     async def die(self) -> None:
         """Go without a word: tasks and connections end, leases do not."""
