@@ -8,7 +8,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Callable
 from math import ceil
-from typing import Final
+from typing import Final, Protocol
 
 from gateway import ports
 from gateway.core import streams
@@ -29,6 +29,13 @@ class Shared:
 
     def __repr__(self) -> str:
         return f"<Shared bytes={self.bytes} of {self.limit_bytes}>"
+
+
+class Pushed(Protocol):
+    """A reader that keeps up, and is given what comes in the turn in which it comes."""
+
+    def take(self) -> None:
+        """Take what has come."""
 
 
 class Relay:
@@ -60,6 +67,7 @@ class Relay:
         self._said: list[bytes] | None = []
         self._said_bytes = 0
         self._waiting: set[asyncio.Future[None]] = set()
+        self._pushing: dict[Pushed, None] = {}
         self.readers = 0
         self.events = 0
         self.complete = False
@@ -84,8 +92,7 @@ class Relay:
                 self._keep(part.raw, self.events + BETWEEN)
             else:
                 self._take(part)
-        if self.events != before or self._waiting:
-            self._wake()
+        self._wake()
         return self.events != before or not self._framer.idle
 
     def finish(self) -> None:
@@ -202,7 +209,17 @@ class Relay:
         finally:
             self._waiting.discard(woken)
 
+    def push_to(self, reader: "Pushed") -> None:
+        """Have a reader take all that comes at once, from where it is now: behind all that has come."""
+        self._pushing[reader] = None
+
+    def push_no_more(self, reader: "Pushed") -> None:
+        """Let a reader fetch by itself again; may come twice."""
+        self._pushing.pop(reader, None)
+
     def _wake(self) -> None:
+        for reader in tuple(self._pushing):
+            reader.take()
         for woken in self._waiting:
             if not woken.done():
                 woken.set_result(None)
