@@ -254,6 +254,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             Sizes(
                 event=settings.event_bytes,
                 kept=settings.stream_kept_bytes,
+                unwritten=settings.stream_bytes,
                 all_kept=settings.streams_kept_bytes,
                 answer=settings.answer_kept_bytes,
             ),

@@ -122,10 +122,11 @@ def numbered(raw: bytes, call_id: str, number: int) -> bytes:
     return b"id: %b-%d\n%b" % (call_id.encode(), number, raw)
 
 
-def farewell(answer: Answer, ending: str, *, call_id: str, last: int) -> bytes:
+def farewell(answer: Answer, ending: str, *, call_id: str, last: int, resumable: bool = True) -> bytes:
     """Return what the last event of a stream says that has not completed: a JSON-RPC error, without its id.
 
     answer: what a caller of the same call would have got that does not stream. last: the number of the event before.
+    resumable: whether its journal has it all, as far as is known.
     """
     fields = _members(answer.body)
     sentence = fields.pop("error", None)
@@ -136,6 +137,8 @@ def farewell(answer: Answer, ending: str, *, call_id: str, last: int) -> bytes:
         "call_id": call_id,
         "last_event_id": event_id(call_id, last) if last else None,
     }
+    if not resumable:
+        data["resumable"] = False
     message = sentence if isinstance(sentence, str) else f"the stream has ended: {ending}"
     return orjson.dumps({"code": SERVER_ERROR, "message": message, "data": data})
 
@@ -187,8 +190,8 @@ def _members(body: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def of_ended(ended: Ended, *, call_id: str, last: int) -> bytes | None:
+def of_ended(ended: Ended, *, call_id: str, last: int, resumable: bool = True) -> bytes | None:
     """Return the farewell of a stream that has come to this end; None: it has completed."""
     if ended.ending is Ending.COMPLETED:
         return None
-    return farewell(ended.answer, ended.ending.value, call_id=call_id, last=last)
+    return farewell(ended.answer, ended.ending.value, call_id=call_id, last=last, resumable=resumable)

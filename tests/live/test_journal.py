@@ -76,18 +76,18 @@ async def test_a_stream_has_one_end_whoever_writes_it(pair):
     one.begin(head("c"))
     one.append("c", 1, b"x")
     await until(lambda: other.read("c", 0, at_most=1), lambda got: got.events)
-    other.end("c", -1, None)
+    other.end("c", None, None)
     await until(lambda: one.read("c", 1, at_most=1), lambda got: got.ended)
     one.append("c", 2, b"late")
     await eventually(lambda: one.lost == 1)
     one.end("c", 3, b"{}")
     await eventually(lambda: one._ends)
-    assert await other.read("c", 0, at_most=100) == Passage(events=((1, b"x"),), ended=True, number=-1)
+    assert await other.read("c", 0, at_most=100) == Passage(events=((1, b"x"),), ended=True, number=2, interrupted=True)
 
 
 async def test_a_call_that_never_streamed_gets_no_journal_from_its_end(pair, valkey_url):
     one, other = pair
-    one.end("c", -1, None)
+    one.end("c", None, None)
     assert await other.read("c", 0, at_most=1) == Passage()
     async with Redis.from_url(valkey_url) as client:
         assert await client.keys(f"{one._prefix}*") == []
