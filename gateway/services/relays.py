@@ -40,7 +40,7 @@ class Shared:
 class Relay:
     """One stream (ports.Sink). kept_bytes: what of it is kept here; unwritten_bytes: the same, of what its journal does
     not have and a reader here has not read. `body` is all that has come for as long as that is no longer than
-    answer_bytes, then None."""
+    answer_bytes, then None. names: whether it is the stream of the tasks of which it tells, not the rest of one."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Relay:
         kept_bytes: int,
         unwritten_bytes: int,
         answer_bytes: int,
+        names: bool = True,
     ) -> None:
         self.head = head
         self._journal = journal
@@ -59,6 +60,7 @@ class Relay:
         self._kept_bytes = kept_bytes
         self._unwritten_bytes = max(kept_bytes, unwritten_bytes)
         self._answer_bytes = answer_bytes
+        self._names = names
         self._framer = Framer(event_bytes)
         self._parts: list[bytes] = []
         self._numbers: list[float] = []
@@ -109,7 +111,8 @@ class Relay:
         self.complete = self.complete or said.last
         if said.task_id is not None and said.task_id != self.task_id:
             self.task_id = said.task_id
-            self._journal.name(self.head.workspace_id, said.task_id, self.head.call_id)
+            if self._names:
+                self._journal.name(self.head.workspace_id, said.task_id, self.head.call_id)
         if said.usage.input_tokens or said.usage.output_tokens:
             self.usage = said.usage
             self.on_usage(said.usage)

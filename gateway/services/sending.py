@@ -123,7 +123,9 @@ class Sending:
         def begin(status: int, headers: Mapping[str, str]) -> Relay:
             """Let its caller have a stream from now on; it goes on to its end though nobody reads it."""
             nonlocal relay
-            relay = flight.relay = self._streams.begin(_head(call, status, headers))
+            method = call.wanted.message.method
+            names = method not in envelope.RESUBSCRIBING_METHODS
+            relay = flight.relay = self._streams.begin(_head(call, status, headers), names=names)
             relay.on_usage = lambda used: self._weigh(call, used)
             answer.set_result(Opened(head=relay.head, relay=relay))
             return relay

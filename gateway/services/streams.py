@@ -67,8 +67,8 @@ class Streams:
         """What relays keep, all together."""
         return self._shared.bytes
 
-    def begin(self, head: ports.StreamHead) -> Relay:
-        """Relay a stream from now on."""
+    def begin(self, head: ports.StreamHead, *, names: bool = True) -> Relay:
+        """Relay a stream from now on; names: whether it is found by its tasks."""
         relay = self._relays[head.call_id] = Relay(
             head,
             self._journal,
@@ -77,6 +77,7 @@ class Streams:
             kept_bytes=self._sizes.kept,
             unwritten_bytes=self._sizes.unwritten,
             answer_bytes=self._sizes.answer,
+            names=names,
         )
         return relay
 
