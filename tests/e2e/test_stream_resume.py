@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
+import orjson
 import pytest
 from aiohttp import ClientError, ClientResponse, web
 
@@ -15,7 +16,7 @@ from tests.harness import agent as agents
 from tests.harness import valkey as valkeys
 from tests.harness.process import GatewayProcess
 from tests.harness.valkey import Valkey
-from tests.harness.world import Workspace, World, eventually
+from tests.harness.world import Workspace, World, eventually, until
 
 EVENTS: Final = 10_000
 CUTS: Final = 200
@@ -219,8 +220,10 @@ async def test_a_redis_that_loses_its_memory_in_the_middle_costs_the_caller_noth
             script.allow(1000)
             assert head + await response.content.read() == expected(call_id, range(1, 1001), 1000)
             assert await abreast.content.read() == expected(call_id, range(101, 1001), 1000), "it has lost nothing"
-    status, _ = await rest(world, other, target, call_id, after=50)
-    assert status == 404, "nobody knows of it any more"
+    _, raw = await until(  # its row is written a moment later
+        lambda: rest(world, other, target, call_id, after=50), lambda got: got[0] == 409
+    )
+    assert orjson.loads(raw)["code"] == "no_stream"
 
 
 async def test_who_is_behind_when_redis_loses_its_memory_is_told(world: World, broker: Valkey) -> None:
