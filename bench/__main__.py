@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from bench import bus, figures, ledger, report, subjects
+from bench import bus, figures, ledger, report, streams, subjects
 from bench.processes import BenchError, Cores
 from bench.rounds import FULL, QUICK, Plan, Rounds, Settle
 from gateway.embedded import servers as embedded
@@ -46,6 +46,14 @@ def bench_events(plan: bus.Plan, cores: Cores, about: Mapping[str, Any], only: S
     report.write(
         RESULTS, {"events": {"machine": about, "plan": asdict(plan), "figures": [asdict(one) for one in seen]}}
     )
+
+
+def bench_streams(plan: streams.Plan, cores: Cores, about: Mapping[str, Any]) -> None:
+    """Measure the relay of streams, print and write down."""
+    with _servers() as urls, tempfile.TemporaryDirectory() as folder:
+        seen = streams.measure(_env(urls), cores, Path(folder), plan, _say)
+    _say("\n" + streams.table(seen))
+    report.write(RESULTS, {"streams": {"machine": about, "plan": asdict(plan), **seen}})
 
 
 def _env(urls: embedded.Urls) -> dict[str, str]:
@@ -102,7 +110,7 @@ def _other(
             yield other
 
 
-def bench(*, calls: bool, events: bool, quick: bool, parts: Sequence[str], against: Path | None) -> None:
+def bench(*, calls: bool, events: bool, relays: bool, quick: bool, parts: Sequence[str], against: Path | None) -> None:
     """Measure what was asked for, one after the other."""
     cores = Cores.choose()
     about = report.machine(cores)
@@ -111,6 +119,8 @@ def bench(*, calls: bool, events: bool, quick: bool, parts: Sequence[str], again
         bench_calls(QUICK if quick else FULL, cores, about, against)
     if events:
         bench_events(bus.QUICK if quick else bus.FULL, cores, about, parts)
+    if relays:
+        bench_streams(streams.QUICK if quick else streams.FULL, cores, about)
     _say(f"\nwritten to {RESULTS}")
 
 
@@ -120,6 +130,7 @@ def main() -> None:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--calls", action="store_true", help="only what a call costs")
     only.add_argument("--events", action="store_true", help="only the bus: readers, clocks, a Redis that goes away")
+    only.add_argument("--streams", action="store_true", help="only what relaying a stream costs")
     parser.add_argument("--part", action="append", choices=bus.PARTS, default=[], help="of the bus, only this; repeat")
     parser.add_argument(
         "--against", type=Path, metavar="CHECKOUT", help="also what a call costs in the gateway of this checkout"
@@ -131,7 +142,14 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # out through every `with`
     try:
-        bench(calls=not words.events, events=not words.calls, quick=words.quick, parts=words.part, against=against)
+        bench(
+            calls=not (words.events or words.streams),
+            events=not (words.calls or words.streams),
+            relays=not (words.calls or words.events),
+            quick=words.quick,
+            parts=words.part,
+            against=against,
+        )
     except (BenchError, embedded.EmbeddedError) as error:
         sys.exit(f"bench: {error}")
 

@@ -14,6 +14,17 @@ _SESSION: Final = web.AppKey("session", ClientSession)
 _AGENT: Final = web.AppKey("agent", str)
 
 
+async def relay(request: web.Request) -> web.StreamResponse:
+    body = await request.read()
+    headers = {"Content-Type": request.content_type}
+    async with request.app[_SESSION].post(request.app[_AGENT], data=body, headers=headers) as answer:
+        response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
+        await response.prepare(request)
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+        return response
+
+
 async def forward(request: web.Request) -> web.Response:
     body = await request.read()
     headers = {"Content-Type": request.content_type}
@@ -32,6 +43,7 @@ async def main(agent_url: str) -> None:
     app[_AGENT] = agent_url
     app.cleanup_ctx.append(_session)
     app.router.add_post("/workspaces/{id}/a2a", forward)
+    app.router.add_post("/streams/a2a", relay)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

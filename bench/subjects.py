@@ -43,11 +43,11 @@ def agent() -> Iterator[Subject]:
 
 
 @contextmanager
-def bare(agent_port: int, cores: Cores) -> Iterator[Subject]:
+def bare(agent_port: int, cores: Cores, *, path: str = PATH) -> Iterator[Subject]:
     """The bare aiohttp proxy."""
     command = [sys.executable, "-m", "bench.bare", f"http://127.0.0.1:{agent_port}/"]
     with running(command, measured=cores) as process:
-        yield Subject(name="bare aiohttp", port=int(process.said), pid=process.pid)
+        yield Subject(name="bare aiohttp", port=int(process.said), pid=process.pid, path=path)
 
 
 @contextmanager
@@ -90,6 +90,9 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         location / {{ proxy_pass http://agent; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+        location /streams/ {{
+            proxy_pass http://agent; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+        }}
     }}
 }}
 """

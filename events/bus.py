@@ -21,6 +21,17 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 """Starts a task that somebody owns: the coroutine, and a name for it."""
 
 
+class Stamp(Protocol):
+    """Says that a loop turns: who watches it sees by that that it does not hang."""
+
+    def __call__(self, *, idle: bool = False) -> None:
+        """Say so; `idle`: it waits for what may never come, so that no next stamp is due."""
+
+
+def unwatched(*, idle: bool = False) -> None:
+    """The stamp of a loop that nobody watches."""
+
+
 class LinkDown(Exception):
     """Redis did not take the batch, or its answer was lost; the same batch may be sent again."""
 
@@ -108,14 +119,16 @@ class Bus:
             self._hole = False
             self._put(gap("overflow"))
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Send what waits, for ever; a batch that failed is sent again, under the same numbers, before any other."""
         while True:
             while self:  # at first: what an earlier run has left
+                stamp()
                 await self._send()
                 if not self:
                     self._fill_hole()
             self._idle.set()
+            stamp(idle=True)
             await self._wake.wait()
             self._wake.clear()
 

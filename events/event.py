@@ -63,6 +63,11 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         about="it has answered a call that no workspace made; `response_body` is the answer",
         data=("response_body", "method", "duration_ms"),
     ),
+    "AGENT_EVENT": Kind(
+        sign=True,
+        about="an event that its agent serves itself ([feeds](feeds.md)); over 64 KiB cut short",
+        data=("type", "data"),
+    ),
     "CALL_ENDED": Kind(
         sign=False,
         about="any call to it has ended; `ending` is `completed` or a `code` of the README's table",

@@ -2,15 +2,21 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from time import monotonic
 from typing import Final
 
+import structlog
+
+from events.bus import Stamp, unwatched
 from events.event import CHANGED, EVERYWHERE, PROBE
 from events.frame import Frame, Position
 from events.readers import OK, Channel, Sink, Style, Subscription, Wanted
 from events.ring import Ring
+
+log = structlog.get_logger("events.hub")
 
 COALESCE_S: Final = 0.01
 """Writes to one reader are at least this far apart: what happens meanwhile goes out together."""
@@ -64,6 +70,11 @@ class Hub:
     def lagging(self) -> int:
         """Readers that do not keep up."""
         return self.readers - sum(len(channel.current) for channel in self._channels.values())
+
+    def is_read(self, workspace_id: str, types: Collection[str]) -> bool:
+        """Return whether anybody here reads events of a workspace, of any of these types."""
+        channels = chain(self._by_workspace.get(workspace_id, ()), self._of_all)
+        return any(one.wanted.types is None or not one.wanted.types.isdisjoint(types) for one in channels)
 
     # -- readers
 
@@ -197,10 +208,12 @@ class Hub:
             for subscription in list(channel.subscriptions):
                 subscription.tell()
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Write to those who keep up, for ever: at once, but not twice within COALESCE_S."""
         while True:
+            stamp(idle=True)
             await self._some.wait()
+            stamp()
             await self.tick()
             await asyncio.sleep(COALESCE_S)
 
@@ -208,16 +221,31 @@ class Hub:
         """Write what has come to those who keep up."""
         self._some.clear()
         changed, self._changed = self._changed, {}
-        for channel in changed:
-            channel.being_served = True
-            try:
-                await self._serve(channel)
-            finally:
-                channel.being_served = False
+        try:
+            while changed:
+                channel = next(iter(changed))
+                del changed[channel]
+                channel.being_served = True
+                try:
+                    await self._serve(channel)
+                finally:
+                    channel.being_served = False
+        finally:
+            if changed:  # the others have their turn when this loop is started again
+                self._changed = changed | self._changed
+                self._some.set()
+
+    def _frame(self, channel: Channel) -> bytes | None:
+        """What those who keep up get; None if each has to pull it, by itself."""
+        try:
+            return channel.take_window()
+        except Exception:  # a bug of ours: whoever pulls the same ends, and may come back; nobody misses it unawares
+            log.exception("window_broke")
+            return None
 
     async def _serve(self, channel: Channel) -> None:
         begins, before = channel.served, channel.reached
-        blob = channel.take_window()
+        blob = self._frame(channel)
         served, newest = channel.served, channel.newest
         began = monotonic()
         for number, subscription in enumerate(list(channel.current), 1):

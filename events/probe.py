@@ -7,6 +7,7 @@ from time import monotonic
 
 import orjson
 
+from events.bus import Stamp, unwatched
 from events.event import Event, probe
 from events.frame import Frame
 
@@ -29,9 +30,10 @@ class Prober:
         self._number = 0
         self.latency_s: float | None = None
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Probe for ever."""
         while True:
+            stamp()
             self._number += 1
             self._sent[self._number] = monotonic()
             self._sent.pop(self._number - 100, None)  # it was lost

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from events.bus import LinkDown
+from events.bus import LinkDown, Stamp, unwatched
 from events.event import GAP, gap
 from events.frame import ORIGIN, Frame, MalformedFrame, before, parse, show
 from events.hub import Hub
@@ -54,17 +54,20 @@ class Subscriber:
         self.gaps = 0
         self.repairs = 0
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Listen, for ever."""
         attempts = 0
         while True:
+            stamp()
             try:
                 async with self._link.listening() as ear:
                     self._ear, self._said, self._heard_at = ear, ORIGIN, monotonic()
                     self._become(State.REPAIRING)
                     await self._catch_up()
                     while True:
+                        stamp(idle=True)  # a connection on which nothing comes is cut by `watch`
                         raw = await ear.hear()
+                        stamp()
                         self._heard_at = monotonic()
                         await self._take(raw)
                         if self.state is not State.UP:
@@ -82,12 +85,13 @@ class Subscriber:
             await asyncio.sleep(self._retry_s(attempts))
             attempts += 1
 
-    async def watch(self) -> None:
+    async def watch(self, stamp: Stamp = unwatched) -> None:
         """Cut a connection on which the probes do not come any more, for ever: it may be stalled without an error.
 
         Readers are told of a state that lasts; a connection that was lost and is back at once is nothing to them.
         """
         while True:
+            stamp()
             await asyncio.sleep(self._probe_s / 4)
             if self.state is not State.UP and not self._told and monotonic() - self._down_at > self._probe_s / 2:
                 self._told = True

@@ -1,6 +1,6 @@
 """Every metric of a process, declared once and read when somebody asks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -61,9 +61,18 @@ class Readings:
     requests_unchecked: int = _metric(
         "Requests that went on without being counted, because Redis was away.", counts=True
     )
+    feeds: Mapping[str, int] = _metric(
+        "Feeds by state: those that this process reads; `gave_up` by whomever, `stopped` not by this one."
+    )
+    feed_events: int = _metric("Events of agents' feeds told on.", counts=True)
+    feed_events_repeated: int = _metric("Those that had been told before.", counts=True)
+    feed_events_dropped: int = _metric("Those that were too large.", counts=True)
+    feed_connects: int = _metric("Connections to feeds, tried or made.", counts=True)
     activity_waiting_rows: int = _metric("Activity rows that wait for PostgreSQL.")
     activity_dropped_rows: int = _metric("Activity rows that did not fit while PostgreSQL was away.", counts=True)
     activity_bodiless_rows: int = _metric("Activity rows whose bodies did not fit meanwhile.", counts=True)
+    loops_hung: int = _metric("Loops that have not turned for longer than they may.")
+    loops_gave_up: int = _metric("Loops that ended too often, and are not started again.")
     tasks_died: int = _metric("Tasks and loops that died of an exception.", counts=True)
 
 
@@ -76,9 +85,11 @@ class _Collector:
             value = getattr(self._readings, one.name)
             name, about = f"gateway_{one.name}", one.metadata["about"]
             if one.name == "bus_state":
+                value = {state: int(state == value) for state in BUS_STATES}
+            if isinstance(value, Mapping):
                 states = GaugeMetricFamily(name, about, labels=["state"])
-                for state in BUS_STATES:
-                    states.add_metric([state], float(state == value))
+                for state, count in value.items():
+                    states.add_metric([state], float(count))
                 yield states
             elif value is not None:
                 family = CounterMetricFamily if one.metadata["counts"] else GaugeMetricFamily

@@ -14,6 +14,7 @@ import structlog
 from gateway.core.clients import Network
 from gateway.core.prices import Price, Prices
 from gateway.core.rates import Rate
+from gateway.core.upstream import KEEPABLE
 
 log = structlog.get_logger("gateway.settings")
 
@@ -84,10 +85,32 @@ def _seconds_or_zero(value: str) -> float:
     return seconds
 
 
+def _seconds_from(least: float) -> Callable[[str], float]:
+    def read(value: str) -> float:
+        try:
+            seconds = _seconds(value)
+        except ValueError:
+            seconds = 0.0
+        if seconds < least:
+            raise ValueError(f"a number of seconds, {least:g} or more; fractions are allowed")
+        return seconds
+
+    return read
+
+
 def _count(value: str) -> int:
     if not value.strip().isdecimal() or not 0 < int(value) < 2**31:
         raise ValueError("a whole number above 0")
     return int(value)
+
+
+def _up_to(most: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not value.strip().isdecimal() or not 0 < int(value) <= most:
+            raise ValueError(f"a whole number, 1 to {most}")
+        return int(value)
+
+    return read
 
 
 def _origins(value: str) -> tuple[str, ...]:
@@ -132,6 +155,13 @@ def _amount(value: str) -> int:
     if not value.strip().isdecimal() or int(value) >= 2**31:
         raise ValueError("a whole number, 0 or more")
     return int(value)
+
+
+def _kept_types(value: str) -> frozenset[str]:
+    types = frozenset(one.strip() for one in value.split(",") if one.strip())
+    if not types <= KEEPABLE:
+        raise ValueError(f"types out of {', '.join(sorted(KEEPABLE))}, comma separated")
+    return types
 
 
 def _path(value: str) -> Path:
@@ -254,6 +284,23 @@ class Settings:
     )
     connect_timeout_s: float = _setting(
         "A2A_CONNECT_TIMEOUT_SECONDS", _seconds, "How long connecting to an agent may take.", default=10.0, unit="s"
+    )
+    probe_idle_s: int = _setting(
+        "A2A_KEEPALIVE_IDLE_SECONDS",
+        _up_to(32767),
+        "How long a connection to an agent may be silent before TCP asks whether the other end is there.",
+        default=30,
+        unit="s",
+    )
+    probe_every_s: int = _setting(
+        "A2A_KEEPALIVE_INTERVAL_SECONDS", _up_to(32767), "How often TCP asks then.", default=10, unit="s"
+    )
+    probe_count: int = _setting(
+        "A2A_KEEPALIVE_PROBES",
+        _up_to(127),
+        "After how many questions without an answer the connection is lost; what is sent and not acknowledged for as"
+        " long as all of them take loses it, too.",
+        default=3,
     )
     bus_lost_s: float = _setting(
         "A2A_BUS_LOST_SECONDS",
@@ -460,6 +507,91 @@ class Settings:
         "What all answers that this process keeps for that may take in Redis.",
         default=268435456,
         unit="bytes",
+    )
+    max_feeds: int = _setting(
+        "GATEWAY_MAX_FEEDS",
+        _count,
+        "Feeds (agents' own events) that this process reads at once; what is past it waits for another replica.",
+        default=1000,
+        unit="feeds",
+    )
+    feeds_pinned: bool = _setting(
+        "GATEWAY_FEEDS_PINNED",
+        _flag,
+        "Read every feed always. Unset: while a call to its agent is in flight, or somebody reads its events.",
+        default=False,
+    )
+    feed_linger_s: float = _setting(
+        "GATEWAY_FEED_LINGER_SECONDS",
+        _seconds_from(3),
+        "How long a feed is read on, roughly, when nobody wants it any more; 3 at least.",
+        default=30.0,
+        unit="s",
+    )
+    feed_lease_s: float = _setting(
+        "GATEWAY_FEED_LEASE_SECONDS",
+        _seconds_from(2),
+        "How long after a process's death another one takes its feeds up; 2 at least.",
+        default=10.0,
+        unit="s",
+    )
+    feed_first_byte_s: float = _setting(
+        "GATEWAY_FEED_FIRST_BYTE_SECONDS",
+        _seconds,
+        "How long an agent may take to begin its feed, connecting included.",
+        default=20.0,
+        unit="s",
+    )
+    feed_heartbeat_s: float = _setting(
+        "GATEWAY_FEED_HEARTBEAT_SECONDS",
+        _seconds,
+        "How often something is expected of a feed, if only a comment; three of these without a byte, and it is "
+        "connected to anew.",
+        default=15.0,
+        unit="s",
+    )
+    feed_healthy_s: float = _setting(
+        "GATEWAY_FEED_HEALTHY_SECONDS",
+        _seconds,
+        "A feed that has lasted for so long, or has brought an event, counts as one that has never failed.",
+        default=10.0,
+        unit="s",
+    )
+    feed_pace_s: float = _setting(
+        "GATEWAY_FEED_PACE_SECONDS",
+        _seconds,
+        "A feed that its agent ends is connected to anew at once, but no more often than so, but for three times.",
+        default=1.0,
+        unit="s",
+    )
+    feed_gave_up_s: float = _setting(
+        "GATEWAY_FEED_GAVE_UP_SECONDS",
+        _seconds,
+        "When a feed is tried again that was given up (204, 401, 403, 404, 410, or an unsafe url), if it is not "
+        "declared anew before.",
+        default=3600.0,
+        unit="s",
+    )
+    feed_event_bytes: int = _setting(
+        "GATEWAY_FEED_EVENT_BYTES",
+        _count,
+        "The largest event of a feed; larger ones are dropped and counted.",
+        default=262144,
+        unit="bytes",
+    )
+    feed_per_s: int = _setting(
+        "GATEWAY_FEED_EVENTS_PER_SECOND",
+        _count,
+        "Events of one feed that are told on, on average; one that brings more is read more slowly.",
+        default=100,
+        unit="events/s",
+    )
+    feed_keeps: frozenset[str] = _setting(
+        "GATEWAY_FEED_TYPES",
+        _kept_types,
+        "What agents may tell in our own words: `AGENT_MESSAGE`, `TASK_UPDATED`, comma separated. Unset: all of "
+        "theirs is `AGENT_EVENT`.",
+        default=frozenset(),
     )
     max_readers: int = _setting(
         "GATEWAY_MAX_READERS",
@@ -739,7 +871,7 @@ def _shown(default: Any) -> str:
             return "1" if default else "0"
         case float():
             return f"{default:.0f}" if default.is_integer() else f"{default:g}"
-        case tuple():
+        case tuple() | frozenset():
             return ",".join(map(str, default))
         case _:
             return str(default)

@@ -19,6 +19,7 @@ FIRST_PAUSE_S = 0.5
 MOST_PAUSE_S = 10.0
 LEAST_GAP_S = 0.1
 UNAUTHORIZED = 401
+WEDGED = "wedged"
 
 log = logging.getLogger(__name__)
 
@@ -35,27 +36,28 @@ class Heart:
     """Keeps one workspace registered and beating, every `heartbeat_s` seconds and at once when `changed` is set.
 
     Beats come up to a tenth early at random, so that agents started together spread out. `vitals` is asked before
-    each beat; `on_ready` is called once, after the first registration.
+    each beat, and `wedged`, whether the agent's own loop is stuck: then the beat says so, and is no sign of life.
+    `on_ready` is called once, after the first registration.
     """
 
     def __init__(
         self,
         *,
-        gateway: GatewayClient,
         identity: Identity,
         state_dir: Path,
         presence: Presence,
         vitals: Callable[[], Vitals],
+        wedged: Callable[[], bool] = lambda: False,
         heartbeat_s: float,
         changed: asyncio.Event,
         on_ready: Callable[[], None],
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._gateway = gateway
         self._identity = identity
         self._state_dir = state_dir
         self._presence = presence
         self._vitals = vitals
+        self._wedged = wedged
         self._heartbeat_s = heartbeat_s
         self._changed = changed
         self._on_ready: Callable[[], None] | None = on_ready
@@ -71,12 +73,12 @@ class Heart:
         """The token that the gateway knows us by, None before there is one."""
         return self._identity.token
 
-    async def run(self) -> str:
+    async def run(self, gateway: GatewayClient) -> str:
         """Beat until cancelled, or until the gateway refuses the agent for good; return the sentence that says so."""
         registered = False
         waits = self._new_pauses()
         while True:
-            outcome = await (self._beat() if registered else self._register())
+            outcome = await (self._beat(gateway) if registered else self._register(gateway))
             match outcome:
                 case Registered():
                     registered = True
@@ -99,20 +101,20 @@ class Heart:
                 case never:
                     assert_never(never)
 
-    async def _register(self) -> Registered | Problem:
+    async def _register(self, gateway: GatewayClient) -> Registered | Problem:
         """Register with our token; where the gateway does not know it, as one who has none, and keep what we get."""
         token = self._identity.token
-        outcome = await self._register_with(token)
+        outcome = await self._register_with(gateway, token)
         if isinstance(outcome, Refused) and outcome.status == UNAUTHORIZED and token is not None:
             token = None
-            second = await self._register_with(None)
+            second = await self._register_with(gateway, None)
             outcome = second if isinstance(second, Registered) else outcome
         if isinstance(outcome, Registered):
             await self._keep(token=outcome.token or token, inbound_secret=outcome.inbound_secret)
         return outcome
 
-    async def _register_with(self, token: str | None) -> Registered | Problem:
-        return await self._gateway.register(
+    async def _register_with(self, gateway: GatewayClient, token: str | None) -> Registered | Problem:
+        return await gateway.register(
             workspace_id=self._identity.workspace_id, url=self._presence.url, card=self._presence.card, token=token
         )
 
@@ -124,16 +126,18 @@ class Heart:
         )
         await asyncio.to_thread(keep_identity, self._state_dir, self._identity)
 
-    async def _beat(self) -> Beaten | Problem:
+    async def _beat(self, gateway: GatewayClient) -> Beaten | Problem:
         self._changed.clear()
         vitals = self._vitals()
-        beat = {
+        beat: JsonObject = {
             "workspace_id": self._identity.workspace_id,
             "active_tasks": vitals.active_tasks,
             "current_task": vitals.current_task,
             "uptime_seconds": int(time.monotonic() - self._started_s),
         }
-        return await self._gateway.heartbeat(beat, token=self._identity.token)
+        if self._wedged():
+            beat["runtime_state"] = WEDGED
+        return await gateway.heartbeat(beat, token=self._identity.token)
 
     async def _rest(self) -> None:
         """Wait for the next beat's time or a change; many changes make few beats."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from runtime.agent import Agent
 from runtime.beat import Heart, Presence
@@ -22,7 +22,9 @@ from runtime.serve import Endpoint, serving
 from runtime.settings import SettingError, Settings, describe
 from runtime.spawn import Tasks
 from runtime.store import TaskStore
+from runtime.thread import Thread
 from runtime.turns import Turns
+from runtime.wedge import Wedge
 
 BAD_USE = 2
 REFUSED = 1
@@ -68,28 +70,38 @@ async def run(agent: Agent, settings: Settings, *, on_ready: Callable[[str], Non
     card = agent.card(url)
     async with AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stop_signals(stdin=settings.stop_with_stdin))
-        gateway = await stack.enter_async_context(connected(settings.gateway_url))
         tasks = await stack.enter_async_context(Tasks())
         changed, registered = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
 
         def announce() -> None:
-            registered.set()
+            loop.call_soon_threadsafe(registered.set)
             on_ready(address)
 
-        turns = Turns(agent, spawn=tasks.spawn, store=TaskStore(), on_change=changed.set)
+        async def beat() -> str:
+            async with connected(settings.gateway_url) as own:
+                return await heart.run(own)
+
+        thread = await stack.enter_async_context(Thread(beat, name="heart"))
+
+        def tell() -> None:
+            thread.call(changed.set)
+
+        turns = Turns(agent, spawn=tasks.spawn, store=TaskStore(), on_change=tell)
+        wedge = Wedge(after_s=settings.wedged_s, on_free=tell)
         heart = Heart(
-            gateway=gateway,
             identity=identity,
             state_dir=settings.state_dir,
             presence=Presence(url=None if sock is None else url, card=card),
             vitals=turns.vitals,
+            wedged=lambda: wedge.stuck,
             heartbeat_s=settings.heartbeat_s,
             changed=changed,
             on_ready=announce,
         )
         if sock is None:
             poll = Poll(
-                gateway=gateway,
+                gateway=await stack.enter_async_context(connected(settings.gateway_url)),
                 workspace_id=identity.workspace_id,
                 token=lambda: heart.token,
                 turns=turns,
@@ -102,9 +114,11 @@ async def run(agent: Agent, settings: Settings, *, on_ready: Callable[[str], Non
         else:
             await stack.enter_async_context(serving(Endpoint(turns=turns, card=card).app(), sock))
             stack.push_async_callback(turns.close, drain_s=settings.drain_s)
-        beating = tasks.spawn(heart.run(), name="heart")
+        tasks.spawn(wedge.run(), name="wedge")
+        beating = thread.start()
         asked = tasks.spawn(stop.wait(), name="stop")
-        await asyncio.wait({beating, asked}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {beating, asked}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if beating.done():
             raise Stopped(beating.result())
 

@@ -41,6 +41,11 @@ ROWS = (
     ),
     Row(name="A2A_STATE_DIR", default="~/.local/state/a2a-agent", meaning="the folder that keeps token and secret"),
     Row(name="A2A_HEARTBEAT_SECONDS", default="30", meaning="seconds between heartbeats, 0.01 to 3600"),
+    Row(
+        name="A2A_WEDGED_SECONDS",
+        default="30",
+        meaning="seconds that the agent's loop may not turn before heartbeats say that it is wedged, 0.1 to 3600",
+    ),
     Row(name="A2A_DRAIN_SECONDS", default="2", meaning="seconds that running work gets when we stop, 0 to 3600"),
     Row(name="A2A_STOP_WITH_STDIN", default="0", meaning="1: stop when standard input ends"),
 )
@@ -59,6 +64,7 @@ class Settings:
     polls: bool
     state_dir: Path
     heartbeat_s: float
+    wedged_s: float
     drain_s: float
     stop_with_stdin: bool = False
 
@@ -76,6 +82,7 @@ class Settings:
             polls=_read(values, "A2A_DELIVERY_MODE", ("push", "poll").index, "push or poll") == 1,
             state_dir=Path(values["A2A_STATE_DIR"]).expanduser(),
             heartbeat_s=_read(values, "A2A_HEARTBEAT_SECONDS", _between(0.01, 3600, float), "a number, 0.01 to 3600"),
+            wedged_s=_read(values, "A2A_WEDGED_SECONDS", _between(0.1, 3600, float), "a number, 0.1 to 3600"),
             drain_s=_read(values, "A2A_DRAIN_SECONDS", _between(0, 3600, float), "a number, 0 to 3600"),
             stop_with_stdin=_read(values, "A2A_STOP_WITH_STDIN", _between(0, 1, int), "0 or 1") == 1,
         )

@@ -58,8 +58,9 @@ class Turns:
         return f"<Turns running={len(self._running)} tasks={len(self._begun)} closing={self._closing}>"
 
     def vitals(self) -> Vitals:
-        """The work as it is now."""
-        newest = next(reversed(self._begun.values()), None)
+        """The work as it is now; may be asked from another thread."""
+        begun = list(self._begun.values())
+        newest = begun[-1] if begun else None
         title = newest.task.title if newest is not None and newest.task is not None else ""
         return Vitals(active_tasks=len(self._running), current_task=title)
 

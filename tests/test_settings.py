@@ -81,6 +81,7 @@ def test_seconds_may_have_fractions_and_counts_may_not():
 BAD = {
     **dict.fromkeys(SECONDS, ("0", "-1", "nan", "inf", "soon", "1e10", "5s", "0x10")),
     **dict.fromkeys(COUNTS, ("0", "-1", "1.5", "many", "1e3", "2147483648", "²")),
+    "A2A_DISCONNECT_GRACE_SECONDS": ("-1", "nan", "inf", "soon", "1e10"),
     "GATEWAY_ALLOW_PRIVATE_AGENTS": ("maybe", "2", "tru"),
     "GATEWAY_ALLOW_TOKENLESS_REGISTER": ("maybe", "-"),
     "GATEWAY_AGENT_PORTS": ("0", "65536", "80,", ",", "9-8", "80-", "-80", "1-65536", "http", "80 443", "\u0661"),

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 import structlog
@@ -22,11 +21,13 @@ from gateway.app.site import site
 from gateway.app.taps import call_waker, inbox_waker, queue_stirrer, task_noter
 from gateway.core.address import Reach
 from gateway.core.callers import Proof
+from gateway.core.feeds import Rules
 from gateway.core.rates import Tariff
+from gateway.core.upstream import AGENT_EVENT
 from gateway.live import gate
 from gateway.live import journal as journals
 from gateway.metrics import Readings, exposition
-from gateway.net import clocks, connector, dispatch
+from gateway.net import clocks, connector, dispatch, event_feed
 from gateway.ports import Claims
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
@@ -44,12 +45,17 @@ from gateway.services.drain import Drain
 from gateway.services.edits import Edits
 from gateway.services.entrance import Entrance
 from gateway.services.expiry import Expiry
+from gateway.services.feeds import Feeds
+from gateway.services.feeds import Times as FeedTimes
 from gateway.services.flights import Flights
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
 from gateway.services.instances import Instances
 from gateway.services.joining import Joining
+from gateway.services.loops import HANGS_S, Loops
+from gateway.services.loops import State as LoopState
+from gateway.services.outage import Outage
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.peers import Peers
@@ -71,10 +77,12 @@ from gateway.services.settling import Settling
 from gateway.services.shelf import Shelf
 from gateway.services.silence import Silences
 from gateway.services.streams import Sizes, Streams
+from gateway.services.subscription import Manner
 from gateway.services.tasks import Tasks
 from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
 from gateway.services.tolls import Tolls
+from gateway.services.vigils import Vigils
 from gateway.services.visibility import Visibility
 from gateway.services.waiting import Waiting
 from gateway.services.wakes import Wakes
@@ -85,6 +93,7 @@ from gateway.store.activity import ActivityStore
 from gateway.store.calls import CallStore
 from gateway.store.changes import ChangeStore
 from gateway.store.delegation import DelegationClaims, DelegationStore
+from gateway.store.feeds import FeedStore
 from gateway.store.instances import InstanceStore
 from gateway.store.liveness import LivenessStore
 from gateway.store.queue import QueueStore
@@ -103,6 +112,8 @@ BUS_CAPACITY: Final = 20_000
 """Events that wait while Redis is away ..."""
 BUS_BYTES: Final = 64 * 1024 * 1024
 """... and what they may take."""
+HEARTBEATS_MISSED: Final = 3
+"""A feed that has missed so many is connected to anew."""
 WRITE_MARGIN_S: Final = 0.25
 """What a batch of heartbeats may take to be written, once it is due."""
 ACTIVITY_CAPACITY: Final = 20_000
@@ -111,6 +122,8 @@ PROBES_A_RENEWAL: Final = 2.5
 """How often the lease in Redis is renewed, and looked for those of the dead, in probes of the bus."""
 FORGET_EVERY_S: Final = 60.0
 """How often calls that ended long ago are forgotten."""
+SWEEP_S: Final = 600.0
+"""What a turn may take that goes through all of a table, before it counts as hung."""
 TOKENS_USED_EVERY_S: Final = 30.0
 """How often it is written which tokens have been used."""
 
@@ -175,6 +188,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             identity.forget_session(hash_hex)
             visibility.doubt(Proof.SESSION, hash_hex)
 
+        def forget_workspace(workspace_id: str) -> None:
+            directory.forget(workspace_id)
+            feeds.doubt(workspace_id)
+
         flights = Flights(link.publisher)
         drains: list[Drain] = []
 
@@ -184,7 +201,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 one.call_off(call_id)
 
         forget = {
-            "workspace": directory.forget,
+            "workspace": forget_workspace,
             "token": forget_token,
             "session": forget_session,
             "call": call_off,
@@ -233,7 +250,13 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         )
         dispatcher = await stack.enter_async_context(
             dispatch.opened(
-                connector.connector(reach=reach, resolve_s=settings.connect_timeout_s),
+                connector.connector(
+                    reach=reach,
+                    resolve_s=settings.connect_timeout_s,
+                    probes=connector.Probes(
+                        idle_s=settings.probe_idle_s, every_s=settings.probe_every_s, count=settings.probe_count
+                    ),
+                ),
                 ticking,
                 connect_s=settings.connect_timeout_s,
                 limit_bytes=settings.max_response_bytes,
@@ -278,7 +301,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             tokenless=dev or settings.allow_tokenless_register,
             self_created=dev,
         )
-        waiting = Waiting(liveness, every_s=settings.write_every_s)
+        waiting = Waiting(liveness)
         callers, agents = Wakes(capacity=settings.max_calls), Wakes(capacity=settings.max_readers)
         parking = Parking(
             calls=ledger,
@@ -308,7 +331,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             delegations=delegated,
             activity=activity,
             bus=bus,
-            every_s=settings.expiry_every_s,
             stale_s=settings.queue_stale_s,
         )
         requests = Requests(
@@ -331,7 +353,8 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             streams=agent_streams,
             capacity=settings.max_calls,
         )
-        loops = await stack.enter_async_context(Tasks())
+        paused_s = max(settings.probe_s * PROBES_A_RENEWAL, settings.changes_every_s, settings.write_every_s)
+        loops = await stack.enter_async_context(Loops(hangs_s=HANGS_S + paused_s))
         room = Room(settings.buffer_bytes)
 
         def draining(source: Claims) -> Drain:
@@ -351,7 +374,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 entrance=entrance,
                 dispatcher=dispatcher,
                 settling=settling,
+                streams=agent_streams,
                 bus=bus,
+                answer_bytes=settings.max_response_bytes,
                 retry_s=settings.queue_retry_s,
                 restart_s=settings.delegation_retry_s,
             )
@@ -363,7 +388,6 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 room=room,
                 capacity=settings.max_calls,
                 lease_s=settings.queue_lease_s,
-                every_s=settings.queue_every_s,
                 spawn=loops.spawn,
             )
 
@@ -413,7 +437,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             flights=flights,
             concurrency=concurrency,
         )
-        retention = Retention(ledger, kept_s=settings.calls_kept_s, every_s=FORGET_EVERY_S)
+        retention = Retention(ledger, kept_s=settings.calls_kept_s)
 
         # who hears of it
         prober = Prober(bus.publish, every_s=settings.probe_s, on_heard=lambda at: hub.confirm(at))
@@ -448,8 +472,39 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             places=places,
             drain_s=settings.reader_drain_s,
         )
+        feed = await stack.enter_async_context(
+            event_feed.opened(
+                connector.connector(reach=reach, resolve_s=settings.connect_timeout_s),
+                reach=reach,
+                connect_s=settings.connect_timeout_s,
+                first_byte_s=settings.feed_first_byte_s,
+                silence_s=settings.feed_heartbeat_s * HEARTBEATS_MISSED,
+                limit_bytes=settings.feed_event_bytes,
+            )
+        )
+        upstream_types = {AGENT_EVENT, *settings.feed_keeps}
+        subscribers = await stack.enter_async_context(Tasks())
+        feeds = Feeds(
+            store=FeedStore(database),
+            liveness=liveness,
+            feed=feed,
+            bus=bus,
+            vault=sealed,
+            is_wanted=lambda one: one in ticking or hub.is_read(one, upstream_types),
+            pinned=settings.feeds_pinned,
+            manner=Manner(
+                rules=Rules(healthy_s=settings.feed_healthy_s, pace_s=settings.feed_pace_s),
+                keeps=settings.feed_keeps,
+                per_s=settings.feed_per_s,
+                gave_up_s=settings.feed_gave_up_s,
+            ),
+            times=FeedTimes(lease_s=settings.feed_lease_s, linger_s=settings.feed_linger_s),
+            capacity=settings.max_feeds,
+            spawn=subscribers.spawn,
+        )
+        stack.push_async_callback(feeds.close)
         doorway = Doorway(limit=settings.max_connections, elsewhere=lambda: len(streams))
-        readiness = Readiness(changes, lambda: subscriber.state.value)
+        readiness = Readiness(changes, lambda: subscriber.state.value, loops)
         reaper = Reaper(
             gate=turnstile,
             leases=turnstile.leases,
@@ -458,38 +513,40 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             activity=activity,
             streams=agent_streams,
             bus=bus,
-            every_s=settings.probe_s * PROBES_A_RENEWAL,
         )
-        recall = Recall(gate=turnstile, calls=ledger, every_s=settings.queue_every_s)
+        recall = Recall(gate=turnstile, calls=ledger)
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
         # what turns for ever
         loops.loop(turnstile.run, "gate:connect")
         loops.loop(turnstile.leases.run, "gate:renew")
         loops.loop(journal.run, "streams:journal")
-        loops.loop(journal.renew, "streams:renew")
-        loops.loop(reaper.run, "calls:reap")
-        loops.loop(recall.run, "calls:recall")
         loops.loop(bus.run, "bus:publish")
         loops.loop(prober.run, "bus:probe")
         loops.loop(subscriber.run, "bus:listen")
         loops.loop(subscriber.watch, "bus:watch")
         loops.loop(hub.run, "bus:serve")
-        loops.loop(leases.run, "instances:renew")
         loops.loop(reader.run, "changes:read")
         loops.loop(heartbeats.run, "heartbeats:write")
-        loops.loop(waiting.run, "waiting:write")
         loops.loop(activity.run, "activity:write")
-        loops.loop(expiry.run, "calls:expire")
-        loops.loop(drain.run, "queue:drain")
-        loops.loop(drain.renew, "queue:renew")
-        loops.loop(retention.run, "calls:forget")
-        loops.loop(dispatching.run, "delegations:send")
-        loops.loop(dispatching.renew, "delegations:renew")
+        loops.loop(feeds.run, "feeds:keep")
         loops.loop(streams.feed, "streams:feed")
         loops.loop(streams.run, "streams:sweep")
         loops.loop(visibility.run, "streams:visible")
-        loops.loop(partial(identity.run, every_s=TOKENS_USED_EVERY_S), "tokens:used")
+        loops.every(settings.probe_s, leases.tick, "instances:renew", outage=Outage("renewing the lease"), at_once=True)
+        loops.every(settings.write_every_s, waiting.tick, "waiting:write", outage=Outage("writing who waits"))
+        loops.every(journal.renew_s, journal.renew, "streams:renew", outage=Outage("keeping journals"))
+        for name, one in (("queue", drain), ("delegations", dispatching)):
+            loops.every(settings.queue_every_s, one.tick, f"{name}:send", outage=one.outage, shared=True)
+            loops.every(one.renew_s, one.renew, f"{name}:renew", outage=Outage(f"renewing leases: {name}"))
+        for every_s, tick, name, what in (
+            (settings.probe_s * PROBES_A_RENEWAL, reaper.tick, "calls:reap", "ending calls of dead replicas"),
+            (settings.queue_every_s, recall.tick, "calls:recall", "telling Redis of the calls that wait"),
+            (settings.expiry_every_s, expiry.tick, "calls:expire", "ending calls whose time is over"),
+            (FORGET_EVERY_S, retention.tick, "calls:forget", "forgetting calls"),
+            (TOKENS_USED_EVERY_S, identity.flush, "tokens:used", "writing when tokens were used"),
+        ):
+            loops.every(every_s, tick, name, outage=Outage(what), hangs_s=SWEEP_S, shared=True)
         stack.push_async_callback(write_down, heartbeats, activity, bus, leases)
         await bus_start.wait_until_up(subscriber.up)
         await bus_start.check_eviction(link)
@@ -536,10 +593,17 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
                 answers_unkept=shelf.refused,
                 requests_limited=tolls.refused,
                 requests_unchecked=tolls.unchecked,
+                feeds=feeds.states,
+                feed_events=feeds.events,
+                feed_events_repeated=feeds.duplicates,
+                feed_events_dropped=feeds.dropped,
+                feed_connects=feeds.connects,
                 activity_waiting_rows=len(activity),
                 activity_dropped_rows=activity.dropped,
                 activity_bodiless_rows=activity.bodiless,
-                tasks_died=tasks.deaths + loops.deaths,
+                tasks_died=tasks.deaths + loops.deaths + subscribers.deaths,
+                loops_hung=loops.count(LoopState.HUNG),
+                loops_gave_up=loops.count(LoopState.GAVE_UP),
             )
 
         application = site(settings, cross_origin)
@@ -551,6 +615,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.BACKLOG] = Backlog(queue=line, directory=directory, activity=activity, bus=bus)
         application[keys.CALLS] = calls
         application[keys.DELEGATIONS] = delegations
+        application[keys.LOOPS] = loops
         application[keys.INBOX] = Inbox(
             calls=ledger,
             activity=activity,
@@ -571,6 +636,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.SESSIONS] = Sessions(sessions, identity, bus, lasts_s=settings.session_s)
         application[keys.TOLLS] = tolls
         application[keys.TOKENS] = TokenService(tokens=tokens, directory=directory, identity=identity, bus=bus)
+        application[keys.VIGILS] = Vigils(calls=ledger, queue=line, streams=agent_streams, callers=callers)
         application[keys.WORKSPACES] = WorkspaceService(
             workspaces=workspaces, activity=history, directory=directory, bus=bus, vault=sealed, reach=reach
         )
@@ -586,6 +652,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             streams=streams,
             sockets=sockets,
             wakes=(callers, agents),
+            feeds=feeds,
             readiness=readiness,
             drain_s=settings.drain_s,
             reader_spread_s=settings.reader_spread_s,

@@ -12,6 +12,7 @@ from events.bus import Bus, Spawn
 from gateway.ports import StoreError
 from gateway.services.activity import ActivityLog
 from gateway.services.drain import Drain
+from gateway.services.feeds import Feeds
 from gateway.services.heartbeats import Heartbeats
 from gateway.services.instances import Instances
 from gateway.services.proxy import Proxy
@@ -39,6 +40,7 @@ class Gateway:
     streams: events.EventStreams
     sockets: sockets.EventSockets
     wakes: Sequence[Wakes]
+    feeds: Feeds
     readiness: Readiness
     drain_s: float
     reader_spread_s: float
@@ -58,6 +60,7 @@ class Gateway:
         spread_s = min(self.reader_spread_s, self.drain_s)
         leaving = [self.spawn(one.close(spread_s), "readers:end") for one in (self.streams, self.sockets)]
         leaving += [self.spawn(one.close(self.drain_s), "queue:end") for one in self.drains]
+        leaving.append(self.spawn(self.feeds.close(), "feeds:end"))
         await self.proxy.drain(self.drain_s)
         await asyncio.wait(leaving)
 

@@ -42,21 +42,29 @@ BUSY_RETRY_S: Final = 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What goes back to the caller. `call_id`: of the earlier call whose answer it is, None for the caller's own."""
+    """What goes back to the caller. `call_id`: of the earlier call whose answer it is, None for the caller's own.
+
+    `waits`: it says no more than that the call waits for its agent.
+    """
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     call_id: str | None = None
+    waits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """One ending, with the answer it gives. `delivered`: whether the agent got the message; None when nobody knows."""
+    """One ending, with the answer it gives. `delivered`: whether the agent got the message; None when nobody knows.
+
+    retry_after_s: when a busy agent may be asked again, None if it has not said so.
+    """
 
     ending: Ending
     answer: Answer
     delivered: bool | None
+    retry_after_s: float | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -84,6 +92,7 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
                 ending=Ending.AGENT_BUSY,
                 answer=_busy("agent is busy", Ending.AGENT_BUSY, native_session),
                 delivered=False,
+                retry_after_s=outcome.retry_after_s,
             )
         case Answered():
             return Ended(ending=Ending.AGENT_ERROR, answer=_agent_error(outcome), delivered=True)
@@ -189,7 +198,7 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
             return Ended(ending=Ending.INTERRUPTED, answer=answer, delivered=None)
         case Parked(call_id=call_id, method=method):
             shown = {"status": "queued", "delivery_mode": "poll", "method": method, "id": call_id}
-            answer = Answer(status=HTTPStatus.OK, body=orjson.dumps(shown), headers={"Content-Type": JSON})
+            answer = Answer(status=HTTPStatus.OK, body=orjson.dumps(shown), headers={"Content-Type": JSON}, waits=True)
             return Ended(ending=Ending.DELIVERED_TO_INBOX, answer=answer, delivered=True)
         case Lapsed():
             answer = _refused(HTTPStatus.GONE, "the call's time was over before its agent took it", Ending.EXPIRED)

@@ -1,16 +1,12 @@
-"""What a delegation is: the message that is sent, what follows from an attempt, and what its source is told."""
+"""What a delegation is: the message that is sent, what others say of it, and what its source is told."""
 
 from enum import StrEnum
 from typing import Any, Final, assert_never
 
 import orjson
 
-from gateway.core import answers, outcomes, queue
-from gateway.core.answers import Ended
-from gateway.core.calls import FINAL, Call, Kind, State
+from gateway.core.calls import FINAL, Call, State
 from gateway.core.endings import Ending
-from gateway.core.queue import Back
-from gateway.core.refusals import Code
 
 METHOD: Final = "message/send"
 SUMMARY_CHARS: Final = 100
@@ -86,35 +82,6 @@ def status(state: State, told: str | None) -> Status:
             return Status(told)
         case _:
             return Status(state)
-
-
-def decide(
-    ended: Ended, call: Call, *, sessions: bool, first_s: float, restart_s: float, jitter: float
-) -> Back | Ended:
-    """Return what follows from an attempt at a call, whatever its kind.
-
-    A delegation is sent again once, after `restart_s`, if its agent was dead; and as any other call that waits if its
-    agent is busy, or was. sessions: the agent keeps sessions of its own, so that nothing waits for it here.
-    """
-    if call.kind is not Kind.DELEGATION:
-        return queue.decide(ended, call, first_s=first_s, jitter=jitter)
-    match ended.ending:
-        case Ending.AGENT_RESTARTING if call.attempts == 0:
-            return Back(delay_s=restart_s, error=ended.ending.value, counts=True)
-        case Ending.AGENT_BUSY if sessions:
-            return ended
-        case Ending.AGENT_BUSY:
-            return queue.decide(ended, call, first_s=first_s, jitter=jitter)
-        case _:
-            return queue.decide(ended, call, first_s=first_s, jitter=jitter) if call.busy else ended
-
-
-def decide_refused(code: Code, call: Call, *, first_s: float, jitter: float) -> Back | Ended:
-    """Return what follows when a call may not be sent now: a delegation that never waited is not tried again."""
-    then = queue.decide_refused(code, call, first_s=first_s, jitter=jitter)
-    if isinstance(then, Back) and then.counts and call.kind is Kind.DELEGATION and not call.busy:
-        return answers.classify(outcomes.Rejected(reason=code.value))
-    return then
 
 
 def decide_report(call: Call, report: Report) -> Follows:

@@ -1,7 +1,6 @@
-"""The closed set of ways in which a call ends, and what some of them say of its message."""
+"""The closed set of ways in which a call ends; what follows from each stands in `retry.RULES`."""
 
 from enum import StrEnum
-from typing import Final
 
 
 class Ending(StrEnum):
@@ -30,11 +29,3 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"
     REJECTED = "rejected"
     INTERNAL = "internal"
-
-
-UNDELIVERED: Final = frozenset({Ending.AGENT_BUSY, Ending.AGENT_UNREACHABLE, Ending.REJECTED})
-"""Those that say that no agent has taken the message: to send it once more is to send it for the first time ..."""
-CALLED_OFF: Final = frozenset({Ending.EXPIRED, Ending.CANCELLED})
-"""... and those that say so of a call that had not been handed to its agent."""
-UNREAD: Final = frozenset({Ending.TRUNCATED, Ending.RESPONSE_TOO_LARGE, Ending.OVERLOADED})
-"""Those in which the agent has answered and its answer was lost, with what it says of its usage."""

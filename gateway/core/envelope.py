@@ -84,6 +84,12 @@ def error_body(bad: BadEnvelope) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"error":%b,"code":"%b"}' % (bad.id_json, error, CODES[bad.code].encode())
 
 
+def find_id(body: bytes) -> bytes | None:
+    """Return the characters of the id of a call that has been let in before; None if it has none."""
+    found = normalise(body, a2a_version=None, mint=str)
+    return found.id_json
+
+
 def cancel_body(task_id: str, *, v1: bool, call_id: str) -> bytes:
     """Return the request that calls off a task, in the words of A2A 1.0 or of those before."""
     method = "CancelTask" if v1 else "tasks/cancel"

@@ -20,11 +20,15 @@ class Clock(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
-    """The agent answered in full. Headers: those passed on, by their canonical names."""
+    """The agent answered in full. Headers: those passed on, by their canonical names.
+
+    retry_after_s: what it asks for by Retry-After (`retry.read_retry_after`), None where it does not.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""What becomes of a call whose agent is busy: whether it waits, in which order, and what follows when it is sent."""
+"""What becomes of a call whose agent is busy: in which order it waits, and what its caller is told."""
 
 import re
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 
 from gateway.core import answers, inbox, outcomes
-from gateway.core.answers import Answer, Ended
+from gateway.core.answers import Answer
 from gateway.core.callers import Admin, Local, Principal, System
 from gateway.core.calls import Call, Kind
 from gateway.core.endings import Ending
@@ -18,26 +18,8 @@ from gateway.core.refusals import Code, Refusal, bad_field
 NORMAL: Final = 50
 PRIORITIES: Final = (10, NORMAL, 100)
 """The higher the sooner; all but the normal one are for the operator and for system callers."""
-ATTEMPTS: Final = 5
-"""How often a call is tried whose agent cannot be reached; that it is busy does not count."""
-STEEPEST: Final = 5
-"""How often the time between two tries doubles."""
 PEOPLE: Final = "people"
 """The lane of everybody who is no workspace."""
-RETRIED: Final = frozenset({Code.NO_URL, Code.UNSAFE_URL})
-"""Refusals that another attempt may overcome ..."""
-WAITED_OUT: Final = frozenset({Code.PLATFORM_UNAVAILABLE})
-"""... and those that say nothing of the call."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Back:
-    """It goes back to its place, and is tried again in so many seconds. `counts`: as an attempt that has failed."""
-
-    delay_s: float
-    error: str
-    busy: bool = False
-    counts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,45 +69,6 @@ def lane(principal: Principal, caller_id: str | None) -> str:
     return caller_id or PEOPLE
 
 
-def backoff_s(first_s: float, times: int, jitter: float) -> float:
-    """Return the seconds until the next try after so many (1 or more), the first of them about `first_s`.
-
-    jitter: 0..1, by chance, so that not all come back at the same moment.
-    """
-    longest_s: float = first_s * 2 ** min(times - 1, STEEPEST)
-    return longest_s * (0.5 + jitter / 2)
-
-
-def decide(ended: Ended, call: Call, *, first_s: float, jitter: float) -> Back | Ended:
-    """Return what follows from an attempt: only what its agent has certainly not taken is ever sent again."""
-    if ended.ending is Ending.AGENT_BUSY:
-        delay_s = backoff_s(first_s, max(1, call.busy), jitter)
-        return Back(delay_s=delay_s, error=ended.ending.value, busy=True)
-    if ended.ending is Ending.AGENT_UNREACHABLE:
-        return _again(ended, ended.ending.value, call, first_s=first_s, jitter=jitter)
-    return ended
-
-
-def decide_refused(code: Code, call: Call, *, first_s: float, jitter: float) -> Back | Ended:
-    """Return what follows when a call may not be sent now."""
-    if code in WAITED_OUT:
-        return wait(code, first_s=first_s, jitter=jitter)
-    ended = answers.classify(outcomes.Rejected(reason=code.value))
-    return _again(ended, code.value, call, first_s=first_s, jitter=jitter) if code in RETRIED else ended
-
-
-def wait(code: Code, *, first_s: float, jitter: float) -> Back:
-    """Return that a call waits on, because of something that has to do with others than itself."""
-    return Back(delay_s=backoff_s(first_s, STEEPEST, jitter), error=code.value)
-
-
-def _again(ended: Ended, error: str, call: Call, *, first_s: float, jitter: float) -> Back | Ended:
-    attempts = call.attempts + 1
-    if attempts >= ATTEMPTS:
-        return ended
-    return Back(delay_s=backoff_s(first_s, attempts, jitter), error=error, counts=True)
-
-
 def held(workspace_id: str, call_id: str, depth: int, expires_at: datetime | None) -> Answer:
     """Return what the caller of a busy agent gets: where its call waits, how many do, and until when."""
     shown = {
@@ -136,7 +79,7 @@ def held(workspace_id: str, call_id: str, depth: int, expires_at: datetime | Non
         "message": "the agent is busy: the call waits, and is sent when the agent has time",
     }
     headers = {"Content-Type": answers.JSON, "Location": f"/workspaces/{workspace_id}/a2a/queue/{call_id}"}
-    return Answer(status=HTTPStatus.ACCEPTED, body=orjson.dumps(shown), headers=headers)
+    return Answer(status=HTTPStatus.ACCEPTED, body=orjson.dumps(shown), headers=headers, waits=True)
 
 
 def unsure(answer: Answer) -> Answer:

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
 
-from gateway.core import jsontext, usage
+from gateway.core import jsontext, usage, views
 from gateway.core.answers import Answer, Ended
 from gateway.core.claims import address_line
 from gateway.core.endings import Ending
+from gateway.core.retry import RULES, Retriable
 from gateway.core.usage import Usage
 
 MEDIA_TYPE: Final = "text/event-stream"
@@ -154,10 +156,8 @@ def failure(code: str, sentence: str, *, call_id: str, last: int) -> bytes:
     return orjson.dumps({"code": SERVER_ERROR, "message": sentence, "data": data})
 
 
-_RETRIABLE: Final = frozenset(
-    {Ending.AGENT_BUSY.value, Ending.AGENT_UNREACHABLE.value, Ending.AGENT_RESTARTING.value, Ending.OVERLOADED.value}
-)
-"""Those that say that no agent has the message, or has begun with it."""
+_RETRIABLE: Final = frozenset(ending.value for ending, rule in RULES.items() if rule.retriable is Retriable.YES)
+"""What a program may send again without asking anybody, if no event of a stream has come."""
 
 
 def error_event(error: bytes, id_json: bytes | None) -> bytes:
@@ -180,6 +180,21 @@ def in_band(answer: Answer, *, call_id: str, id_json: bytes | None) -> Answer:
         headers={**kept, "Content-Type": MEDIA_TYPE},
         call_id=answer.call_id,
     )
+
+
+def of_answer(answer: Answer, ending: str, *, call_id: str, id_json: bytes | None) -> bytes:
+    """Return the events that an answer is to a caller that streams: its own, if it is a stream, or one."""
+    if answer.status < HTTPStatus.MULTIPLE_CHOICES:
+        if is_stream(answer.headers):
+            return address(answer.body, id_json)
+        return address(b"data: %b\n\n" % views.whole(answer.body), id_json)
+    return error_event(farewell(answer, ending, call_id=call_id, last=0), id_json)
+
+
+def place_comment(place: int) -> bytes:
+    """Return what a caller that waits is told of its place in the queue: a comment, for an event would have to be an
+    agent's."""
+    return b": place %d\n" % place
 
 
 def says_no(answer: Answer) -> bool:

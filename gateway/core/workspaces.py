@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from gateway.core.budget import Spend
+from gateway.core.feeds import Feed
 
 EXTERNAL: Final = "external"
 """The runtime of an agent that nobody of ours starts or stops."""
@@ -48,6 +49,9 @@ MOVES: Final[Mapping[Status, frozenset[Status]]] = {
     S.REMOVED: _LIVING,
 }
 """To each state, the states it may be entered from. Each move is one UPDATE that checks this, and one event."""
+
+ATTENDED: Final = _LIVING - {S.PAUSED, S.HIBERNATING, S.HIBERNATED}
+"""Where an agent may be there, so that its own events are worth listening for."""
 
 MOVE_EVENTS: Final[Mapping[Status, str]] = {
     S.PROVISIONING: "WORKSPACE_PROVISIONING",
@@ -123,6 +127,8 @@ class Workspace:
     uptime_seconds: int = 0
     spend: Spend = field(default_factory=Spend)
     runtime_state: str | None = None
+    events_url: str | None = None
+    feed: Feed | None = None
 
     @property
     def external(self) -> bool:
@@ -167,12 +173,12 @@ def decide_register(status: Status) -> Status | None:
 def decide_beat(status: Status, beat: Beat, metadata: RuntimeMetadata) -> Status | None:
     """Return the state a heartbeat moves this one to, or None to stay.
 
-    A failed start is left to register: a beat of a half-started process proves nothing.
+    A failed start is left to register: a beat of a half-started process proves nothing, and one that is wedged no life.
     """
     rate = beat.error_rate or 0.0
     match status:
         case Status.PROVISIONING | Status.OFFLINE | Status.AWAITING_AGENT:
-            return Status.ONLINE
+            return None if beat.wedged else Status.ONLINE
         case Status.ONLINE:
             erring = rate >= DEGRADED_FROM and "status_mgmt" not in metadata.capabilities
             return Status.DEGRADED if beat.wedged or erring else None

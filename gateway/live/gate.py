@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 
+from events.bus import Stamp, unwatched
 from events.redis import Servers
 from gateway.core.claims import Claim
 from gateway.core.rates import Rate, Standing
@@ -191,9 +192,9 @@ class Gate:
         LiveUnavailable."""
         return await self.leases.has_lost(call_id, age_s)
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Be connected, for ever."""
-        await self._pipe.run()
+        await self._pipe.run(stamp)
 
 
 def _standing(rate: Rate, remaining: int, full_ms: int, retry_ms: int) -> Standing:

@@ -4,7 +4,6 @@ One Redis stream a call, whose entries have the numbers of the events for ids, s
 behind all others, of which there can be only one: who writes it first has said how the stream ended.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from typing import Any, Final
 import orjson
 import structlog
 
+from events.bus import Stamp, unwatched
 from events.redis import Servers
 from gateway.live.pipe import Pipe
 from gateway.live.records import ms
@@ -138,17 +138,20 @@ class Journal:
         sizes = self._sizes.get(call_id)
         return None if sizes is None else sizes.written
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Be connected, for ever."""
-        await self._pipe.run()
+        await self._pipe.run(stamp)
+
+    @property
+    def renew_s(self) -> float:
+        """Seconds after which `renew` wants to be done again."""
+        return self._kept_s / RENEWALS
 
     async def renew(self) -> None:
-        """Keep what is being written, though nothing may be written for long, for ever."""
-        while True:
-            await asyncio.sleep(self._kept_s / RENEWALS)
-            for call_id, sizes in list(self._sizes.items()):
-                for key in (self._events(call_id), self._head(call_id), *sizes.tasks):
-                    self._tell(call_id, "PEXPIRE", key, self._kept_ms)
+        """Keep what is being written, though nothing may be written for long."""
+        for call_id, sizes in list(self._sizes.items()):
+            for key in (self._events(call_id), self._head(call_id), *sizes.tasks):
+                self._tell(call_id, "PEXPIRE", key, self._kept_ms)
 
     def end(self, call_id: str, number: int | None, error: bytes | None) -> None:
         """Write the end, unless another process has."""

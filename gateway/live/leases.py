@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
+from events.bus import Stamp, unwatched
 from gateway.live.pipe import Pipe
 from gateway.live.records import ENDLESS_S, Keys, ms, read_orphan
 from gateway.ports import Orphan
@@ -38,9 +39,10 @@ class Leases:
         self._pipe.ask("SADD", self._keys.replicas, self._replica)
         self._pipe.ask("PEXPIRE", self._keys.replicas, ms(ENDLESS_S))
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Renew the lease, for ever."""
         while True:
+            stamp()
             if self._pipe.is_up:
                 self.renew()
             await asyncio.sleep(self._renew_s)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import hiredis
 import structlog
 
+from events.bus import Stamp, unwatched
 from events.redis import ANSWER_S, AWAY, Servers, ask
 from gateway.ports import LiveUnavailable
 
@@ -114,10 +115,11 @@ class Pipe:
         if writer is not None:
             writer.transport.abort()
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Be connected, for ever."""
         attempts = 0
         while True:
+            stamp()
             try:
                 connection = await self._servers.connect()
                 try:
@@ -125,6 +127,7 @@ class Pipe:
                         for name, text in self._scripts.items():
                             self._shas[name] = await ask(connection, "SCRIPT", "LOAD", text)
                     attempts = 0
+                    stamp(idle=True)  # an answer that does not come is missed by who asked
                     await self._listen(connection)
                 finally:
                     await connection.disconnect(nowait=True)

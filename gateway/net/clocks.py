@@ -75,6 +75,10 @@ class Clocks:
     def __repr__(self) -> str:
         return f"<Clocks cells={len(self._cells)} suspects={len(self._suspects)}>"
 
+    def __contains__(self, workspace_id: str) -> bool:
+        """Whether a call to this workspace is in flight."""
+        return workspace_id in self._cells
+
     def stamp(self, workspace_id: str) -> None:
         """Take note that this workspace has just shown life."""
         cell = self._cells.get(workspace_id)

@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -27,20 +28,31 @@ MAX_ADDRESSES: Final = 8
 MAX_INTERIM: Final = 20
 """Interim answers (RFC 9110, 15.2) before an answer; the library would read them for ever, and nothing else."""
 
-_PROBE_AFTER_S, _PROBE_EVERY_S, _PROBES = 30, 10, 3
-_SILENCE_MS: Final = (_PROBE_AFTER_S + _PROBE_EVERY_S * _PROBES) * 1000
-_TCP_OPTIONS: Final = tuple(
-    (getattr(socket, name), value)
-    for name, value in (
-        ("TCP_NODELAY", 1),
-        ("TCP_KEEPIDLE", _PROBE_AFTER_S),
-        ("TCP_KEEPALIVE", _PROBE_AFTER_S),  # the same on macOS
-        ("TCP_KEEPINTVL", _PROBE_EVERY_S),
-        ("TCP_KEEPCNT", _PROBES),
-        ("TCP_USER_TIMEOUT", _SILENCE_MS),  # Linux: bytes that nobody acknowledges, which probes do not cover
-    )
-    if hasattr(socket, name)
-)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probes:
+    """How the kernel finds out that nobody is at the other end any more, though no connection was closed.
+
+    It asks after `idle_s` seconds of silence, then every `every_s`, and gives up when so many in a row were not
+    answered; and when what was sent has not been acknowledged for as long as all that takes.
+    """
+
+    idle_s: int = 30
+    every_s: int = 10
+    count: int = 3
+
+    @property
+    def options(self) -> tuple[tuple[int, int], ...]:
+        """The options of a TCP socket, as far as this system has them."""
+        wanted = (
+            ("TCP_NODELAY", 1),
+            ("TCP_KEEPIDLE", self.idle_s),
+            ("TCP_KEEPALIVE", self.idle_s),  # the same on macOS
+            ("TCP_KEEPINTVL", self.every_s),
+            ("TCP_KEEPCNT", self.count),
+            ("TCP_USER_TIMEOUT", (self.idle_s + self.every_s * self.count) * 1000),  # Linux, ms
+        )
+        return tuple((getattr(socket, name), value) for name, value in wanted if hasattr(socket, name))
 
 
 class AddressRefused(OSError):
@@ -68,6 +80,7 @@ def connector(
     resolve_s: float = 10.0,
     dns_cache_s: int = 10,
     tls: ssl.SSLContext | bool = True,
+    probes: Probes | None = None,
 ) -> aiohttp.TCPConnector:
     """Return a connector for one session, to be called in a running loop.
 
@@ -76,6 +89,7 @@ def connector(
     by whoever hands it in; without one the name servers are asked, without a thread. An answer may take `resolve_s`.
     Failures to connect are aiohttp's; see `refused`.
     """
+    options = (probes or Probes()).options
 
     def check(address: str) -> str | None:
         reason = check_ip(address, reach)
@@ -88,7 +102,7 @@ def connector(
         reason = check(str(target[0])) or check_port(int(target[1]), reach)
         if reason is not None:
             raise AddressRefused(reason)
-        return _open_socket(family, kind, protocol)
+        return _open_socket(family, kind, protocol, options)
 
     return _Connector(
         resolver=_CheckedResolver(resolver or aiohttp.AsyncResolver(), check, within_s=resolve_s),
@@ -100,11 +114,11 @@ def connector(
     )
 
 
-def _open_socket(family: int, kind: int, protocol: int) -> socket.socket:
+def _open_socket(family: int, kind: int, protocol: int, options: tuple[tuple[int, int], ...]) -> socket.socket:
     opened = socket.socket(family, kind, protocol)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _TCP_OPTIONS:
+        for option, value in options:
             opened.setsockopt(socket.IPPROTO_TCP, option, value)
     except BaseException:
         opened.close()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
 
@@ -21,7 +22,7 @@ from aiohttp import (
 )
 from yarl import URL
 
-from gateway.core import outcomes
+from gateway.core import outcomes, retry
 from gateway.core import streams as sse
 from gateway.core.outcomes import Clock, Outcome
 from gateway.core.relay import TooLong
@@ -73,7 +74,7 @@ class Dispatcher:
             async with watch:
                 outbound.meter.clockwork = watch
                 outcome = await self._attempt(outbound, watch, begin)
-                if outcome == outcomes.NotConnected():
+                if retry.is_sent_again(outcome):
                     outcome = await self._attempt(outbound, watch, begin)
                 return outcome
         except ClockExpired as expired:
@@ -149,7 +150,12 @@ class Dispatcher:
             return outcomes.Unheld(status=response.status)
         except (ClientPayloadError, ClientError, OSError):
             return outcomes.Cut(status=response.status)
-        return outcomes.Answered(status=response.status, headers=_returned(response.headers), body=b"".join(chunks))
+        return outcomes.Answered(
+            status=response.status,
+            headers=_returned(response.headers),
+            body=b"".join(chunks),
+            retry_after_s=retry.read_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
+        )
 
 
 async def _next(response: ClientResponse, sink: Sink) -> bytes:

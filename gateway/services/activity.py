@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from events.bus import Bus
+from events.bus import Bus, Stamp, unwatched
 from events.event import Event, event
 from gateway import ports
 from gateway.core.calls import END_STATES
@@ -193,16 +193,15 @@ class ActivityLog:
         self._held_bytes += size
         self._some.set()
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Write for ever."""
         while True:
+            stamp(idle=True)
             await self._some.wait()
+            stamp()
             await asyncio.sleep(self._every_s)
-            try:
+            with self._outage.noted():
                 await self.flush()
-                self._outage.worked()
-            except ports.StoreError as error:
-                self._outage.failed(error)
 
     async def flush(self) -> None:
         """Write all that waits, in batches; while the database is away it stays.

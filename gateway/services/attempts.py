@@ -2,27 +2,31 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import random
 
 import structlog
 
 from events.bus import Bus
 from gateway import ports
-from gateway.core import answers, delegation, outcomes, queue
+from gateway.core import answers, envelope, outcomes, retry
 from gateway.core.answers import Ended
 from gateway.core.budget import exhausted
 from gateway.core.calls import Call, State
-from gateway.core.queue import Back
+from gateway.core.endings import Ending
 from gateway.core.rates import Tariff
 from gateway.core.refusals import Code, Refusal
+from gateway.core.retry import Back, Pace
 from gateway.core.trace import trace_id
 from gateway.core.workspaces import Workspace
 from gateway.services.admission import Admission
 from gateway.services.entrance import Entrance, Ticket, Wish
 from gateway.services.history import publish_status
+from gateway.services.relays import Relay
 from gateway.services.requests import Requests
 from gateway.services.room import Hold
 from gateway.services.settling import Settling
+from gateway.services.streams import Streams
 from gateway.services.tolls import Toll
 
 log = structlog.get_logger("gateway.drain")
@@ -59,7 +63,8 @@ class Attempt:
 class Attempts:
     """Tries calls of one source.
 
-    retry_s: about the first time between two tries. restart_s: when a delegation is tried again whose agent was dead.
+    answer_bytes: the longest stream that is kept as an answer. retry_s: about the first time between two tries.
+    restart_s: when a delegation is tried again whose agent was dead.
     """
 
     def __init__(
@@ -71,7 +76,9 @@ class Attempts:
         entrance: Entrance,
         dispatcher: ports.Dispatcher,
         settling: Settling,
+        streams: Streams,
         bus: Bus,
+        answer_bytes: int,
         retry_s: float,
         restart_s: float,
         chance: Callable[[], float] = random,
@@ -83,6 +90,8 @@ class Attempts:
         self._dispatcher = dispatcher
         self._settling = settling
         self._bus = bus
+        self._streams = streams
+        self._answer_bytes = answer_bytes
         self._retry_s = retry_s
         self._restart_s = restart_s
         self._chance = chance
@@ -98,7 +107,7 @@ class Attempts:
         one = attempt.one
         call = one.call
         ticket: Ticket | None = None
-        chances = {"first_s": self._retry_s, "jitter": self._chance()}
+        pace = Pace(first_s=self._retry_s, restart_s=self._restart_s, jitter=self._chance())
         try:
             hold.grow(len(one.body))
             target = await self._admission.readmit(call.caller_id, call.workspace_id)
@@ -109,7 +118,7 @@ class Attempts:
                 log.warning("queued_call_lost", call_id=call.id)  # our lease ran out: it is another one's by now
                 return
         except (Exception, asyncio.CancelledError) as error:
-            then = _cancelled() if attempt.called_off else self._stopped_short(call, error, chances)
+            then = _cancelled() if attempt.called_off else self._stopped_short(call, error, pace)
             if ticket is not None:
                 self._entrance.leave(ticket, 0, waits_s=max(0.0, one.left_s) if isinstance(then, Back) else None)
             await self._settling.settle(one, then, None, None)
@@ -117,7 +126,7 @@ class Attempts:
         publish_status(self._bus, call, State.DISPATCHED)
         sessions = "session" in target.metadata.capabilities
         ended = _cancelled() if attempt.called_off else await self._send(attempt, outbound, sessions)
-        then = delegation.decide(ended, call, sessions=sessions, restart_s=self._restart_s, **chances)
+        then = retry.decide(ended, call, sessions=sessions, pace=pace)
         if not isinstance(then, Back):
             answered()
         elif attempt.called_off:
@@ -142,17 +151,17 @@ class Attempts:
                 raise _Reserved from refused
             raise
 
-    def _stopped_short(self, call: Call, error: BaseException, chances: Mapping[str, float]) -> Back | Ended:
+    def _stopped_short(self, call: Call, error: BaseException, pace: Pace) -> Back | Ended:
         """What follows when a call was not sent."""
         match error:
             case _Reserved():
-                return queue.wait(Code.BUDGET_EXCEEDED, **chances)
+                return retry.wait(Code.BUDGET_EXCEEDED, pace=pace)
             case Refusal(code=code):
-                return delegation.decide_refused(code, call, **chances)
+                return retry.decide_refused(code, call, pace=pace)
             case ports.NoRoom():
-                return queue.wait(Code.OVERLOADED, **chances)
+                return retry.wait(Code.OVERLOADED, pace=pace)
             case ports.StoreError():
-                return queue.wait(Code.PLATFORM_UNAVAILABLE, **chances)
+                return retry.wait(Code.PLATFORM_UNAVAILABLE, pace=pace)
             case asyncio.CancelledError():
                 return Back(delay_s=0.0, error=Code.DRAINING.value)
             case _:  # a bug of ours must not leave a call without an end; it is logged and told
@@ -162,8 +171,23 @@ class Attempts:
     async def _send(self, attempt: Attempt, outbound: ports.Outbound, sessions: bool) -> Ended:
         outcome: outcomes.Outcome
         attempt.under_way = True
+        relay: Relay | None = None
+
+        def begin(status: int, headers: Mapping[str, str]) -> Relay:
+            """Let whoever waits for the answer read it as it comes."""
+            nonlocal relay
+            head = ports.StreamHead(
+                call_id=outbound.call_id,
+                workspace_id=outbound.workspace_id,
+                status=status,
+                headers=dict(headers),
+                id_json=envelope.find_id(outbound.body),
+            )
+            relay = self._streams.begin(head, hold=outbound.hold, answer_bytes=self._answer_bytes)
+            return relay
+
         try:
-            outcome = await self._dispatcher.send(outbound)
+            outcome = await self._dispatcher.send(outbound, begin)
         except asyncio.CancelledError:
             outcome = outcomes.Cancelled(under_way=True) if attempt.called_off else outcomes.Stopped()
         except Exception:  # a bug of ours must not leave a call without an end; it is logged and told
@@ -171,7 +195,15 @@ class Attempts:
             outcome = outcomes.Broke()
         finally:
             attempt.under_way = False
-        return answers.classify(outcome, native_session=sessions)
+        ended = answers.classify(outcome, native_session=sessions)
+        if relay is None:
+            return ended
+        self._streams.end(relay, ended)
+        if ended.ending is not Ending.COMPLETED:
+            return ended
+        if relay.body is None:  # whoever reads it as it comes gets it all; whoever asks later does not
+            return answers.classify(outcomes.TooLarge())
+        return replace(ended, answer=replace(ended.answer, body=relay.body))
 
 
 def _cancelled() -> Ended:

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from events.bus import Stamp, unwatched
 from gateway import ports
 from gateway.services.outage import Outage
 
@@ -36,9 +37,10 @@ class ChangeReader:
         """Take the point from which on changes are read; before this nothing may be cached."""
         self._horizon = await self._changes.horizon()
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Turn for ever."""
         while True:
+            stamp()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self._wake.wait()

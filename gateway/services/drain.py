@@ -11,6 +11,7 @@ from gateway import ports
 from gateway.core.refusals import Refusal
 from gateway.services.attempts import Attempt, Attempts
 from gateway.services.directory import Directory
+from gateway.services.outage import Outage
 from gateway.services.room import Room
 from gateway.services.settling import Settling
 
@@ -29,7 +30,6 @@ class Drain:
     """Sends what waits: for a busy agent, or, as delegations do, for the first time.
 
     `capacity` bounds what this process has out; each of these is leased for `lease_s` seconds.
-    every_s: how often it is looked what waits.
     """
 
     def __init__(
@@ -42,7 +42,6 @@ class Drain:
         room: Room,
         capacity: int,
         lease_s: float,
-        every_s: float,
         spawn: Spawn,
     ) -> None:
         self._queue = queue
@@ -52,7 +51,6 @@ class Drain:
         self._room = room
         self._capacity = capacity
         self._lease_s = lease_s
-        self._every_s = every_s
         self._spawn = spawn
         self._outage = settling.outage
         self._waiting: frozenset[str] = frozenset()
@@ -71,16 +69,6 @@ class Drain:
 
     # -- when to look
 
-    async def run(self) -> None:
-        """Look what waits, for ever."""
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                await self.tick()
-                self._outage.worked()
-            except ports.StoreError as error:
-                self._outage.failed(error)
-
     async def tick(self) -> None:
         """Free what dead processes had and did not send, and send what is due; raises StoreError."""
         freed = await self._queue.free_lost(limit=BATCH)
@@ -93,13 +81,20 @@ class Drain:
                 self._stir(workspace_id, eager=False)
 
     async def renew(self) -> None:
-        """Keep the leases on what is out, for ever."""
-        while True:
-            await asyncio.sleep(self._lease_s / RENEWALS)
-            claims = {call_id: attempt.one.claim for call_id, attempt in self._out.items()}
-            if claims:
-                with suppress(ports.StoreError):  # the pool has logged it; the lease is long enough to try again
-                    await self._queue.renew(claims, lease_s=self._lease_s)
+        """Keep the leases on what is out; to be done every `renew_s` seconds. Raises StoreError."""
+        claims = {call_id: attempt.one.claim for call_id, attempt in self._out.items()}
+        if claims:
+            await self._queue.renew(claims, lease_s=self._lease_s)
+
+    @property
+    def renew_s(self) -> float:
+        """Seconds after which the leases want to be renewed: soon enough to try again."""
+        return self._lease_s / RENEWALS
+
+    @property
+    def outage(self) -> Outage:
+        """What the log says while nothing can be sent."""
+        return self._outage
 
     def waits(self, workspace_id: str) -> bool:
         """Whether calls waited for this workspace when it was last looked."""

@@ -38,6 +38,8 @@ class Edits:
         workspace = await self._directory.get(workspace_id)
         if wanted.get("url"):
             safe_url(wanted["url"], self._reach)
+        if wanted.get("events_url"):
+            safe_url(wanted["events_url"], self._reach, field="events_url")
         if "runtime" in wanted and (wanted["runtime"] == EXTERNAL) != workspace.external:
             raise bad_field("runtime", "cannot become or cease to be external")
         try:

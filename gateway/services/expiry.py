@@ -1,6 +1,5 @@
 """The end of calls that nobody else ends any more: their time is over, or their process is gone."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -11,7 +10,6 @@ from gateway.core.calls import END_STATES, Call, State
 from gateway.core.endings import Ending
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.history import ended_row, publish_end, sent_line
-from gateway.services.outage import Outage
 
 BATCH: Final = 200
 """Calls that end in one transaction."""
@@ -37,8 +35,10 @@ async def ended(end: End, activity: ActivityLog, bus: Bus) -> AsyncIterator[int]
 
 
 class Expiry:
-    """Looks every `every_s` seconds for such calls. stale_s: how long calls wait for a busy agent, whatever they were
-    promised when they came; None: as long as that was."""
+    """Ends such calls.
+
+    stale_s: how long calls wait for a busy agent, whatever they were promised when they came; None: as long as that.
+    """
 
     def __init__(
         self,
@@ -48,7 +48,6 @@ class Expiry:
         delegations: ports.Delegations,
         activity: ActivityLog,
         bus: Bus,
-        every_s: float,
         stale_s: float | None,
     ) -> None:
         self._calls = calls
@@ -57,18 +56,6 @@ class Expiry:
         self._stale_s = stale_s
         self._activity = activity
         self._bus = bus
-        self._every_s = every_s
-        self._outage = Outage("ending calls whose time is over")
-
-    async def run(self) -> None:
-        """Turn for ever."""
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                await self.tick()
-                self._outage.worked()
-            except ports.StoreError as error:
-                self._outage.failed(error)
 
     async def tick(self) -> None:
         """End all of them; raises StoreError."""

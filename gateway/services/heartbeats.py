@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from events.bus import Stamp, unwatched
 from gateway import ports
 from gateway.core.workspaces import Beat
 from gateway.services.outage import Outage
@@ -45,16 +46,15 @@ class Heartbeats:
         self._pending[workspace_id] = newer if earlier is None else _joined(earlier, newer)
         self._some.set()
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Write for ever."""
         while True:
+            stamp(idle=True)
             await self._some.wait()
+            stamp()
             await asyncio.sleep(self._every_s)
-            try:
+            with self._outage.noted():
                 await self.flush()
-                self._outage.worked()
-            except ports.StoreError as error:
-                self._outage.failed(error)
 
     async def flush(self) -> None:
         """Write what is pending; on StoreError it stays pending, unless something newer has come."""

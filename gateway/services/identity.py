@@ -1,6 +1,5 @@
 """Who holds a credential."""
 
-import asyncio
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from gateway.core.callers import Admin, Anonymous, Credential, Holder, Local, Me
 from gateway.core.refusals import platform_unavailable
 from gateway.core.tokens import hash_token
 from gateway.services.cache import Cache
-from gateway.services.outage import Outage
 
 CAPACITY: Final = 200_000
 """Tokens held at once."""
@@ -59,7 +57,6 @@ class Identity:
         )
         self._good: dict[bytes, None] = {}
         self._used: set[bytes] = set()
-        self._outage = Outage("writing when tokens were used")
 
     async def tell(self, bearer: str | None, session: str | None = None, *, stale_s: float = CALL_STALE_S) -> Principal:
         """Return who sends this bearer, or else this session's cookie; refuses with platform_unavailable.
@@ -158,18 +155,12 @@ class Identity:
 
     # -- when tokens were last used
 
-    async def run(self, *, every_s: float) -> None:
-        """Write which tokens have been used, now and then, for ever."""
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                await self.flush()
-                self._outage.worked()
-            except ports.StoreError as error:
-                self._outage.failed(error)
-
     async def flush(self) -> None:
-        """Write which tokens have been used since the last time; raises StoreError, and they are forgotten then."""
+        """Write which tokens have been used since it was written last; raises StoreError, and they are kept then."""
         used, self._used = self._used, set()
-        if used:
-            await self._tokens.note_used(list(used))
+        try:
+            if used:
+                await self._tokens.note_used(list(used))
+        except BaseException:
+            self._used |= used
+            raise

@@ -1,7 +1,5 @@
 """Which processes are alive, and what is announced for one that is not any more."""
 
-import asyncio
-import contextlib
 from typing import Final
 
 import structlog
@@ -18,7 +16,7 @@ LEASES_MISSED: Final = 5
 
 
 class Instances:
-    """Renews this process's lease, and buries others.
+    """Renews this process's lease, and buries others; it turns every `every_s` seconds.
 
     A process that dies while Redis takes its events loses nothing that a reader could miss for long; one that dies
     while events wait for Redis takes them along, and a survivor says so with a gap: unless Redis has had them after
@@ -30,13 +28,6 @@ class Instances:
         self._bus = bus
         self._every_s = every_s
         self._me = new_id()
-
-    async def run(self) -> None:
-        """Turn for ever."""
-        while True:
-            with contextlib.suppress(ports.StoreError):  # the pool has logged it; the lease is long enough to try again
-                await self.tick()
-            await asyncio.sleep(self._every_s)
 
     async def tick(self) -> None:
         """Renew, and bury whoever has not; raises StoreError."""

@@ -1,9 +1,12 @@
 """What a log says of something that is away: once that it went, once that it is back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 import structlog
+
+from gateway import ports
 
 log = structlog.get_logger("gateway.outage")
 
@@ -27,3 +30,13 @@ class Outage:
         if self._since is not None:
             log.warning("outage_ended", what=self._what, seconds=round(self._now() - self._since, 1))
             self._since = None
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note whether the block works; when a datastore is away, that is all that comes of it."""
+        try:
+            yield
+        except (ports.StoreError, ports.LiveUnavailable) as error:
+            self.failed(error)
+        else:
+            self.worked()

@@ -20,6 +20,7 @@ from gateway.services.resubscribing import Resubscribing
 from gateway.services.sending import Sending
 from gateway.services.streams import Opened
 from gateway.services.tolls import Tolls
+from gateway.services.vigils import Awaited
 
 STOPPED_WITHIN_S: Final = 5.0
 """How long the calls that are ended by a shutdown may take to end."""
@@ -59,8 +60,8 @@ class Proxy:
         """Calls that have not ended."""
         return len(self._flights)
 
-    async def call(self, asked: Asked) -> Answer | Opened:
-        """Make a call and return its answer, or the stream that it is; refuses what may not or cannot be called.
+    async def call(self, asked: Asked) -> Answer | Opened | Awaited:
+        """Make a call and return its answer, or the stream that it is or will be; refuses what may not be called.
 
         Once it is under way it goes on to its end, whether or not anybody still waits here for the answer.
         """
@@ -74,6 +75,9 @@ class Proxy:
             got = await self._resubscribing.instead(got, wanted)
         if isinstance(got, Opened) or not wanted.message.streaming:
             return got
+        if got.waits:
+            call_id = got.call_id or asked.call_id
+            return Awaited(call_id=call_id, workspace_id=wanted.target.id, id_json=wanted.message.id_json)
         return streams.in_band(got, call_id=got.call_id or asked.call_id, id_json=wanted.message.id_json)
 
     async def _enter(self, wanted: Wanted, limit_s: float | None) -> Ticket:

@@ -14,6 +14,7 @@ from gateway.core.answers import Answer
 from gateway.core.calls import State
 from gateway.core.claims import Claim
 from gateway.core.endings import Ending
+from gateway.core.retry import backoff_s
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.entrance import METHOD_CHARS
 from gateway.services.wakes import Wakes, heard
@@ -39,7 +40,10 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Busy:
-    """A call whose agent was busy `took_s` seconds after it came. `claim`: what makes another call the same."""
+    """A call whose agent was busy `took_s` seconds after it came. `claim`: what makes another call the same.
+
+    retry_after_s: when the agent may be asked again, None if it has not said so.
+    """
 
     caller_id: str | None
     lane: str
@@ -48,6 +52,7 @@ class Busy:
     outbound: ports.Outbound
     took_s: float
     claim: Claim | None = None
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +168,7 @@ class Queue:
                 limit_s=outbound.limit_s,
                 by_deadline=outbound.by_deadline,
             ),
-            delay_s=queue.backoff_s(self._times.retry_s, 1, self._chance()),
+            delay_s=max(backoff_s(self._times.retry_s, 1, self._chance()), busy.retry_after_s or 0.0),
             lives_s=lives_s,
             claim=busy.claim,
         )

@@ -1,7 +1,5 @@
 """What becomes of calls whose replica has died: those in flight end as unknown, the others get the row they lack."""
 
-import asyncio
-import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -21,7 +19,7 @@ log = structlog.get_logger("gateway.reaper")
 
 
 class Reaper:
-    """Looks every `every_s` seconds for calls in flight of replicas that are dead by both leases, Redis' and the
+    """Looks for calls in flight of replicas that are dead by both leases, Redis' and the
     database's: one that has merely lost one of them may be making its calls still. Calls that the ledger has by then
     wait for their agents: they go on.
 
@@ -38,7 +36,6 @@ class Reaper:
         activity: ActivityLog,
         streams: Streams,
         bus: Bus,
-        every_s: float,
     ) -> None:
         self._gate = gate
         self._leases = leases
@@ -47,16 +44,8 @@ class Reaper:
         self._activity = activity
         self._streams = streams
         self._bus = bus
-        self._every_s = every_s
         self._taken: list[ports.Orphan] = []
         self.interrupted = 0
-
-    async def run(self) -> None:
-        """Turn for ever."""
-        while True:
-            await asyncio.sleep(self._every_s)
-            with contextlib.suppress(ports.LiveUnavailable, ports.StoreError):  # both have been told of elsewhere
-                await self.tick()
 
     async def tick(self) -> None:
         """End what the dead have left; raises LiveUnavailable or StoreError."""
@@ -79,8 +68,8 @@ class Reaper:
         if not self._taken:
             return
         ledgered = await self._calls.list_ledgered([one.call_id for one in self._taken])
-        taken, self._taken = self._taken, []
-        for orphan in taken:
+        while self._taken:
+            orphan = self._taken.pop(0)
             if orphan.call_id in ledgered:
                 self._leave(orphan, waits_s=ledgered[orphan.call_id])
             else:

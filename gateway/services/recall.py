@@ -1,7 +1,5 @@
 """The messages whose calls wait, told to a Redis that may have forgotten them while it was away."""
 
-import asyncio
-import contextlib
 from typing import Final
 
 import structlog
@@ -15,20 +13,12 @@ BATCH: Final = 500
 
 
 class Recall:
-    """Looks every `every_s` seconds whether Redis has come up since it was told; until it is, the ledger is asked by
+    """Looks whether Redis has come up since it was told; until it is, the ledger is asked by
     each call with a message id."""
 
-    def __init__(self, *, gate: ports.Gate, calls: ports.Calls, every_s: float) -> None:
+    def __init__(self, *, gate: ports.Gate, calls: ports.Calls) -> None:
         self._gate = gate
         self._calls = calls
-        self._every_s = every_s
-
-    async def run(self) -> None:
-        """Turn for ever."""
-        while True:
-            await asyncio.sleep(self._every_s)
-            with contextlib.suppress(ports.LiveUnavailable, ports.StoreError):  # both have been told of elsewhere
-                await self.tick()
 
     async def tick(self) -> None:
         """Tell it, if it has to be told; raises LiveUnavailable or StoreError."""

@@ -33,12 +33,13 @@ log = structlog.get_logger("gateway.registry")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registration:
-    """What a runtime says when it registers. `delivery_mode` None: nothing said."""
+    """What a runtime says when it registers. `delivery_mode`, `events_url` None: nothing said."""
 
     workspace_id: str
     url: str | None
     agent_card: dict[str, Any]
     delivery_mode: str | None = None
+    events_url: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +93,7 @@ class Registry:
             needs_token = await self._check_register(principal, workspace, said.workspace_id)
             mode = delivery.decide_registered(said.delivery_mode, workspace, said.url)
             url = self._check_url(said, mode)
+            events_url = safe_url(said.events_url, self._reach, field="events_url") if said.events_url else None
             if workspace is None:
                 await self._create(said)
             sealed = await self._workspaces.register(
@@ -100,6 +102,7 @@ class Registry:
                 agent_card=said.agent_card,
                 delivery_mode=mode.value,
                 inbound_secret=self._new_secret(),
+                events_url=events_url,
             )
             token = await self._mint(said.workspace_id) if needs_token else None
             await self._liveness.touch(said.workspace_id)

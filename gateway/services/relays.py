@@ -53,6 +53,7 @@ class Relay:
         unwritten_bytes: int,
         answer_bytes: int,
         names: bool = True,
+        hold: ports.Hold | None = None,
     ) -> None:
         self.head = head
         self._journal = journal
@@ -61,6 +62,7 @@ class Relay:
         self._unwritten_bytes = max(kept_bytes, unwritten_bytes)
         self._answer_bytes = answer_bytes
         self._names = names
+        self._hold = hold
         self._framer = Framer(event_bytes)
         self._parts: list[bytes] = []
         self._numbers: list[float] = []
@@ -122,8 +124,16 @@ class Relay:
         if self._said is not None:
             self._said.append(event.raw)
             self._said_bytes += len(event.raw)
-            if self._said_bytes > self._answer_bytes:
+            if self._said_bytes > self._answer_bytes or not self._has_room(len(event.raw)):
                 self._said = None
+
+    def _has_room(self, count: int) -> bool:
+        try:
+            if self._hold is not None:
+                self._hold.grow(count)
+        except ports.NoRoom:
+            return False
+        return True
 
     @property
     def resumable(self) -> bool:

@@ -124,8 +124,11 @@ class Sending:
             """Let its caller have a stream from now on; it goes on to its end though nobody reads it."""
             nonlocal relay
             method = call.wanted.message.method
-            names = method not in envelope.RESUBSCRIBING_METHODS
-            relay = flight.relay = self._streams.begin(_head(call, status, headers), names=names)
+            relay = flight.relay = self._streams.begin(
+                _head(call, status, headers),
+                hold=call.outbound.hold,
+                names=method not in envelope.RESUBSCRIBING_METHODS,
+            )
             relay.on_usage = lambda used: self._weigh(call, used)
             answer.set_result(Opened(head=relay.head, relay=relay))
             return relay
@@ -154,7 +157,7 @@ class Sending:
             self._part(call, ended, relay)
             return
         busy = ended.ending is Ending.AGENT_BUSY and not native_session and not late
-        got = await self._hold(call) if busy else None
+        got = await self._hold(call, ended.retry_after_s) if busy else None
         unsure = isinstance(got, Unsure)
         if isinstance(got, Unsure):
             ended, got = replace(ended, answer=queue.unsure(ended.answer)), None
@@ -201,7 +204,7 @@ class Sending:
         except asyncio.CancelledError:
             return False
 
-    async def _hold(self, call: Sent) -> Held | Answer | Refusal | Unsure | None:
+    async def _hold(self, call: Sent, retry_after_s: float | None) -> Held | Answer | Refusal | Unsure | None:
         """Let a call wait for its agent, if it can; where an earlier one has its message, that one does."""
         wanted = call.wanted
         busy = Busy(
@@ -212,6 +215,7 @@ class Sending:
             outbound=call.outbound,
             took_s=call.flight.took_s,
             claim=wanted.claim,
+            retry_after_s=retry_after_s,
         )
         try:
             return await self._queue.hold(busy)

@@ -12,9 +12,9 @@ from gateway import ports
 from gateway.core import usage, views
 from gateway.core.answers import Ended
 from gateway.core.calls import END_STATES, Call, State
-from gateway.core.endings import UNREAD, Ending
+from gateway.core.endings import Ending
 from gateway.core.prices import Prices
-from gateway.core.queue import Back
+from gateway.core.retry import UNREAD, Back
 from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.entrance import Entrance, Ticket
@@ -72,7 +72,7 @@ class Settling:
         if isinstance(then, Ended) and target is not None and ticket is not None:
             body = then.answer.body
             said = views.parse(body)
-            used = usage.find(body) if len(body) > views.VIEW_BYTES else usage.read(said)
+            used = usage.find(body) if said is None else usage.read(said)  # a stream is found through, too
             cost = self._prices.cost(target.model, used)
             unknown = then.delivered is None or then.ending in UNREAD
             if unknown and self._prices.has(target.model):

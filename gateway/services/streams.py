@@ -67,8 +67,16 @@ class Streams:
         """What relays keep, all together."""
         return self._shared.bytes
 
-    def begin(self, head: ports.StreamHead, *, names: bool = True) -> Relay:
-        """Relay a stream from now on; names: whether it is found by its tasks."""
+    def begin(
+        self,
+        head: ports.StreamHead,
+        *,
+        hold: ports.Hold | None = None,
+        answer_bytes: int | None = None,
+        names: bool = True,
+    ) -> Relay:
+        """Relay a stream from now on. hold: what counts the bytes of an answer that is kept whole, which may be longer
+        than most. names: whether it is found by its tasks."""
         relay = self._relays[head.call_id] = Relay(
             head,
             self._journal,
@@ -76,7 +84,8 @@ class Streams:
             event_bytes=self._sizes.event,
             kept_bytes=self._sizes.kept,
             unwritten_bytes=self._sizes.unwritten,
-            answer_bytes=self._sizes.answer,
+            answer_bytes=self._sizes.answer if answer_bytes is None else answer_bytes,
+            hold=hold,
             names=names,
         )
         return relay

@@ -1,15 +1,12 @@
 """Every task of the gateway: named, owned, mourned aloud, and awaited at the end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Self
 
 import structlog
 
 log = structlog.get_logger("gateway.tasks")
-
-RESTART_S: Final = 1.0
-"""Seconds before a loop that died is started again."""
 
 
 class Tasks:
@@ -25,7 +22,7 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._running)
 
-    async def __aenter__(self) -> "Tasks":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -54,17 +51,3 @@ class Tasks:
         if error is not None:
             self.deaths += 1
             log.error("task_died", name=task.get_name(), exc_info=error)
-
-    def loop(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        """Keep this running: started again, after a second, whenever it raises or returns."""
-        self.spawn(self._forever(work, name), name)
-
-    async def _forever(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        while True:
-            try:
-                await work()
-                log.error("loop_returned", name=name)
-            except Exception:  # whatever it is, the loop goes on; CancelledError is not an Exception
-                self.deaths += 1
-                log.exception("loop_died", name=name)
-            await asyncio.sleep(RESTART_S)

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from events.bus import Stamp, unwatched
 from gateway import ports
 from gateway.core.access import MAX_DEPTH, Lineage, may_talk
 from gateway.core.callers import (
@@ -212,9 +213,10 @@ class Visibility:
         if key in self._by_credential:
             self._doubted[key] = None
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Turn for ever."""
         while True:
+            stamp()
             await asyncio.sleep(TURN_S)
             try:
                 await self.tick()

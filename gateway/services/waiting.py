@@ -1,13 +1,11 @@
 """Who waits for a call that it made itself: it may say nothing meanwhile, and lives as long as the one it waits for."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
 from gateway import ports
-from gateway.services.outage import Outage
 
 
 @dataclass(slots=True)
@@ -17,17 +15,15 @@ class _Wait:
 
 
 class Waiting:
-    """The workspaces that wait here, and for whom; what that says of them goes to the database every `every_s` seconds.
+    """The workspaces that wait here, and for whom; what that says of them goes to the database at each turn.
 
     Making a call is a sign of life of its caller, once; after that the signs of the one it waits for are its own, too.
     So a chain of calls lives as long as its last link does, and a circle of workspaces that wait for each other, or one
     that calls itself, does not keep itself alive.
     """
 
-    def __init__(self, liveness: ports.Liveness, *, every_s: float, now: Callable[[], float] = monotonic) -> None:
+    def __init__(self, liveness: ports.Liveness, *, now: Callable[[], float] = monotonic) -> None:
         self._liveness = liveness
-        self._every_s = every_s
-        self._outage = Outage("writing signs of those that wait")
         self._now = now
         self._waits: dict[tuple[str, str], _Wait] = {}
 
@@ -50,16 +46,6 @@ class Waiting:
             wait.calls -= 1
             if not wait.calls:
                 del self._waits[pair]
-
-    async def run(self) -> None:
-        """Write for ever."""
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                await self.tick()
-                self._outage.worked()
-            except ports.StoreError as error:
-                self._outage.failed(error)
 
     async def tick(self) -> None:
         """Write who waits now; raises StoreError."""

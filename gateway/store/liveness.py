@@ -29,6 +29,10 @@ class LivenessStore:
         """Write that these wait, and with it the signs of life of those they wait for."""
         await self._database.execute(_SQL["wait"], idempotent=True, waits=Json([asdict(wait) for wait in waits]))
 
+    async def sign(self, workspace_ids: Sequence[str]) -> None:
+        """Write that these have shown life just now, each by an event of its own."""
+        await self._database.execute(_SQL["sign"], idempotent=True, ids=list(workspace_ids))
+
     async def silence(self, workspace_ids: Sequence[str]) -> Mapping[str, float]:
         """Return how many seconds each has been silent; one that was never heard is left out."""
         rows = await self._database.fetch(_SQL["silence"], idempotent=True, ids=list(workspace_ids))

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from gateway.core.access import Place, check_place
 from gateway.core.budget import Spend
+from gateway.core.feeds import Feed, State
 from gateway.core.workspaces import MOVES, RuntimeMetadata, Status, Workspace
 from gateway.ports import EDITABLE, Misplaced, Named, NewWorkspace, TokenHash
 from gateway.store.db import Database, Json, Row
@@ -46,6 +47,18 @@ def from_row(row: Row) -> Workspace:
         uptime_seconds=row["uptime_seconds"] or 0,
         spend=Spend(month=row["spend_month"], priced=row["priced_spend"], reported_cents=row["monthly_spend"] or 0),
         runtime_state=row["runtime_state"],
+        events_url=row["events_url"],
+        feed=_feed(row),
+    )
+
+
+def _feed(row: Row) -> Feed | None:
+    if row["events_url"] is None:
+        return None
+    if row["feed_state"] is None:  # nobody has ever wanted it
+        return Feed()
+    return Feed(
+        state=State(row["feed_state"]), reason=row["feed_reason"], since=row["feed_since"], events=row["feed_events"]
     )
 
 
@@ -126,7 +139,14 @@ class WorkspaceStore:
         return moved is not None
 
     async def register(
-        self, workspace_id: str, *, url: str | None, agent_card: Any, delivery_mode: str, inbound_secret: bytes | None
+        self,
+        workspace_id: str,
+        *,
+        url: str | None,
+        agent_card: Any,
+        delivery_mode: str,
+        inbound_secret: bytes | None,
+        events_url: str | None = None,
     ) -> bytes | None:
         """Write what a register says and return the sealed inbound secret; one that is stored already stays."""
         row = await self._database.fetch_one(
@@ -136,6 +156,7 @@ class WorkspaceStore:
             agent_card=Json(agent_card),
             delivery_mode=delivery_mode,
             inbound_secret=inbound_secret,
+            events_url=events_url,
         )
         if row is None:
             raise KeyError(workspace_id)

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from gateway.services.requests import Asked
 from gateway.services.streams import Opened
+from gateway.services.vigils import Awaited
 from gateway.web import keys, parse, relayed, render
 
 
@@ -27,5 +28,7 @@ async def call(request: web.Request) -> web.StreamResponse:
     answer = await request.app[keys.PROXY].call(asked)
     if isinstance(answer, Opened):
         return await relayed.serve(request, answer, call_off=call_off)
+    if isinstance(answer, Awaited):
+        return await relayed.stay(request, answer, call_off=call_off)
     request[keys.CALL_ID] = answer.call_id or asked.call_id
     return render.answer(answer)

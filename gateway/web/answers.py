@@ -10,8 +10,10 @@ from gateway.core.calls import Kind, State
 from gateway.core.delegation import Status as DelegationStatus
 from gateway.core.delivery import Mode
 from gateway.core.endings import Ending
+from gateway.core.feeds import State as FeedState
 from gateway.core.journey import Sign
 from gateway.core.workspaces import Status
+from gateway.services.loops import State as LoopState
 
 EXACT: Final = ConfigDict(extra="forbid")
 """What is not described here is not answered."""
@@ -31,7 +33,29 @@ class Ready(TypedDict):
     ready: bool
     database: Literal["up", "down"]
     bus: Literal["up", "blind", "repairing"]
+    loops: LoopState
     draining: bool
+
+
+@with_config(EXACT)
+class Loop(TypedDict):
+    """One loop of a process. `last_error`: the type of what it ended with last."""
+
+    name: str
+    state: LoopState
+    restarts: int
+    last_error: str | None
+    seconds_since_turn: float
+    hangs_after_seconds: float
+    shared: bool
+
+
+@with_config(EXACT)
+class Liveness(TypedDict):
+    """`GET /admin/liveness`: the loops of the process that answers, and the tasks that have died in it."""
+
+    loops: list[Loop]
+    tasks_died: int
 
 
 @with_config(EXACT)
@@ -106,6 +130,16 @@ class Created(TypedDict):
 
 
 @with_config(EXACT)
+class Feed(TypedDict):
+    """How the one subscription to an agent's events stands, since when and why; `events`: how many were told on."""
+
+    state: FeedState
+    reason: str | None
+    since: datetime | None
+    events: int
+
+
+@with_config(EXACT)
 class Workspace(TypedDict):
     """A workspace as everybody may see it who may see it. Money is cents."""
 
@@ -122,6 +156,7 @@ class Workspace(TypedDict):
     last_error_rate: float
     last_sample_error: str | None
     uptime_seconds: int
+    runtime_state: str | None
     current_task: str | None
     runtime: str
     workspace_dir: str | None
@@ -133,6 +168,8 @@ class Workspace(TypedDict):
     monthly_spend: int
     last_heartbeat_at: datetime | None
     runtime_metadata: dict[str, Any]
+    events_url: str | None
+    feed: Feed | None
 
 
 @with_config(EXACT)

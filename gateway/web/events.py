@@ -11,7 +11,7 @@ from aiohttp import HttpVersion11, web
 
 from events import frame, sse
 from events.bodies import Bodies
-from events.bus import Spawn
+from events.bus import Spawn, Stamp, unwatched
 from events.hub import SLICE_S, SLICE_WRITES, Hub, NotLoaded
 from events.readers import Style, Subscription, Wanted
 from gateway.core.refusals import bad_field
@@ -193,10 +193,12 @@ class EventStreams:
 
     # -- what turns
 
-    async def feed(self) -> None:
+    async def feed(self, stamp: Stamp = unwatched) -> None:
         """Pull for those who do not keep up, a piece for each in its turn, for ever."""
         while True:
+            stamp(idle=True)
             await self._some.wait()
+            stamp()
             self._some.clear()
             behind, self._behind = self._behind, {}
             async for stream in in_slices(behind):
@@ -210,9 +212,10 @@ class EventStreams:
                     self.stir(stream)
             await asyncio.sleep(0)
 
-    async def run(self) -> None:
+    async def run(self, stamp: Stamp = unwatched) -> None:
         """Once a second: let go of readers that take nothing, and keep the silent ones alive."""
         while True:
+            stamp()
             await asyncio.sleep(SWEEP_S)
             self.now = monotonic()
             async for stream in in_slices(list(self._open)):

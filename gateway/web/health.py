@@ -18,6 +18,24 @@ async def ready(request: web.Request) -> web.Response:
     return render.json(asdict(report), status=200 if report.ready else 503)
 
 
+async def liveness(request: web.Request) -> web.Response:
+    """Show how each loop of this process stands."""
+    loops = request.app[keys.LOOPS]
+    shown = [
+        answers.Loop(
+            name=one.name,
+            state=one.state,
+            restarts=one.restarts,
+            last_error=one.last_error,
+            seconds_since_turn=round(one.silent_s, 1),
+            hangs_after_seconds=one.hangs_s,
+            shared=one.shared,
+        )
+        for one in loops.liveness()
+    ]
+    return render.json(answers.Liveness(loops=shown, tasks_died=loops.deaths))
+
+
 async def metrics(request: web.Request) -> web.Response:
     """Show the readings of this process."""
     text = await request.app[keys.METRICS]()

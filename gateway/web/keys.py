@@ -12,6 +12,7 @@ from gateway.services.delegation import Delegations
 from gateway.services.edits import Edits
 from gateway.services.identity import Identity
 from gateway.services.inbox import Inbox
+from gateway.services.loops import Loops
 from gateway.services.peers import Peers
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
@@ -21,6 +22,7 @@ from gateway.services.streams import Streams
 from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
 from gateway.services.tolls import Toll, Tolls
+from gateway.services.vigils import Vigils
 from gateway.services.workspaces import WorkspaceService
 from gateway.web.cors import CrossOrigin
 from gateway.web.places import Places
@@ -37,6 +39,7 @@ KEEPALIVE_S: Final = web.AppKey("keepalive_s", float)
 PLACES: Final = web.AppKey("places", Places)
 """What bounds the streams that are open, of events and of agents."""
 INBOX: Final = web.AppKey("inbox", Inbox)
+LOOPS: Final = web.AppKey("loops", Loops)
 PEERS: Final = web.AppKey("peers", Peers)
 PROXY: Final = web.AppKey("proxy", Proxy)
 READINESS: Final = web.AppKey("readiness", Readiness)
@@ -48,6 +51,7 @@ TOLLS: Final = web.AppKey("tolls", Tolls)
 TEST_TOKENS: Final = web.AppKey("test_tokens", bool)
 """Whether tokens for tests are given out."""
 CROSS_ORIGIN: Final = web.AppKey("cross_origin", CrossOrigin)
+VIGILS: Final = web.AppKey("vigils", Vigils)
 WORKSPACES: Final = web.AppKey("workspaces", WorkspaceService)
 PUBLIC_URL: Final = web.AppKey("public_url", str)
 """How agents reach this gateway; empty: as the request came."""

@@ -86,6 +86,7 @@ def _no_secrets(given: dict[str, Any] | None) -> dict[str, Any] | None:
 
 Line = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
 Url = Annotated[str, Field(max_length=2048), AfterValidator(_one_line)]
+EVENTS: Final = "Where the agent tells of its own events, as a stream of server-sent events; not said: as before."
 Card = Annotated[dict[str, Any], AfterValidator(_shallow)]
 Coordinate = Annotated[float, Field(allow_inf_nan=False)]
 Tasks = Annotated[int, Field(ge=1, le=1000, description="Of the calls that waited for it, how many it gets at once.")]
@@ -183,6 +184,7 @@ class EditWorkspace(Model):
     url: Annotated[Url, Field(min_length=1)] | None = None
     delivery_mode: Literal["push", "poll"] | None = None
     max_concurrent_tasks: Tasks = 1
+    events_url: Annotated[Url, Field(min_length=1)] | None = Field(default=None, description=EVENTS)
 
     def to_core(self) -> dict[str, Any]:
         """Return what was said, by name."""
@@ -205,11 +207,16 @@ class Register(Model):
     url: Url | None = None
     agent_card: Card
     delivery_mode: Literal["push", "poll"] | None = None
+    events_url: Annotated[Url, Field(min_length=1)] | None = Field(default=None, description=EVENTS)
 
     def to_core(self) -> Registration:
         """Return what the service takes."""
         return Registration(
-            workspace_id=str(self.id), url=self.url, agent_card=self.agent_card, delivery_mode=self.delivery_mode
+            workspace_id=str(self.id),
+            url=self.url,
+            agent_card=self.agent_card,
+            delivery_mode=self.delivery_mode,
+            events_url=self.events_url,
         )
 
 

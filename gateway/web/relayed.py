@@ -1,6 +1,7 @@
 """Streams of agents over HTTP: written as they come, kept alive, and ended in band."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from time import monotonic
@@ -13,6 +14,7 @@ from gateway.core.calls import Kind
 from gateway.core.refusals import Code, Refusal, bad_field, platform_unavailable
 from gateway.ports import LiveUnavailable
 from gateway.services.streams import Opened, Reading
+from gateway.services.vigils import Awaited, Vigil
 from gateway.web import keys, parse
 
 HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
@@ -44,6 +46,33 @@ async def serve(request: web.Request, opened: Opened, *, call_off: bool) -> web.
         if call_off and not reading.over:
             request.app[keys.PROXY].forsake(opened)
     return response
+
+
+async def stay(request: web.Request, awaited: Awaited, *, call_off: bool) -> web.StreamResponse:
+    """Write how a call stands that waits for its agent, and then its answer, as a stream, as `serve` does."""
+    request[keys.CALL_ID] = awaited.call_id
+    places = request.app[keys.PLACES]
+    if not places.take():
+        raise Refusal(
+            Code.OVERLOADED, "too many streams are open: the call waits", retry_after_s=2, call_id=awaited.call_id
+        )
+    vigil = request.app[keys.VIGILS].begin(awaited, lambda: request.transport is None)
+    try:
+        with vigil:
+            response = web.StreamResponse(headers={"Content-Type": streams.MEDIA_TYPE, **HEADERS})
+            await response.prepare(request)
+            await _write(request, response, vigil, b"")
+    finally:
+        places.free()
+        if call_off and not vigil.over:
+            await _call_off(request, awaited)
+    return response
+
+
+async def _call_off(request: web.Request, awaited: Awaited) -> None:
+    """Call off a call whose caller has left and wants it ended then; it may have ended meanwhile."""
+    with suppress(Refusal):
+        await request.app[keys.CALLS].cancel(parse.principal(request), awaited.workspace_id, awaited.call_id)
 
 
 async def follow(request: web.Request) -> web.StreamResponse:
@@ -92,7 +121,7 @@ def _begin(opened: Opened) -> web.StreamResponse:
     return web.StreamResponse(status=opened.head.status, headers={**opened.head.headers, **HEADERS, **told})
 
 
-async def _write(request: web.Request, response: web.StreamResponse, reading: Reading, block: bytes) -> None:
+async def _write(request: web.Request, response: web.StreamResponse, reading: Reading | Vigil, block: bytes) -> None:
     """Write what comes, after this block, until the end."""
     keepalive_s = request.app[keys.KEEPALIVE_S]
     if block:

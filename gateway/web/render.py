@@ -7,6 +7,7 @@ import orjson
 from aiohttp import web
 
 from gateway.core.answers import JSON, Answer
+from gateway.core.feeds import Feed
 from gateway.core.refusals import Refusal
 from gateway.core.workspaces import Workspace
 from gateway.web import answers
@@ -68,6 +69,7 @@ def workspace(one: Workspace) -> answers.Workspace:
         "last_error_rate": one.error_rate,
         "last_sample_error": one.sample_error,
         "uptime_seconds": one.uptime_seconds,
+        "runtime_state": one.runtime_state,
         "current_task": one.current_task,
         "runtime": one.runtime,
         "workspace_dir": one.workspace_dir,
@@ -79,4 +81,10 @@ def workspace(one: Workspace) -> answers.Workspace:
         "monthly_spend": one.spend.cents,
         "last_heartbeat_at": one.last_heartbeat_at,
         "runtime_metadata": one.metadata.to_json(),
+        "events_url": one.events_url,
+        "feed": None if one.feed is None else _feed(one.feed),
     }
+
+
+def _feed(one: Feed) -> answers.Feed:
+    return {"state": one.state, "reason": one.reason, "since": one.since, "events": one.events}

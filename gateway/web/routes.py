@@ -96,6 +96,10 @@ ROUTES: Final[tuple[Route, ...]] = (
         gives=answers.Ready, about="May calls be sent here?",
     ),
     Route(
+        method="GET", path="/admin/liveness", handler=health.liveness, scope=S.OPERATOR, gives=answers.Liveness,
+        about="How each loop of this process stands.",
+    ),
+    Route(
         method="GET", path="/metrics", handler=health.metrics, tariff=T.FREE, scope=S.INSPECTOR, text=True,
         about="The readings of this process, for Prometheus.",
     ),

@@ -48,3 +48,9 @@ on conflict (workspace_id) do update set last_sign_at = greatest(l.last_sign_at,
 -- How long these workspaces have been silent, in seconds, as far as the database knows.
 select workspace_id, extract(epoch from now() - last_sign_at)::double precision as silent_s
   from liveness where workspace_id = any(%(ids)s::uuid[]) and last_sign_at is not null;
+
+-- name: sign
+-- These have shown life just now, each by an event of its own.
+insert into liveness as l (workspace_id, last_sign_at)
+select w.id, now() from workspaces w where w.id = any(%(ids)s::uuid[]) and w.status <> 'removed' order by w.id
+on conflict (workspace_id) do update set last_sign_at = greatest(l.last_sign_at, excluded.last_sign_at);

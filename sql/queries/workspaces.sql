@@ -10,14 +10,16 @@ on conflict (id) do nothing;
 
 -- name: find
 select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
-       l.runtime_state, s.*
+       l.runtime_state, s.*, f.*
   from workspaces w left join liveness l on l.workspace_id = w.id cross join lateral spend_of(w.id) s
+       left join feeds_shown f on f.feed_of = w.id
  where w.id = %(id)s;
 
 -- name: list
 select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
-       l.runtime_state, s.*
+       l.runtime_state, s.*, f.*
   from workspaces w left join liveness l on l.workspace_id = w.id cross join lateral spend_of(w.id) s
+       left join feeds_shown f on f.feed_of = w.id
  where w.status <> 'removed'
  order by w.created_at, w.id;
 
@@ -35,7 +37,9 @@ returning id;
 -- Keeps what a removed workspace was; the status moves by itself, by `move`.
 update workspaces
    set url = coalesce(%(url)s, url), agent_card = %(agent_card)s, delivery_mode = %(delivery_mode)s,
-       inbound_secret = coalesce(inbound_secret, %(inbound_secret)s), updated_at = now()
+       inbound_secret = coalesce(inbound_secret, %(inbound_secret)s), updated_at = now(),
+       events_url = coalesce(%(events_url)s, events_url),
+       events_declared_at = case when coalesce(%(events_url)s, events_url) is not null then now() end
  where id = %(id)s and status <> 'removed'
 returning inbound_secret;
 
@@ -66,9 +70,9 @@ with one as (
     select w.id from workspaces w join one on w.parent_id is null and one.parent_id is null
 )
 select w.*, l.last_heartbeat_at, l.active_tasks, l.current_task, l.error_rate, l.sample_error, l.uptime_seconds,
-       l.runtime_state, s.*
+       l.runtime_state, s.*, f.*
   from near join workspaces w using (id) left join liveness l on l.workspace_id = w.id
-       cross join lateral spend_of(w.id) s
+       cross join lateral spend_of(w.id) s left join feeds_shown f on f.feed_of = w.id
  where w.id <> %(id)s and w.status <> 'removed'
    and strpos(lower(concat_ws(chr(10), w.name, w.role)), lower(%(search)s)) > 0
  order by w.created_at, w.id
@@ -111,6 +115,8 @@ update workspaces
        budget_limit = case when 'budget_limit' = any(%(given)s) then %(budget_limit)s else budget_limit end,
        max_concurrent_tasks = case when 'max_concurrent_tasks' = any(%(given)s) then %(max_concurrent_tasks)s
                                    else max_concurrent_tasks end,
+       events_url = case when 'events_url' = any(%(given)s) then %(events_url)s else events_url end,
+       events_declared_at = case when 'events_url' = any(%(given)s) then now() else events_declared_at end,
        updated_at = now()
  where id = %(id)s and status <> 'removed'
 returning id;

@@ -14,6 +14,7 @@ from gateway.core import answers, outcomes
 from gateway.core.endings import Ending
 from gateway.core.outcomes import Clock, Outcome
 from gateway.core.refusals import Code
+from gateway.core.retry import RULES
 from gateway.web.refusals import STATUS
 from gateway.web.routes import ROUTES
 from tests.harness.cast import GOOD
@@ -72,6 +73,19 @@ def types_table() -> str:
     return "\n".join(rows)
 
 
+def rules_table() -> str:
+    """The table of what follows from each ending, as the document has to have it."""
+    rows = [
+        "| ending | what has happened | its message | caller may send again | gateway sends again | from the queue |"
+        " delegated |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for ending, rule in RULES.items():
+        cells = (rule.cause, rule.taken, rule.retriable, rule.sent, rule.queued, rule.delegated)
+        rows.append(f"| `{ending}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def published() -> Iterator[str]:
     """The names in services and in the table of moves that look like an event's."""
     for module in (*below("gateway/services"), *below("gateway/core")):
@@ -125,6 +139,13 @@ def test_the_document_of_events_shows_the_catalogue_as_it_is():
     shown = re.search(r"<!-- types -->\n(.*?)\n<!-- /types -->", (ROOT / "docs" / "events.md").read_text(), re.DOTALL)
     assert shown is not None
     assert shown[1] == types_table(), f"the table of events should be:\n{types_table()}"
+
+
+def test_the_document_of_calls_shows_what_follows_from_each_ending_as_it_is():
+    document = (ROOT / "docs" / "calls.md").read_text()
+    shown = re.search(r"<!-- endings -->\n(.*?)\n<!-- /endings -->", document, re.DOTALL)
+    assert shown is not None
+    assert shown[1] == rules_table(), f"the table of endings should be:\n{rules_table()}"
 
 
 def test_every_event_that_is_published_is_in_the_catalogue_and_the_other_way_round():

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import inbox
-from gateway.core.answers import Ended, classify
-from gateway.core.calls import FINAL, MOVES, Call, Kind, State, may_move
+from gateway.core.calls import FINAL, MOVES, Call, Kind, State
 from gateway.core.delegation import (
     REPEATED,
     SUMMARY_CHARS,
@@ -16,8 +15,6 @@ from gateway.core.delegation import (
     Report,
     Status,
     answer,
-    decide,
-    decide_refused,
     decide_report,
     error,
     message,
@@ -27,30 +24,9 @@ from gateway.core.delegation import (
 )
 from gateway.core.endings import Ending
 from gateway.core.envelope import Envelope, normalise
-from gateway.core.outcomes import (
-    Answered,
-    Broke,
-    Clock,
-    Cut,
-    Dead,
-    Expired,
-    NotConnected,
-    Outcome,
-    Reset,
-    Stopped,
-    TooLarge,
-)
-from gateway.core.queue import Back
-from gateway.core.refusals import Code
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 ME, YOU = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b"
-TIMES = {"first_s": 1.0, "restart_s": 8.0, "jitter": 1.0}
-BUSY = Answered(status=429, headers={}, body=b"")
-OUTCOMES: tuple[Outcome, ...] = (
-    Answered(status=200, headers={}, body=b"{}"), Answered(status=500, headers={}, body=b""), BUSY, NotConnected(),
-    Dead(), Reset(), Cut(status=200), TooLarge(), Stopped(), Broke(), *(Expired(clock=clock) for clock in Clock),
-)  # fmt: skip
 
 
 def call(**fields: Any) -> Call:
@@ -60,69 +36,6 @@ def call(**fields: Any) -> Call:
             "method": "message/send", "attempts": 0, "created_at": NOW, "expires_at": NOW, **fields,
         }
     )  # fmt: skip
-
-
-def follows(outcome: Outcome, *, sessions: bool = False, **fields: Any) -> Back | Ended:
-    return decide(classify(outcome, native_session=sessions), call(**fields), sessions=sessions, **TIMES)
-
-
-def test_only_an_agent_that_was_dead_is_sent_it_again_and_once():
-    again = follows(Dead())
-    assert again == Back(delay_s=8.0, error="agent_restarting", counts=True)
-    assert follows(Dead(), attempts=1) == classify(Dead())
-
-
-def test_a_busy_agent_lets_it_wait_unless_it_keeps_sessions():
-    assert follows(BUSY) == Back(delay_s=1.0, error="agent_busy", busy=True)
-    ended = follows(BUSY, sessions=True)
-    assert isinstance(ended, Ended)
-    assert ended.ending is Ending.AGENT_BUSY
-
-
-def test_what_has_waited_for_a_busy_agent_is_a_call_of_the_queue():
-    assert isinstance(follows(NotConnected(), busy=1), Back)
-    assert follows(NotConnected(), busy=1, attempts=4) == classify(NotConnected())
-    assert isinstance(follows(NotConnected(), kind=Kind.QUEUED), Back)
-    assert follows(Dead(), kind=Kind.QUEUED) == classify(Dead())
-
-
-@given(st.sampled_from(OUTCOMES), st.integers(0, 5), st.integers(0, 5), st.booleans())
-def test_nothing_that_its_agent_may_have_got_is_ever_sent_again(outcome, attempts, busy, sessions):
-    then = follows(outcome, sessions=sessions, attempts=attempts, busy=busy)
-    if isinstance(then, Back):
-        assert classify(outcome).delivered is False
-    elif classify(outcome).delivered is not False:
-        assert then == classify(outcome, native_session=sessions)
-
-
-@given(st.lists(st.sampled_from(OUTCOMES), min_size=30, max_size=30).map(tuple))
-def test_whatever_happens_it_ends_or_waits_for_an_agent_that_is_busy(outcomes):
-    """At most so many attempts count, so only `busy` can go on for ever."""
-    one, counted = call(), 0
-    for outcome in outcomes:
-        then = decide(classify(outcome), one, sessions=False, **TIMES)
-        if isinstance(then, Ended):
-            return
-        assert may_move(State.DISPATCHED, State.QUEUED)
-        assert 0 < then.delay_s <= 32
-        counted += then.counts
-        one = call(attempts=one.attempts + then.counts, busy=one.busy + then.busy)
-    assert counted < 5
-    assert one.busy
-
-
-@pytest.mark.parametrize("code", [Code.NO_URL, Code.UNSAFE_URL, Code.BUDGET_EXCEEDED, Code.REMOVED])
-def test_what_may_not_be_sent_is_rejected_at_once(code):
-    then = decide_refused(code, call(state=State.PENDING), first_s=1.0, jitter=1.0)
-    assert isinstance(then, Ended)
-    assert (then.ending, orjson.loads(then.answer.body)["reason"]) == (Ending.REJECTED, code.value)
-
-
-def test_what_has_to_do_with_others_is_waited_out():
-    then = decide_refused(Code.PLATFORM_UNAVAILABLE, call(state=State.PENDING), first_s=1.0, jitter=1.0)
-    assert isinstance(then, Back)
-    assert not then.counts
-    assert isinstance(decide_refused(Code.NO_URL, call(busy=1), first_s=1.0, jitter=1.0), Back)
 
 
 @pytest.mark.parametrize("state", State)

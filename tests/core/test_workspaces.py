@@ -40,6 +40,7 @@ def test_register_brings_online_what_the_contract_names(status: Status) -> None:
         (S.PROVISIONING, Beat(), S.ONLINE),
         (S.OFFLINE, Beat(), S.ONLINE),
         (S.AWAITING_AGENT, Beat(), S.ONLINE),
+        (S.OFFLINE, Beat(runtime_state="wedged"), None),
         (S.FAILED, Beat(), None),
         (S.PAUSED, Beat(), None),
         (S.HIBERNATED, Beat(), None),

@@ -3,13 +3,21 @@
 import asyncio
 import json
 import signal
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Final
 
 import pytest
 from aiohttp import web
 
+from tests.harness.agent import result
 from tests.harness.busy import QUICK, SLOW, BusyAgent, busy, ended, queued, status
 from tests.harness.locks import locked
 from tests.harness.world import ADMIN_TOKEN, Workspace, World, eventually, until
+
+ASKED_S: Final = 3
+"""Seconds for which a busy agent asks."""
 
 
 async def test_a_call_to_a_busy_agent_waits_and_is_answered_later_on_any_replica(world: World):
@@ -307,7 +315,7 @@ async def test_whatever_an_agent_answers_is_kept_and_shown(world: World, answer:
     statuses = iter([503, 201])
 
     async def behave(_: web.Request) -> web.Response:
-        headers = {"Content-Type": "text/event-stream", "Retry-After": "1"}
+        headers = {"Content-Type": "application/x-anything", "Retry-After": "1"}
         return web.Response(status=next(statuses), body=answer, headers=headers)
 
     target = await world.workspace((await world.agent(behave)).url)
@@ -317,7 +325,7 @@ async def test_whatever_an_agent_answers_is_kept_and_shown(world: World, answer:
         headers={"Prefer": "wait=20", "Authorization": f"Bearer {ADMIN_TOKEN}"},
     ) as response:
         assert (response.status, await response.read()) == (201, answer)
-        assert response.content_type == "text/event-stream"
+        assert response.content_type == "application/x-anything"
         id_ = response.headers["X-A2A-Call-ID"]
     code, said, _ = await status(world, target, id_)
     assert (code, said["status"], "response_body" in said) == (200, "completed", True)
@@ -335,3 +343,23 @@ async def test_a_methods_name_is_cut_before_it_is_kept_with_a_call_that_waits(wo
     [row] = (await world.request("GET", f"/workspaces/{target.id}/activity"))[1]
     assert (row["method"], row["summary"]) == ("m" * 200, f"{'m' * 200}: queued")
     assert await world.sql("select octet_length(body) > 900000 from calls") == [(True,)], "it is sent as it came"
+
+
+@pytest.mark.parametrize("asks", ["seconds", "date"])
+async def test_a_busy_agent_is_left_alone_for_as_long_as_it_asks(world: World, asks: str):
+    await world.start(**QUICK)
+    came: list[float] = []
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        came.append(time.monotonic())
+        body = await request.read()
+        if len(came) > 1:
+            return web.json_response(result(body))
+        at = datetime.now(UTC) + timedelta(seconds=ASKED_S)
+        asked = str(ASKED_S) if asks == "seconds" else format_datetime(at, usegmt=True)
+        return web.json_response({"error": "busy"}, status=503, headers={"Retry-After": asked})
+
+    target = await world.workspace((await world.agent(behave)).url)
+    id_ = await queued(world, target)
+    assert (await ended(world, target, id_))["status"] == "completed"
+    assert came[1] - came[0] >= ASKED_S - 1, "a date has whole seconds"

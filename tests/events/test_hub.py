@@ -9,6 +9,7 @@ from time import monotonic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from events import hub
 from events.event import CATALOGUE, EVERYWHERE, MAX_PAYLOAD_BYTES, Event, changed, event, gap, probe
@@ -287,6 +288,43 @@ async def test_what_comes_together_is_written_together(world, tasks):
         assert reader.writes == 1
         world.hear()
         await eventually(lambda: len(reader.said) == 51)
+
+
+async def test_what_cannot_be_framed_is_pulled_by_each_and_nobody_misses_anything_unawares(world):
+    def block(one: Frame) -> bytes:
+        if one.event.payload == b"0":
+            raise ZeroDivisionError
+        return b"%b;" % one.event.payload
+
+    reader, other = Reader(), Reader()
+    broken = replace(PLAIN, name="broken", block=block)
+    with (
+        world.hub.subscribed(OF_HERE, broken, reader) as subscription,
+        world.hub.subscribed(OF_HERE, PLAIN, other),
+    ):
+        world.hear()
+        world.hear()
+        with capture_logs() as logs:
+            await world.hub.tick()
+        assert [entry["event"] for entry in logs] == ["window_broke"]
+        assert (reader.said, reader.stirs, subscription.keeps_up) == ([], 1, False)
+        with pytest.raises(ZeroDivisionError):
+            subscription.pull(10**6)
+        assert other.said == ["0", "1"]
+
+
+async def test_a_turn_that_breaks_leaves_the_others_theirs(world, tasks):
+    class Broken(Reader):
+        def write(self, blob: bytes) -> bool:
+            raise ZeroDivisionError
+
+    reader = Reader()
+    with world.hub.subscribed(OF_HERE, LOUD, Broken()), world.hub.subscribed(OF_HERE, PLAIN, reader):
+        world.hear()
+        with pytest.raises(ZeroDivisionError):
+            await world.hub.tick()
+        tasks.spawn(world.hub.run(), "serve")
+        await eventually(lambda: reader.said == ["0"])
 
 
 async def test_a_reader_that_ends_with_an_error_is_gone_too(world):

@@ -42,6 +42,7 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "GET /healthz": None,
     "GET /health": None,
     "GET /readyz": None,
+    "GET /admin/liveness": None,
     "GET /metrics": None,
     "GET /openapi.json": None,
     "POST /registry/register": lambda cast: {"id": cast.target.id, "url": cast.agent.url, "agent_card": {}},

@@ -157,10 +157,10 @@ class Hall:
         self.requests = runner.server
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._tasks.loop(self._confirm, "confirm")
-        self._tasks.loop(self.hub.run, "serve")
-        self._tasks.loop(self.streams.feed, "feed")
-        self._tasks.loop(self.streams.run, "sweep")
+        self._tasks.spawn(self._confirm(), "confirm")
+        self._tasks.spawn(self.hub.run(), "serve")
+        self._tasks.spawn(self.streams.feed(), "feed")
+        self._tasks.spawn(self.streams.run(), "sweep")
         patient = aiohttp.ClientTimeout()
         narrow = aiohttp.TCPConnector(socket_factory=_narrow)
         try:

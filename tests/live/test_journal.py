@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 from gateway.live import journal as journals
 from gateway.live.journal import Journal
 from gateway.ports import LiveUnavailable, Passage, StreamHead
+from gateway.services.loops import Loops
+from gateway.services.outage import Outage
 from gateway.services.tasks import Tasks
 from tests.harness import valkey as valkeys
 from tests.harness.world import eventually, until
@@ -27,7 +29,7 @@ async def connected(stack: AsyncExitStack, valkey_url: str, prefix: str, **optio
     given = {"answer_s": 5.0, "kept_s": 60.0, "entries": 100, "limit_bytes": 10_000, **options}
     journal = await stack.enter_async_context(journals.opened(valkey_url, prefix=prefix, **given))  # type: ignore[arg-type]
     tasks = await stack.enter_async_context(Tasks())
-    tasks.loop(journal.run, "journal")
+    tasks.spawn(journal.run(), "journal")
     await eventually(lambda: journal._pipe.is_up)
     return journal
 
@@ -126,8 +128,8 @@ async def lives(client: Redis, keys: list[bytes]) -> list[int]:
 async def test_a_stream_that_is_silent_for_long_keeps_its_journal(valkey_url):
     async with AsyncExitStack() as stack:
         journal = await connected(stack, valkey_url, uuid4().hex, kept_s=0.6)
-        tasks = await stack.enter_async_context(Tasks())
-        tasks.loop(journal.renew, "renew")
+        loops = await stack.enter_async_context(Loops())
+        loops.every(journal.renew_s, journal.renew, "renew", outage=Outage("keeping journals"))
         journal.begin(head("c"))
         journal.append("c", 1, b"x")
         client = await stack.enter_async_context(Redis.from_url(valkey_url))

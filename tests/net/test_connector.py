@@ -1,7 +1,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.core.address import Reach
-from gateway.net.connector import MAX_ADDRESSES, connector, refused
+from gateway.net.connector import MAX_ADDRESSES, Probes, connector, refused
 
 METADATA = "169.254.169.254"
 TCP_OPTIONS = {
@@ -95,10 +95,10 @@ def closed_port() -> Iterator[int]:
 
 def session(
     *, reach: Reach = Reach.SAME_NETWORK, names: Names | None = None, exempt: Callable[[str], bool] | None = None,
-    dns_cache_s: int = 10,
+    dns_cache_s: int = 10, probes: Probes | None = None,
 ) -> aiohttp.ClientSession:  # fmt: skip
     return aiohttp.ClientSession(
-        connector=connector(reach=reach, exempt=exempt, resolver=names, dns_cache_s=dns_cache_s),
+        connector=connector(reach=reach, exempt=exempt, resolver=names, dns_cache_s=dns_cache_s, probes=probes),
         timeout=aiohttp.ClientTimeout(total=10),
     )
 
@@ -247,8 +247,20 @@ async def test_the_check_of_the_final_address_holds_when_the_answer_passed_earli
         assert refused(await failure(client, "http://late.example/")) == "the address is in a private network"
 
 
-async def test_the_system_watches_over_a_connection_and_sends_at_once(agent: Agent):
-    async with session() as client, client.post(f"http://127.0.0.1:{agent.port}/open") as answer:
+@pytest.mark.parametrize(
+    ("probes", "wanted"),
+    [
+        (None, TCP_OPTIONS),
+        (
+            Probes(idle_s=7, every_s=2, count=4),
+            TCP_OPTIONS | {"TCP_KEEPIDLE": 7, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 15_000},
+        ),
+    ],
+)
+async def test_the_system_watches_over_a_connection_and_sends_at_once(
+    agent: Agent, probes: Probes | None, wanted: Mapping[str, int]
+):
+    async with session(probes=probes) as client, client.post(f"http://127.0.0.1:{agent.port}/open") as answer:
         assert answer.connection is not None
         assert answer.connection.transport is not None
         opened = answer.connection.transport.get_extra_info("socket")
@@ -257,7 +269,7 @@ async def test_the_system_watches_over_a_connection_and_sends_at_once(agent: Age
         assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         agent.ending.set()
         await answer.read()
-    assert read == {name: TCP_OPTIONS[name] for name in names}
+    assert read == {name: wanted[name] for name in names}
     assert "TCP_NODELAY" in read
 
 

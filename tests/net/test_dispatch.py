@@ -105,7 +105,8 @@ async def dripping(request: web.Request) -> web.StreamResponse:
 async def test_the_answer_is_status_bytes_and_the_headers_that_are_passed_on(sender: Sender):
     async with running(answer) as told:
         outcome = await sender.send(told.url)
-        assert outcome == Answered(status=418, headers={"Content-Type": "text/x", "Retry-After": "7"}, body=b"\x00\xff")
+        headers = {"Content-Type": "text/x", "Retry-After": "7"}
+        assert outcome == Answered(status=418, headers=headers, body=b"\x00\xff", retry_after_s=7.0)
 
 
 async def test_the_agent_gets_the_bytes_and_headers_of_the_call_and_nothing_that_a_client_adds(sender: Sender):

@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -86,9 +87,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     opened: list[int] = []
     real = connector._open_socket
 
-    def opening(family: int, kind: int, protocol: int) -> socket.socket:
+    def opening(family: int, *others: Any) -> socket.socket:
         opened.append(family)
-        return real(family, kind, protocol)
+        return real(family, *others)
 
     monkeypatch.setattr(connector, "_open_socket", opening)
     return opened

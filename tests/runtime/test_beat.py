@@ -22,6 +22,7 @@ class Patient:
         self.vitals = Vitals(active_tasks=0, current_task="")
         self.changed = asyncio.Event()
         self.ready = 0
+        self.wedged = False
         self.beating = None
 
     def became_ready(self):
@@ -35,16 +36,16 @@ async def start_heart(gateway, tmp_path):
         def start(*, heartbeat_s=0.05, token=None):
             patient = Patient(tmp_path)
             heart = Heart(
-                gateway=client,
                 identity=Identity(workspace_id=ID, token=token),
                 state_dir=tmp_path,
                 presence=Presence(url="http://a/", card={"name": "n"}),
                 vitals=lambda: patient.vitals,
+                wedged=lambda: patient.wedged,
                 heartbeat_s=heartbeat_s,
                 changed=patient.changed,
                 on_ready=patient.became_ready,
             )
-            patient.beating = tasks.spawn(heart.run(), name="heart")
+            patient.beating = tasks.spawn(heart.run(client), name="heart")
             return patient
 
         yield start
@@ -221,3 +222,13 @@ async def test_removed_ends_it_while_beating(start_heart, gateway, wait_until):
     await wait_until(lambda: gateway.heartbeats)
     gateway.on_heartbeat = (410, {"error": "workspace removed"}, {})
     assert await stopped(patient) == f"the gateway removed workspace {ID}: workspace removed"
+
+
+async def test_a_beat_says_when_the_loop_is_stuck_and_says_nothing_of_it_otherwise(start_heart, gateway, wait_until):
+    patient = start_heart()
+    await wait_until(lambda: gateway.heartbeats)
+    assert "runtime_state" not in gateway.heartbeats[-1]
+    patient.wedged = True
+    await wait_until(lambda: gateway.heartbeats[-1].get("runtime_state") == "wedged")
+    patient.wedged = False
+    await wait_until(lambda: "runtime_state" not in gateway.heartbeats[-1])

@@ -12,9 +12,11 @@ import pytest
 from runtime.identity import Identity, keep_identity
 from runtime.run import address_of, bind, load_identity
 from runtime.settings import SettingError, Settings
+from runtime.spawn import Tasks
 
 ID = "3f2b9c1e-0a4d-4b55-8a2f-1f1f1f1f1f1f"
 DEMO = ("-m", "runtime.demo")
+STUCK = ("-m", "tests.harness.stuck")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "echo_agent.py"
 
 
@@ -198,3 +200,32 @@ async def test_an_agent_that_polls_answers_what_it_works_on_before_it_stops(star
         demo.process.terminate()
         assert await demo.ends() == 0
     assert [(call, verb) for call, verb, _ in gateway.settled] == [("call-1", "reply")]
+
+
+async def test_while_the_handler_blocks_its_loop_beats_go_on_and_say_so_and_then_no_more(
+    start_process, gateway, wait_until
+):
+    async with start_process(*STUCK, A2A_WEDGED_SECONDS="0.3") as agent:
+        await wait_until(lambda: agent.url and gateway.heartbeats)
+        async with Tasks() as tasks:
+            asked = tasks.spawn(say(agent.url, "1.5"), name="ask")
+            await wait_until(lambda: gateway.heartbeats[-1].get("runtime_state") == "wedged")
+            before = len(gateway.heartbeats)
+            await wait_until(lambda: len(gateway.heartbeats) >= before + 5)
+            stuck = gateway.heartbeats[before:]
+            assert {beat.get("runtime_state") for beat in stuck} == {"wedged"}
+            assert {beat["active_tasks"] for beat in stuck} == {1}
+            assert not asked.done()
+            assert (await asked)["parts"][0]["text"] == "awake"
+        await wait_until(lambda: "runtime_state" not in gateway.heartbeats[-1])
+        agent.process.terminate()
+        assert await agent.ends() == 0
+
+
+async def test_that_it_is_free_again_is_told_long_before_the_next_beat(start_process, gateway, wait_until):
+    async with start_process(*STUCK, A2A_WEDGED_SECONDS="0.2", A2A_HEARTBEAT_SECONDS="1000") as agent:
+        await wait_until(lambda: agent.url and gateway.heartbeats)
+        before = len(gateway.heartbeats)
+        assert (await say(agent.url, "0.8"))["parts"][0]["text"] == "awake"
+        await wait_until(lambda: len(gateway.heartbeats) > before)
+        assert "runtime_state" not in gateway.heartbeats[-1]

@@ -14,6 +14,7 @@ GOOD = {
     "A2A_DELIVERY_MODE": "poll",
     "A2A_STATE_DIR": "/var/lib/agent",
     "A2A_HEARTBEAT_SECONDS": "0.5",
+    "A2A_WEDGED_SECONDS": "5",
     "A2A_DRAIN_SECONDS": "10",
     "A2A_STOP_WITH_STDIN": "1",
 }
@@ -56,6 +57,7 @@ def test_a_workspace_id_is_written_in_one_way():
         ("A2A_HEARTBEAT_SECONDS", "nan"),
         ("A2A_HEARTBEAT_SECONDS", "inf"),
         ("A2A_HEARTBEAT_SECONDS", "often"),
+        ("A2A_WEDGED_SECONDS", "0"),
         ("A2A_DRAIN_SECONDS", "-1"),
         ("A2A_STOP_WITH_STDIN", "yes"),
         ("A2A_DELIVERY_MODE", "pull"),

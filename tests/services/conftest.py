@@ -1,6 +1,7 @@
 """What the tests of the services share: a migrated database with its stores, and a bus that can be looked at."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,14 @@ from gateway.store.liveness import LivenessStore
 from gateway.store.queue import QueueStore
 from gateway.store.tokens import TokenStore
 from gateway.store.workspaces import WorkspaceStore
+from tests.harness.virtual import VirtualLoop
 from tests.services.memory import Channel, Heard
 from tests.services.switchboard import Switchboard
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What waits for seconds, and on itself alone, is tested on time that is not real."""
+    return {"virtual": VirtualLoop} if item.path.stem == "test_subscription" else {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture

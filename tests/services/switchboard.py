@@ -179,7 +179,7 @@ class Switchboard:
             gate=self.gate, waits=waits, callers=self.callers, shelf=self.shelf, streams=self.agent_streams, capacity=3
         )
         self.flights = Flights("replica-1")
-        self.waiting = Waiting(ScriptedLiveness(), every_s=1)
+        self.waiting = Waiting(ScriptedLiveness())
         self.room = Room(2**30)
         requests = Requests(
             admission=Admission(Directory(self.workspaces, ttl_s=300)),

@@ -34,7 +34,7 @@ from gateway.services.tolls import Toll, Tolls
 from gateway.services.wakes import Wakes
 from gateway.store.delegation import DelegationClaims, DelegationStore
 from tests.harness.world import eventually, until
-from tests.services.memory import Batches, Dispatcher, Gate
+from tests.services.memory import Batches, Dispatcher, Gate, agent_streams
 from tests.services.test_drain import BUSY, DONE
 
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
@@ -117,6 +117,8 @@ class Office:
                 dispatcher=self.dispatcher,
                 settling=settling,
                 bus=bus,
+                streams=agent_streams(),
+                answer_bytes=10**6,
                 retry_s=0.01,
                 restart_s=0.05,
             )
@@ -128,7 +130,6 @@ class Office:
                 room=Room(10**6),
                 capacity=10,
                 lease_s=30.0,
-                every_s=0.01,
                 spawn=tasks.spawn,
             )
 

@@ -33,7 +33,7 @@ from gateway.services.tolls import Tolls
 from gateway.services.wakes import Wakes
 from gateway.store.queue import QueueStore
 from tests.harness.world import eventually, until
-from tests.services.memory import Batches, Dispatcher, Gate
+from tests.services.memory import Batches, Dispatcher, Gate, agent_streams
 
 REPLY = b'{"jsonrpc":"2.0","id":"1","result":{"kind":"message","usage":{"input_tokens":3,"output_tokens":4}}}'
 LONG = b'{"result":{"text":"' + b"x" * 70_000 + b'","usage":{"input_tokens":3,"output_tokens":4}}}'
@@ -100,6 +100,8 @@ class Bench:
             dispatcher=self.dispatcher,
             settling=settling,
             bus=bus,
+            streams=agent_streams(),
+            answer_bytes=10**6,
             retry_s=1.0,
             restart_s=1.0,
             chance=lambda: 1.0,
@@ -112,7 +114,6 @@ class Bench:
             room=self.room,
             capacity=10,
             lease_s=lease_s,
-            every_s=0.01,
             spawn=tasks.spawn,
         )
 
@@ -294,13 +295,13 @@ async def test_a_bug_of_ours_is_an_end_too(bench, monkeypatch, sent):
 async def test_the_lease_on_what_is_out_is_kept(stores, bus, tasks, target):
     bench = Bench(stores, bus, tasks, target, lease_s=0.5)
     bench.dispatcher.gate.clear()
-    renewing = tasks.spawn(bench.drain.renew(), "renew")
     id_ = await bench.hold()
     await bench.drain.tick()
     first = await until(lambda: bench.call(id_), lambda call: call.lease_until)
-    later = await until(lambda: bench.call(id_), lambda call: call.lease_until > first.lease_until)
-    assert later.state is State.DISPATCHED
-    renewing.cancel()
+    await bench.drain.renew()
+    later = await bench.call(id_)
+    assert (later.state, later.lease_until > first.lease_until) == (State.DISPATCHED, True)
+    assert bench.drain.renew_s < 0.25, "soon enough to try once more"
 
     async def end_lost() -> Sequence[Call]:
         return await bench.queue.end_lost(limit=1, history=lambda call: (ended_row(call), []))
@@ -350,8 +351,8 @@ async def test_a_call_that_is_called_off_as_its_agent_turns_it_away_does_not_wai
     id_ = await bench.hold()
     send = bench.dispatcher.send
 
-    async def turned_away(outbound: Any) -> Any:
-        got = await send(outbound)
+    async def turned_away(outbound: Any, begin: Any) -> Any:
+        got = await send(outbound, begin)
         [attempt] = bench.drain._out.values()
         attempt.called_off = True  # as if the word came when there was nothing left to cancel
         return got

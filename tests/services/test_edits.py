@@ -43,6 +43,7 @@ async def test_what_is_said_is_changed_and_the_rest_stays(service, stores, direc
     said: dict[str, Any] = {
         "name": "two", "role": None, "parent_id": parent, "collapsed": True, "workspace_dir": "/srv/b", "x": 1.5,
         "url": "https://new.example/", "delivery_mode": "push", "max_concurrent_tasks": 4,
+        "events_url": "https://new.example/events",
     }  # fmt: skip
     assert not await service.edit(one, said)
     after = await directory.get(one)

@@ -3,20 +3,18 @@ from uuid import uuid4
 
 import orjson
 import pytest
-from structlog.testing import capture_logs
 
 from gateway.core.calls import Kind, State
 from gateway.core.endings import Ending
 from gateway.core.prices import Prices
 from gateway.core.refusals import Refusal
-from gateway.ports import Filters, NewCall, StoreUnavailable
+from gateway.ports import Filters, NewCall
 from gateway.services import expiry
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.directory import Directory
 from gateway.services.expiry import Expiry
 from gateway.services.inbox import Inbox
 from gateway.services.wakes import Wakes
-from tests.harness.world import eventually
 from tests.services.memory import Batches
 
 
@@ -41,7 +39,7 @@ def rows() -> Batches:
 
 @pytest.fixture
 def build(bus, rows):
-    def build(stores, *, every_s: float = 60.0, stale_s: float | None = None) -> Expiry:
+    def build(stores, *, stale_s: float | None = None) -> Expiry:
         activity = ActivityLog(rows, bus, capacity=10_000, every_s=0.01)
         return Expiry(
             calls=stores.calls,
@@ -49,7 +47,6 @@ def build(bus, rows):
             delegations=stores.delegations,
             activity=activity,
             bus=bus,
-            every_s=every_s,
             stale_s=stale_s,
         )
 
@@ -96,27 +93,6 @@ async def test_more_than_a_batch_ends_in_one_turn_and_each_call_by_one_replica(b
     await asyncio.gather(build(first).tick(), build(second).tick())
     told = [orjson.loads(one.payload)["call_id"] for one in await heard() if one.type == "CALL_ENDED"]
     assert sorted(told) == sorted(ids)
-
-
-async def test_it_goes_on_after_the_database_was_away(build, stores, tasks, heard, monkeypatch):
-    target = await stores.make()
-    id_ = await put(stores, target)
-    await let_time_pass(stores)
-    end_overdue = stores.calls.end_overdue
-
-    async def away(*_: object, **__: object) -> None:
-        raise StoreUnavailable("away")
-
-    monkeypatch.setattr(stores.calls, "end_overdue", away)
-    with capture_logs() as logs:
-        tasks.spawn(build(stores, every_s=0.01).run(), "expiry")
-        await eventually(lambda: logs)
-    monkeypatch.setattr(stores.calls, "end_overdue", end_overdue)
-    events: list[str] = []
-    while "CALL_ENDED" not in events:
-        events += await heard.names()
-        await asyncio.sleep(0.01)
-    assert (await stores.calls.find(target, id_)).state is State.EXPIRED
 
 
 async def test_whoever_ends_a_call_at_the_same_moment_it_ends_once_and_is_told_once(build, replicas, bus, heard, rows):

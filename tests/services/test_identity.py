@@ -3,7 +3,7 @@ import pytest
 from gateway.core.callers import Admin, Anonymous, Holder, Local, Member, Stranger
 from gateway.core.refusals import Code, Refusal
 from gateway.core.tokens import hash_token
-from gateway.ports import OpenSession
+from gateway.ports import OpenSession, StoreUnavailable
 from gateway.services.identity import BEAT_STALE_S, CALL_STALE_S, MISSING_S, Identity
 from tests.services.memory import Clock, Sessions, Tokens
 
@@ -184,6 +184,16 @@ async def test_tokens_used_are_written_once_a_batch(identity, store):
         await identity.tell(GOOD)
     await identity.tell("wrong")
     await identity.flush()
+    await identity.flush()
+    assert store.used == [{hash_token(GOOD)}]
+
+
+async def test_tokens_used_while_the_database_is_away_are_written_when_it_is_back(identity, store):
+    await identity.tell(GOOD)
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        await identity.flush()
+    store.away = False
     await identity.flush()
     assert store.used == [{hash_token(GOOD)}]
 

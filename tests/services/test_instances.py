@@ -11,8 +11,7 @@ import pytest
 
 from events.bus import Bus, LinkDown
 from events.event import GAP, Event, event
-from gateway.ports import StoreUnavailable
-from gateway.services.instances import LEASES_MISSED, Instances
+from gateway.services.instances import Instances
 from gateway.services.tasks import Tasks
 from gateway.store.instances import InstanceStore
 from tests.harness.world import eventually
@@ -130,23 +129,3 @@ async def test_one_that_ends_in_good_order_but_takes_events_along_is_announced(s
     await ending.instances.leave()
     await survivor.instances.tick()
     assert await survivor.gaps() == ["instance_died"]
-
-
-async def test_it_goes_on_turning_when_the_database_was_away(tasks):
-    class Store:
-        def __init__(self) -> None:
-            self.renewed = 0
-
-        async def renew(self, instance_id: str, *, lease_s: float, **_: object) -> None:
-            self.renewed += 1
-            assert lease_s == EVERY_S * LEASES_MISSED
-            if self.renewed < 3:
-                raise StoreUnavailable("away")
-
-        async def bury(self) -> list[object]:
-            return []
-
-    flaky = Store()
-    replica = Replica(flaky, tasks)  # type: ignore[arg-type]
-    tasks.spawn(replica.instances.run(), "leases")
-    await eventually(lambda: flaky.renewed >= 4)

@@ -41,7 +41,6 @@ class Scene:
         self.reaper = Reaper(
             gate=self.gate, leases=self.gate, instances=self.alive, calls=self.calls, activity=self.activity,
             streams=self.streams, bus=bus,
-            every_s=1,
         )  # fmt: skip
 
     async def written(self) -> list:
@@ -143,6 +142,22 @@ async def test_what_was_taken_over_while_the_ledger_is_away_ends_later(scene):
     await scene.reaper.tick()
     await scene.reaper.tick()
     assert scene.reaper.interrupted == 1
+
+
+async def test_one_that_cannot_be_ended_does_not_take_the_others_with_it(scene, monkeypatch):
+    scene.gate.orphans = {"dead": [orphan(call_id="odd"), orphan(call_id="c")]}
+    leave = scene.gate.leave
+
+    def break_one(left) -> None:
+        if left.call_id == "odd":
+            raise ZeroDivisionError
+        leave(left)
+
+    monkeypatch.setattr(scene.gate, "leave", break_one)
+    with pytest.raises(ZeroDivisionError):
+        await scene.reaper.tick()
+    await scene.reaper.tick()
+    assert [left.call_id for left in scene.gate.left] == ["c"]
 
 
 async def test_while_either_cannot_say_who_is_dead_nobody_is(scene):

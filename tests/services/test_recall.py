@@ -1,4 +1,3 @@
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -8,8 +7,6 @@ from gateway.core.claims import Claim
 from gateway.ports import LiveUnavailable, StoreUnavailable, Waiting
 from gateway.services import recall as recalls
 from gateway.services.recall import Recall
-from gateway.services.tasks import Tasks
-from tests.harness.world import eventually
 from tests.services.memory import Away, Gate
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,7 +42,7 @@ def gate() -> Gate:
 async def test_a_redis_that_has_come_up_is_told_of_every_message_that_waits_once(gate, monkeypatch):
     monkeypatch.setattr(recalls, "BATCH", 3)
     ledger = Ledger(7)
-    recall = Recall(gate=gate, calls=ledger, every_s=1)
+    recall = Recall(gate=gate, calls=ledger)
     await recall.tick()
     assert (gate.remembered, gate.told) == (ledger.rows, 1)
     await recall.tick()
@@ -57,7 +54,7 @@ async def test_a_redis_that_has_come_up_is_told_of_every_message_that_waits_once
 
 async def test_it_is_not_told_until_all_was_said(gate):
     ledger = Ledger(2)
-    recall = Recall(gate=gate, calls=ledger, every_s=1)
+    recall = Recall(gate=gate, calls=ledger)
     ledger.away = True
     with pytest.raises(StoreUnavailable):
         await recall.tick()
@@ -77,18 +74,8 @@ async def test_one_that_comes_up_again_meanwhile_is_told_again(gate):
 
     fleeting = Fleeting()
     fleeting.told = 0
-    recall = Recall(gate=fleeting, calls=ledger, every_s=1)
+    recall = Recall(gate=fleeting, calls=ledger)
     await recall.tick()
     assert fleeting.told < fleeting.ups
     await recall.tick()
     assert (fleeting.told, len(fleeting.remembered)) == (fleeting.ups, 2)
-
-
-async def test_it_looks_for_ever_whoever_is_away(gate, tasks: Tasks):
-    ledger = Ledger(1)
-    ledger.away = True
-    turning = tasks.spawn(Recall(gate=gate, calls=ledger, every_s=0.001).run(), "recall")
-    await asyncio.sleep(0)
-    ledger.away = False
-    await eventually(lambda: gate.told == 1)
-    turning.cancel()

@@ -6,7 +6,6 @@ from gateway.ports import NewCall
 from gateway.services import retention
 from gateway.services.activity import Line
 from gateway.services.retention import Retention
-from tests.harness.world import until
 
 AGE = "update calls set ended_at = now() - make_interval(secs => %(age_s)s) where id = %(id)s"
 
@@ -40,15 +39,8 @@ async def test_what_ended_long_ago_is_forgotten_in_batches_and_what_has_not_ende
     for _ in range(5):
         await ended(stores, target, age_s=101.0)
     kept = {await ended(stores, target, age_s=90.0), await waiting(stores, target)}
-    await Retention(stores.calls, kept_s=100.0, every_s=1.0).tick()
+    await Retention(stores.calls, kept_s=100.0).tick()
     assert {row["id"] for row in await stores.database.fetch("select id from calls")} == kept
-
-
-async def test_it_turns_by_itself(stores, tasks):
-    target = await stores.make()
-    await ended(stores, target, age_s=101.0)
-    tasks.spawn(Retention(stores.calls, kept_s=100.0, every_s=0.01).run(), "retention")
-    await until(lambda: stores.database.fetch("select id from calls"), lambda rows: not rows)
 
 
 async def test_what_ended_is_found_by_an_index(stores):

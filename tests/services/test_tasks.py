@@ -3,14 +3,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.services import tasks as module
 from gateway.services.tasks import Tasks
 from tests.harness.world import eventually
-
-
-@pytest.fixture(autouse=True)
-def _restarts_at_once(monkeypatch):
-    monkeypatch.setattr(module, "RESTART_S", 0.001)
 
 
 async def for_ever() -> None:
@@ -45,41 +39,6 @@ async def test_a_death_is_logged_with_its_trace_and_counted():
     assert repr(tasks) == "<Tasks running=0 deaths=1>"
 
 
-async def test_a_loop_that_raises_or_returns_is_started_again_and_said_to_be():
-    turns = []
-
-    async def work() -> None:
-        turns.append(1)
-        if len(turns) == 1:
-            raise ZeroDivisionError
-        if len(turns) == 3:
-            await for_ever()
-
-    with capture_logs() as logs:
-        async with Tasks() as tasks:
-            tasks.loop(work, "restless")
-            await eventually(lambda: len(turns) == 3)
-            assert (tasks.deaths, len(tasks)) == (1, 1)
-    assert [(entry["event"], entry["name"]) for entry in logs] == [
-        ("loop_died", "restless"),
-        ("loop_returned", "restless"),
-    ]
-
-
-async def test_a_timeout_inside_a_loop_is_a_death_like_any_other():
-    turns = []
-
-    async def work() -> None:
-        turns.append(1)
-        async with asyncio.timeout(0 if len(turns) == 1 else None):
-            await for_ever()
-
-    async with Tasks() as tasks:
-        tasks.loop(work, "late")
-        await eventually(lambda: len(turns) == 2)
-    assert tasks.deaths == 1
-
-
 async def test_leaving_cancels_and_waits_until_all_have_ended():
     ended = []
 
@@ -92,9 +51,8 @@ async def test_leaving_cancels_and_waits_until_all_have_ended():
 
     async with Tasks() as tasks:
         running = [tasks.spawn(work(), "slow to end"), tasks.spawn(work(), "too")]
-        tasks.loop(work, "a loop")
         await asyncio.sleep(0)
-    assert len(ended) == 3
+    assert len(ended) == 2
     assert all(task.cancelled() for task in running)
     assert (len(tasks), tasks.deaths) == (0, 0)
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from gateway.ports import StoreUnavailable, Wait
-from gateway.services.tasks import Tasks
+from gateway.services.loops import Loops
+from gateway.services.outage import Outage
 from gateway.services.waiting import Waiting
 from tests.harness.liveness import ScriptedLiveness
 from tests.harness.world import eventually
@@ -27,7 +28,7 @@ class Written(ScriptedLiveness):
 
 async def test_a_workspace_waits_until_the_last_of_its_calls_has_ended() -> None:
     liveness, clock = Written(), Clock()
-    waiting = Waiting(liveness, every_s=1, now=clock)
+    waiting = Waiting(liveness, now=clock)
     with waiting.call(None, "t"):
         await waiting.tick()
     assert liveness.waits == []
@@ -47,10 +48,10 @@ async def test_a_workspace_waits_until_the_last_of_its_calls_has_ended() -> None
 
 async def test_those_that_wait_are_written_again_and_again_whatever_fails() -> None:
     liveness = Written(fails=1)
-    waiting = Waiting(liveness, every_s=0.01)
-    async with Tasks() as tasks:
-        tasks.loop(waiting.run, "waiting")
+    waiting = Waiting(liveness)
+    async with Loops() as loops:
+        loops.every(0.01, waiting.tick, "waiting", outage=Outage("writing who waits"))
         with waiting.call("a", "t"):
             await eventually(lambda: len(liveness.waits) >= 2)
     assert {wait.caller_id for waits in liveness.waits for wait in waits} == {"a"}
-    assert tasks.deaths == 0
+    assert loops.deaths == 0

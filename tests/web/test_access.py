@@ -46,6 +46,7 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "GET /healthz": EVERYBODY,
     "GET /health": EVERYBODY,
     "GET /readyz": EVERYBODY,
+    "GET /admin/liveness": OPERATOR,
     "GET /metrics": EVERYBODY,  # the test asks from this machine
     "GET /openapi.json": EVERYBODY,
     "GET /login": EVERYBODY,

@@ -43,6 +43,7 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "url": (None, *NOT_A_LINE, *UNSAFE, *NOT_REACHED),
         "agent_card": NOT_A_CARD,
         "delivery_mode": (*NOT_TEXT, "", "Poll", "pull", "x" * 17),
+        "events_url": (*NOT_A_LINE, *UNSAFE, *NOT_REACHED),
     },
     models.Heartbeat: {"workspace_id": (None, *NOT_A_UUID)},
     models.CheckAccess: {"caller_id": (None, *NOT_A_UUID), "target_id": (None, *NOT_A_UUID)},
@@ -59,6 +60,7 @@ WRONG: Final[Mapping[type[BaseModel], Mapping[str, Sequence[Any]]]] = {
         "url": (*NOT_A_LINE, *UNSAFE, *NOT_REACHED),
         "delivery_mode": (*NOT_TEXT, "", "polling", "PUSH", "push\n"),
         "max_concurrent_tasks": (*NOT_A_COUNT, 0, 1001),
+        "events_url": (*NOT_A_LINE, *UNSAFE, *NOT_REACHED),
     },
     models.LogActivity: {
         "activity_type": (None, *NOT_TEXT, "", "a2a", "A2A_SEND", "error\n"),
@@ -171,7 +173,9 @@ async def test_a_field_is_refused_by_its_name(cast: Cast, model: type[BaseModel]
         assert body["error"].startswith(f"{body['field']}: "), value
 
 
-@pytest.mark.parametrize("field", [field for field in WRONG[models.Register] if field != "delivery_mode"])
+@pytest.mark.parametrize(
+    "field", [field for field in WRONG[models.Register] if field not in ("delivery_mode", "events_url")]
+)
 async def test_a_missing_field_is_refused_by_its_name(cast: Cast, field: str):
     said = {"id": cast.target.id, "url": cast.agent.url, "agent_card": {}}
     del said[field]

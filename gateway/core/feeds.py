@@ -1,0 +1,245 @@
+"""Where the subscription to an agent's events stands, and what follows from how a connection ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Final, assert_never
+
+BACKOFF_S: Final = 1.0
+"""The first wait after a failure ..."""
+BACKOFF_GROWTH: Final = 1.5
+"""... how it grows from one failure to the next ..."""
+BACKOFF_MOST_S: Final = 30.0
+"""... and the longest."""
+AT_ONCE: Final = 3
+"""Connections that ended in good order are made anew at once so often in a row; then the pace holds."""
+RETRY_AFTER_MOST_S: Final = 60.0
+"""The longest wait that an agent may ask for."""
+FINAL: Final = frozenset({204, 401, 403, 404, 410})
+"""Statuses that say that asking again is no use (204: the standard's word for it)."""
+
+
+class State(StrEnum):
+    """The database's CHECK holds the same words (a test compares them)."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    BACKOFF = "backoff"
+    GAVE_UP = "gave_up"
+    STOPPED = "stopped"
+
+
+S = State
+MOVES: Final[Mapping[State, frozenset[State]]] = {
+    S.CONNECTING: frozenset({S.BACKOFF, S.STOPPED, S.GAVE_UP}),
+    S.LIVE: frozenset({S.CONNECTING}),
+    S.BACKOFF: frozenset({S.CONNECTING, S.LIVE}),
+    S.GAVE_UP: frozenset({S.CONNECTING}),
+    S.STOPPED: frozenset({S.CONNECTING, S.LIVE, S.BACKOFF}),
+}
+"""To each state, the states it may be entered from; the one it is in may always be entered again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feed:
+    """What people see of a workspace's feed. `reason`: why it is not live; `events`: how many were told on."""
+
+    state: State = State.STOPPED
+    reason: str | None = None
+    since: datetime | None = None
+    events: int = 0
+
+
+# -- how a connection ended
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Closed:
+    """The agent has ended the stream in good order. `retry_s`: how long it wants to be left alone, if it has said."""
+
+    retry_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotConnected:
+    """No connection was made; unsafe: because the policy of addresses forbids it."""
+
+    unsafe: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unanswered:
+    """Connected, and no head of an answer in time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """Answered with another status than 200. `retry_s`: its Retry-After, if it is one."""
+
+    status: int
+    retry_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoStream:
+    """Answered with something else than an event stream, or with a coded one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Silent:
+    """Not even a comment came for too long."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """The connection was lost in the middle."""
+
+
+How = Closed | NotConnected | Unanswered | Refused | NoStream | Silent | Cut
+
+
+def reason_of(how: How) -> str:
+    """Return what people are told of an end."""
+    match how:
+        case Closed():
+            return "closed"
+        case NotConnected(unsafe=unsafe):
+            return "unsafe_url" if unsafe else "unreachable"
+        case Unanswered():
+            return "no_answer"
+        case Refused(status=status):
+            return f"http_{status}"
+        case NoStream():
+            return "no_event_stream"
+        case Silent():
+            return "silent"
+        case Cut():
+            return "reset"
+        case never:
+            assert_never(never)
+
+
+# -- what comes next
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """healthy_s: a connection that has lasted so long, or has brought an event, wipes out the failures before it.
+
+    pace_s: connections that end in good order are made anew once in so many seconds, but for AT_ONCE of them.
+    """
+
+    healthy_s: float
+    pace_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Where a subscription stands. `wait_s`: for how long nothing is tried.
+
+    `failures`: those in a row. `paid_until`: up to when connections are used up, on the clock of who asks.
+    """
+
+    state: State = State.CONNECTING
+    reason: str | None = None
+    failures: int = 0
+    paid_until: float = 0.0
+    wait_s: float = 0.0
+
+
+def connecting(standing: Standing) -> Standing:
+    """Return it as a connection is tried; why the last one failed stays known until one is there."""
+    return _move(standing, State.CONNECTING, standing.reason)
+
+
+def live(standing: Standing) -> Standing:
+    """Return it with a connection."""
+    return _move(standing, State.LIVE, None)
+
+
+def stopped(standing: Standing, reason: str | None) -> Standing:
+    """Return it without anybody who listens; one that was given up stays so."""
+    return standing if standing.state is State.GAVE_UP else _move(standing, State.STOPPED, reason)
+
+
+def gave_up(standing: Standing, reason: str) -> Standing:
+    """Return it given up."""
+    return _move(standing, State.GAVE_UP, reason)
+
+
+def ended(standing: Standing, how: How, *, now: float, healthy: bool, spread: float, rules: Rules) -> Standing:
+    """Return it after a connection, or the attempt at one. spread: 0 to 1, so that not all come back at once.
+
+    Seconds; `now` is on any clock that does not go back.
+    """
+    reason = reason_of(how)
+    if healthy:
+        standing = replace(standing, failures=0)
+    match how:
+        case Closed(retry_s=asked):
+            standing = replace(standing, failures=0)
+            paid_until = max(standing.paid_until, now) + rules.pace_s
+            wait_s = max(paid_until - now - AT_ONCE * rules.pace_s, min(asked or 0.0, BACKOFF_MOST_S), 0.0)
+            return _move(replace(standing, paid_until=paid_until), State.BACKOFF, reason, wait_s)
+        case NotConnected(unsafe=True):
+            return gave_up(standing, reason)
+        case Refused(status=status) if status in FINAL:
+            return gave_up(standing, reason)
+        case Refused(retry_s=asked):
+            return _fail(standing, reason, spread, at_least_s=min(asked or 0.0, RETRY_AFTER_MOST_S))
+        case NotConnected() | Unanswered() | NoStream() | Silent() | Cut():
+            return _fail(standing, reason, spread)
+        case never:
+            assert_never(never)
+
+
+def _fail(standing: Standing, reason: str, spread: float, *, at_least_s: float = 0.0) -> Standing:
+    wait_s = max(backoff_s(standing.failures, spread), at_least_s)
+    return _move(replace(standing, failures=standing.failures + 1), State.BACKOFF, reason, wait_s)
+
+
+def backoff_s(failures: int, spread: float) -> float:
+    """Return how long to wait after so many failures in a row before this one: half of it at least, by `spread`."""
+    whole_s = BACKOFF_MOST_S if failures > 10 else min(BACKOFF_S * BACKOFF_GROWTH**failures, BACKOFF_MOST_S)
+    return whole_s * (1.0 + spread) / 2
+
+
+def _move(standing: Standing, to: State, reason: str | None, wait_s: float = 0.0) -> Standing:
+    if to is not standing.state and standing.state not in MOVES[to]:
+        raise ValueError(f"a feed that is {standing.state.value} cannot become {to.value}")
+    return replace(standing, state=to, reason=reason, wait_s=wait_s)
+
+
+def read_retry_after(value: str | None, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After (RFC 9110, 10.2.3) asks for, not below 0; None if it is none."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value.strip()[:9])
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now.timestamp(), 0.0)
+
+
+class Recent:
+    """The ids that came last, so that what a server sends again is known; of `capacity` ids at most."""
+
+    def __init__(self, *, capacity: int) -> None:
+        self._capacity = capacity
+        self._ids: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def is_new(self, id_: str) -> bool:
+        """Return whether this id has not come lately, and remember it."""
+        if id_ in self._ids:
+            return False
+        self._ids[id_] = None
+        if len(self._ids) > self._capacity:
+            del self._ids[next(iter(self._ids))]
+        return True

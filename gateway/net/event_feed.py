@@ -1,0 +1,130 @@
+"""One connection to the events that an agent serves itself, from the question to its end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ConnectionTimeoutError,
+    DummyCookieJar,
+    InvalidURL,
+    TCPConnector,
+)
+from yarl import URL
+
+from gateway.core import address, feeds
+from gateway.core.feeds import How
+from gateway.core.sse import EventParser
+from gateway.net.connector import refused
+from gateway.ports import FeedListener, FeedSource
+
+_FIXED: Final = {
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",
+    "Cache-Control": "no-store",
+    "Connection": "close",  # one that the agent is about to end must not be used again
+    "User-Agent": "a2a-gateway",
+}
+
+
+class EventFeed:
+    """Reads feeds. first_byte_s: how long the head of an answer may take, the making of the connection included.
+
+    silence_s: how long nothing may come afterwards. limit_bytes: the largest event.
+    """
+
+    def __init__(
+        self,
+        session: ClientSession,
+        *,
+        reach: address.Reach,
+        first_byte_s: float,
+        silence_s: float,
+        limit_bytes: int,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._session = session
+        self._reach = reach
+        self._first_byte_s = first_byte_s
+        self._silence_s = silence_s
+        self._limit_bytes = limit_bytes
+        self._now = now
+
+    async def read(self, source: FeedSource, listener: FeedListener) -> How:
+        """Read until the connection ends and return how; raises what the listener raises."""
+        if isinstance(address.check_url(source.url, self._reach), address.Unsafe):
+            return feeds.NotConnected(unsafe=True)
+        try:
+            response = await self._ask(source)
+        except (ClientConnectorError, ConnectionTimeoutError, InvalidURL) as error:
+            return feeds.NotConnected(unsafe=refused(error) is not None)
+        except TimeoutError:  # of the head alone: the one for connecting is caught above
+            return feeds.Unanswered()
+        except (ClientError, OSError):
+            return feeds.Cut()
+        try:
+            refusal = self._refusal(response)
+            if refusal is not None:
+                return refusal
+            listener.opened()
+            return await self._follow(response, source, listener)
+        finally:
+            response.close()
+
+    async def _ask(self, source: FeedSource) -> ClientResponse:
+        headers = {**_FIXED, "X-Workspace-ID": source.workspace_id}
+        if source.secret is not None:
+            headers["Authorization"] = f"Bearer {source.secret}"
+        if source.last_id and source.last_id.isprintable():
+            headers["Last-Event-ID"] = source.last_id
+        async with asyncio.timeout(self._first_byte_s):
+            return await self._session.get(URL(source.url, encoded=True), headers=headers, allow_redirects=False)
+
+    def _refusal(self, response: ClientResponse) -> How | None:
+        if response.status != HTTPStatus.OK:
+            retry_s = feeds.read_retry_after(response.headers.get("Retry-After"), self._now())
+            return feeds.Refused(status=response.status, retry_s=retry_s)
+        coded = response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+        return feeds.NoStream() if coded or response.content_type != "text/event-stream" else None
+
+    async def _follow(self, response: ClientResponse, source: FeedSource, listener: FeedListener) -> How:
+        parser = EventParser(limit_bytes=self._limit_bytes, last_id=source.last_id)
+        while True:
+            try:
+                async with asyncio.timeout(self._silence_s):
+                    chunk = await response.content.readany()
+            except TimeoutError:
+                return feeds.Silent()
+            except (ClientError, OSError):
+                return feeds.Cut()
+            if not chunk:
+                return feeds.Closed(retry_s=None if parser.retry_ms is None else parser.retry_ms / 1000)
+            for came in parser.feed(chunk):
+                await listener.heard(came)
+            listener.passed(parser.last_id, parser.dropped)
+
+
+@asynccontextmanager
+async def opened(
+    connector: TCPConnector,
+    *,
+    reach: address.Reach,
+    connect_s: float,
+    first_byte_s: float,
+    silence_s: float,
+    limit_bytes: int,
+) -> AsyncIterator[EventFeed]:
+    """Open the client that feeds are read with; `connector` checks every address that it goes to."""
+    timeout = ClientTimeout(total=None, connect=connect_s, ceil_threshold=3600)
+    async with ClientSession(
+        connector=connector, timeout=timeout, cookie_jar=DummyCookieJar(), auto_decompress=False
+    ) as session:
+        yield EventFeed(session, reach=reach, first_byte_s=first_byte_s, silence_s=silence_s, limit_bytes=limit_bytes)

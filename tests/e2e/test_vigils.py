@@ -1,0 +1,122 @@
+"""Who calls a busy or polling agent with a streaming method stays in its stream until there is an answer."""
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+
+from tests.e2e.test_streams import asked, events, open_stream, streaming, update
+from tests.harness.busy import QUICK, BusyAgent, busy
+from tests.harness.world import Workspace, World, until
+
+
+async def heard_of(response: Any, wanted: bytes) -> bytes:
+    got = b""
+    async with asyncio.timeout(15):
+        while wanted not in got:
+            got += await response.content.readany()
+    return got
+
+
+async def test_a_busy_agents_stream_reaches_the_caller_that_waited_on_another_replica(world: World):
+    one, other = await asyncio.gather(world.start(**QUICK), world.start(**QUICK))
+    shut, go = True, asyncio.Event()
+
+    async def script(response: web.StreamResponse, _: bytes) -> None:
+        await response.write(update(1))
+        await go.wait()
+        await response.write(update(2, final=True))
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        if shut:
+            return web.json_response({}, status=429)
+        return await streaming(script)(request)
+
+    agent = await world.agent(behave)
+    target = await world.workspace(agent.url)
+    async with (
+        open_stream(world, target, gateway=one, body=asked("1", rpc_id=1)) as first,
+        open_stream(world, target, gateway=other, body=asked("2", rpc_id=2)) as second,
+    ):
+        assert (first.status, first.headers["Content-Type"]) == (200, "text/event-stream")
+        await heard_of(first, b": place 1\n")
+        await heard_of(second, b": place 2\n")
+        shut = False
+        begun = await heard_of(first, b"\n\n")
+        await heard_of(second, b": place 1\n")
+        go.set()
+        got = begun + await first.read()
+        rest = await second.read()
+    assert [data["result"]["metadata"]["n"] for _, data in events(got)] == [1, 2]
+    assert [data["result"]["metadata"]["n"] for _, data in events(rest)] == [1, 2]
+    for response in (first, second):
+        call_id = response.headers["X-A2A-Call-ID"]
+        _, said, _ = await until(
+            lambda call_id=call_id: world.request("GET", f"/workspaces/{target.id}/a2a/queue/{call_id}"),
+            lambda got: got[1]["status"] == "completed",
+        )
+        assert said["response_body"]
+
+
+async def test_an_agent_that_polls_answers_a_streaming_caller(world: World):
+    one, other = await asyncio.gather(world.start(), world.start())
+    target = await world.workspace(delivery_mode="poll")
+    async with open_stream(world, target, gateway=one, body=asked(rpc_id=2**60)) as response:
+        assert response.status == 200
+        _, inbox, _ = await world.request("GET", f"/workspaces/{target.id}/inbox", gateway=other, headers=target.bearer)
+        [message] = inbox["messages"]
+        assert message["id"] == response.headers["X-A2A-Call-ID"]
+        await reply(world, target, message["id"])
+        [(_, data)] = events(await response.read())
+    assert (data["id"], data["result"]["text"]) == (2**60, "done")
+
+
+async def reply(world: World, target: Workspace, id_: str) -> None:
+    status, said, _ = await world.request(
+        "POST",
+        f"/workspaces/{target.id}/inbox/{id_}/reply",
+        json={"body": {"result": {"kind": "message", "text": "done"}}},
+        headers=target.bearer,
+    )
+    assert status == 200, said
+
+
+async def test_a_call_that_ends_without_an_answer_says_so_in_its_stream(world: World):
+    await world.start(GATEWAY_EXPIRY_EVERY_SECONDS="0.1")
+    target = await world.workspace(delivery_mode="poll")
+    body = asked()
+    body["params"]["expires_in_seconds"] = 0.5
+    async with open_stream(world, target, body=body) as response:
+        [(_, data)] = events(await response.read())
+    assert data["error"]["data"]["code"] == "expired"
+    async with open_stream(world, target) as response:
+        call_id = response.headers["X-A2A-Call-ID"]
+        await world.request("POST", f"/workspaces/{target.id}/a2a/calls/{call_id}/cancel")
+        [(_, data)] = events(await response.read())
+    assert data["error"]["data"]["code"] == "cancelled"
+
+
+@pytest.mark.parametrize(("wish", "state"), [("cancel", "cancelled"), ("detach", "queued")])
+async def test_who_leaves_while_its_call_waits_leaves_it_there_or_calls_it_off(world: World, wish: str, state: str):
+    await world.start(**{**QUICK, "GATEWAY_QUEUE_RETRY_SECONDS": "1000"})
+    target, _ = await busy(world, BusyAgent())
+    async with open_stream(world, target, headers={"X-On-Disconnect": wish}) as response:
+        call_id = response.headers["X-A2A-Call-ID"]
+        await heard_of(response, b": place 1\n")
+    await until(
+        lambda: world.request("GET", f"/workspaces/{target.id}/a2a/calls/{call_id}"),
+        lambda got: got[1]["state"] == state,
+    )
+
+
+async def test_a_unary_answer_of_a_busy_agent_is_one_event(world: World):
+    await world.start(**QUICK)
+    target, agent = await busy(world, BusyAgent())
+    async with open_stream(world, target, body=asked("later", rpc_id="mine")) as response:
+        await heard_of(response, b": place 1\n")
+        agent.shut = False
+        [(_, data)] = events(await response.read())
+    assert data["id"] == "mine"
+    assert "later" in orjson.dumps(data).decode()
