@@ -225,13 +225,15 @@ class StreamHead:
 class Passage:
     """What a journal has of a stream behind some event: events by their numbers, in order, and whether that is its end.
 
-    number: of the end, where there is one. error: what its last event says if it has not completed.
+    number: of the end, where there is one. error: what its last event says if it has not completed. interrupted: the
+    replica that relayed it has died, and nobody has said more than that.
     """
 
     events: Sequence[tuple[int, bytes]] = ()
     ended: bool = False
     number: int = 0
     error: bytes | None = None
+    interrupted: bool = False
 
 
 class Journal(Protocol):
@@ -247,8 +249,11 @@ class Journal(Protocol):
     def append(self, call_id: str, number: int, raw: bytes) -> None:
         """Write the next event."""
 
-    def end(self, call_id: str, number: int, error: bytes | None) -> None:
-        """Write the end, unless another process has."""
+    def end(self, call_id: str, number: int | None, error: bytes | None) -> None:
+        """Write the end, unless another process has. number: None where the replica has died that knew it."""
+
+    def written(self, call_id: str) -> int | None:
+        """Return the number of the last event that is known to be there; None once one is not, or after the end."""
 
     async def find(self, call_id: str) -> StreamHead | None:
         """Return how a stream began; None: there is none, or no more."""

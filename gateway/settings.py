@@ -355,7 +355,11 @@ class Settings:
         unit="events",
     )
     stream_bytes: int = _setting(
-        "A2A_JOURNAL_BYTES", _count, "What they may take.", default=16 * 1024 * 1024, unit="bytes"
+        "A2A_JOURNAL_BYTES",
+        _count,
+        "What they may take, and what this process keeps of a stream for its readers while Redis is away.",
+        default=16 * 1024 * 1024,
+        unit="bytes",
     )
     stream_s: float = _setting(
         "A2A_JOURNAL_SECONDS",

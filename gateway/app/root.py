@@ -68,6 +68,7 @@ from gateway.services.reaper import Reaper
 from gateway.services.recall import Recall
 from gateway.services.registry import Registry
 from gateway.services.requests import Requests, Times
+from gateway.services.resubscribing import Resubscribing
 from gateway.services.retention import Retention
 from gateway.services.room import Room
 from gateway.services.sending import Sending
@@ -277,6 +278,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             Sizes(
                 event=settings.event_bytes,
                 kept=settings.stream_kept_bytes,
+                unwritten=settings.stream_bytes,
                 all_kept=settings.streams_kept_bytes,
                 answer=settings.answer_kept_bytes,
             ),
@@ -421,6 +423,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             grace_s=settings.grace_s,
             spawn=loops.spawn,
         )
+        pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
+        cancelling = Cancelling(flights=flights, pushed=pushed, calls=ledger, changes=changes, bus=bus, callers=callers)
+        calls = Calls(calls=ledger, queue=line, pushed=pushed, cancelling=cancelling, activity=activity, bus=bus)
         proxy = Proxy(
             requests=requests,
             tolls=tolls,
@@ -428,11 +433,10 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             parking=parking,
             joining=joining,
             sending=sending,
+            resubscribing=Resubscribing(agent_streams, calls),
             flights=flights,
             concurrency=concurrency,
         )
-        pushed = Pushed(gate=turnstile, flights=flights, liveness=liveness)
-        cancelling = Cancelling(flights=flights, pushed=pushed, calls=ledger, changes=changes, bus=bus, callers=callers)
         retention = Retention(ledger, kept_s=settings.calls_kept_s)
 
         # who hears of it
@@ -609,9 +613,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.ADMISSION] = admission
         application[keys.IDENTITY] = identity
         application[keys.BACKLOG] = Backlog(queue=line, directory=directory, activity=activity, bus=bus)
-        application[keys.CALLS] = Calls(
-            calls=ledger, queue=line, pushed=pushed, cancelling=cancelling, activity=activity, bus=bus
-        )
+        application[keys.CALLS] = calls
         application[keys.DELEGATIONS] = delegations
         application[keys.LOOPS] = loops
         application[keys.INBOX] = Inbox(

@@ -124,10 +124,11 @@ def numbered(raw: bytes, call_id: str, number: int) -> bytes:
     return b"id: %b-%d\n%b" % (call_id.encode(), number, raw)
 
 
-def farewell(answer: Answer, ending: str, *, call_id: str, last: int) -> bytes:
+def farewell(answer: Answer, ending: str, *, call_id: str, last: int, resumable: bool = True) -> bytes:
     """Return what the last event of a stream says that has not completed: a JSON-RPC error, without its id.
 
     answer: what a caller of the same call would have got that does not stream. last: the number of the event before.
+    resumable: whether its journal has it all, as far as is known.
     """
     fields = _members(answer.body)
     sentence = fields.pop("error", None)
@@ -138,6 +139,8 @@ def farewell(answer: Answer, ending: str, *, call_id: str, last: int) -> bytes:
         "call_id": call_id,
         "last_event_id": event_id(call_id, last) if last else None,
     }
+    if not resumable:
+        data["resumable"] = False
     message = sentence if isinstance(sentence, str) else f"the stream has ended: {ending}"
     return orjson.dumps({"code": SERVER_ERROR, "message": message, "data": data})
 
@@ -194,6 +197,53 @@ def place_comment(place: int) -> bytes:
     return b": place %d\n" % place
 
 
+def says_no(answer: Answer) -> bool:
+    """Return whether an agent that was asked for the rest of a task's stream cannot give it: it does not know the task
+    or the method, or is not there."""
+    if answer.status in STATUS_SAYS_NO or is_no(answer.body):
+        return True
+    return answer.status in STATUS_TOLD_IN_BAND and _members(answer.body).get("code") in _NOT_THERE
+
+
+def is_no(data: bytes) -> bool:
+    """Return whether a JSON-RPC response says that its agent does not know the task, or cannot do that."""
+    error = None if len(data) > READ_BYTES or jsontext.is_crowded(data) else _members(data).get("error")
+    return isinstance(error, dict) and error.get("code") in _ERRORS_SAY_NO
+
+
+STATUS_SAYS_NO: Final = frozenset({404, 405, 501})
+_ERRORS_SAY_NO: Final = frozenset({-32601, -32001, -32004, -32009})
+"""Method not found, task not found, unsupported operation, version not supported."""
+_NOT_THERE: Final = frozenset(
+    ending.value
+    for ending in (
+        Ending.AGENT_ERROR,
+        Ending.AGENT_BUSY,
+        Ending.AGENT_UNREACHABLE,
+        Ending.AGENT_RESTARTING,
+        Ending.AGENT_RESET,
+        Ending.FIRST_BYTE_TIMEOUT,
+        Ending.IDLE_TIMEOUT,
+        Ending.TRUNCATED,
+    )
+)
+
+
+def find_task(body: bytes) -> str | None:
+    """Return the task that a request is about, None if it names none."""
+    params = None if len(body) > READ_BYTES or jsontext.is_crowded(body) else _members(body).get("params")
+    named = params.get("id", params.get("name")) if isinstance(params, dict) else None
+    if not isinstance(named, str):
+        return None
+    task_id = named.removeprefix("tasks/")
+    return task_id if 0 < len(task_id) <= TASK_ID_CHARS else None
+
+
+def is_one_language(method: str, other: str) -> bool:
+    """Return whether both methods are of versions of A2A whose events look the same: before 1.0 they have slashes."""
+    return ("/" in method) == ("/" in other)
+
+
 def _members(body: bytes) -> dict[str, Any]:
     """The members of an answer of ours; none of what is no object."""
     said: Any = None
@@ -202,8 +252,8 @@ def _members(body: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def of_ended(ended: Ended, *, call_id: str, last: int) -> bytes | None:
+def of_ended(ended: Ended, *, call_id: str, last: int, resumable: bool = True) -> bytes | None:
     """Return the farewell of a stream that has come to this end; None: it has completed."""
     if ended.ending is Ending.COMPLETED:
         return None
-    return farewell(ended.answer, ended.ending.value, call_id=call_id, last=last)
+    return farewell(ended.answer, ended.ending.value, call_id=call_id, last=last, resumable=resumable)

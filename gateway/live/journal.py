@@ -23,22 +23,29 @@ log = structlog.get_logger("gateway.live")
 
 END: Final = 2**53
 """The number behind all others: the end's."""
+HOLE: Final = END - 1
+"""The one before: where nothing more can be written though it has not ended."""
 RENEWALS: Final = 3
 """How often a journal is renewed before it would be forgotten."""
-LATER: Final = 10_000
-"""Ends that wait for Redis."""
+LATER: Final = 40_000
+"""What is to be said of ends, and waits for Redis."""
+TASKS: Final = 8
+"""Tasks of which one stream may tell, and by which it is found: the newest."""
 COUNT: Final = 256
 """Entries that are read at once, at most."""
 
 
 class _Sizes:
-    """What the journal of one stream holds, as far as this process has written it."""
+    """What the journal of one stream holds, as far as this process has written it; `written` is what Redis has said
+    to have. `tasks`: the keys under which it is found."""
 
-    __slots__ = ("bytes", "entries")
+    __slots__ = ("bytes", "entries", "tasks", "written")
 
     def __init__(self) -> None:
         self.entries: deque[tuple[int, int]] = deque()
         self.bytes = 0
+        self.written = 0
+        self.tasks: tuple[str, ...] = ()
 
 
 class Journal:
@@ -58,7 +65,7 @@ class Journal:
         self._entries = entries
         self._limit_bytes = limit_bytes
         self._sizes: dict[str, _Sizes] = {}
-        self._ends: deque[tuple[str, int, bytes | None]] = deque(maxlen=LATER)
+        self._ends: deque[tuple[str | int | bytes, ...]] = deque(maxlen=LATER)
         self.lost = 0
 
     def __repr__(self) -> str:
@@ -75,19 +82,28 @@ class Journal:
 
     # -- writing
 
-    def _tell(self, call_id: str, *command: str | int | bytes) -> None:
+    def _tell(self, call_id: str, *command: str | int | bytes, number: int = 0) -> None:
         """Send a command; one that is lost makes a hole in the journal, which whoever reads it sees."""
         try:
             answer = self._pipe.ask(*command)
         except LiveUnavailable:
             self._lose(call_id)
             return
-        answer.add_done_callback(lambda one: self._lose(call_id) if one.exception() is not None else None)
+        answer.add_done_callback(lambda one: self._told(call_id, number, one.exception()))
+
+    def _told(self, call_id: str, number: int, why: BaseException | None) -> None:
+        if why is not None:
+            self._lose(call_id)
+        elif number and (sizes := self._sizes.get(call_id)) is not None:
+            sizes.written = number
 
     def _lose(self, call_id: str) -> None:
+        """Write no more of a stream, and let those who follow it know as soon as Redis is back."""
         if self._sizes.pop(call_id, None) is not None:
             self.lost += 1
             log.warning("stream_unjournalled", call_id=call_id, consequence="it cannot be resumed past what is held")
+            self._say_end("XADD", self._events(call_id), f"{HOLE}-0", "hole", b"")
+            self._say_end("PEXPIRE", self._events(call_id), self._kept_ms)
 
     def begin(self, head: StreamHead) -> None:
         """Let a stream begin."""
@@ -97,8 +113,11 @@ class Journal:
 
     def name(self, workspace_id: str, task_id: str, call_id: str) -> None:
         """Say whose stream tells of a task."""
-        if call_id in self._sizes:
-            self._tell(call_id, "SET", self._task(workspace_id, task_id), call_id, "PX", self._kept_ms)
+        sizes = self._sizes.get(call_id)
+        if sizes is not None:
+            task = self._task(workspace_id, task_id)
+            sizes.tasks = (*sizes.tasks, task)[-TASKS:]
+            self._tell(call_id, "SET", task, call_id, "PX", self._kept_ms)
 
     def append(self, call_id: str, number: int, raw: bytes) -> None:
         """Write the next event."""
@@ -112,7 +131,12 @@ class Journal:
             while len(sizes.entries) > 1 and (sizes.bytes > self._limit_bytes or len(sizes.entries) > self._entries):
                 sizes.bytes -= sizes.entries.popleft()[1]
             trim = ("MINID", sizes.entries[0][0])
-        self._tell(call_id, "XADD", self._events(call_id), *trim, f"{number}-0", "e", raw)
+        self._tell(call_id, "XADD", self._events(call_id), *trim, f"{number}-0", "e", raw, number=number)
+
+    def written(self, call_id: str) -> int | None:
+        """Return the number of the last event that Redis has said to have; None once it lacks one, or after the end."""
+        sizes = self._sizes.get(call_id)
+        return None if sizes is None else sizes.written
 
     async def run(self, stamp: Stamp = unwatched) -> None:
         """Be connected, for ever."""
@@ -125,34 +149,34 @@ class Journal:
 
     async def renew(self) -> None:
         """Keep what is being written, though nothing may be written for long."""
-        for call_id in list(self._sizes):
-            for key in (self._events(call_id), self._head(call_id)):
+        for call_id, sizes in list(self._sizes.items()):
+            for key in (self._events(call_id), self._head(call_id), *sizes.tasks):
                 self._tell(call_id, "PEXPIRE", key, self._kept_ms)
 
-    def end(self, call_id: str, number: int, error: bytes | None) -> None:
+    def end(self, call_id: str, number: int | None, error: bytes | None) -> None:
         """Write the end, unless another process has."""
-        known = self._sizes.pop(call_id, None) is not None
+        sizes = self._sizes.pop(call_id, None)
         said = orjson.dumps({"number": number, "error": None if error is None else error.decode()})
         where: tuple[str, ...] = (self._events(call_id),)
-        if not known:  # another replica's, or one with a hole: only if it has a journal at all
+        if sizes is None:  # another replica's, or one with a hole: only if it has a journal at all
             where = (*where, "NOMKSTREAM")
-        try:
-            answer = self._pipe.ask("XADD", *where, f"{END}-0", "end", said)
-            answer.add_done_callback(lambda one: self._put_off(call_id, number, error, one.exception()))
-            for key in (self._events(call_id), self._head(call_id)):
-                self._pipe.ask("PEXPIRE", key, self._kept_ms)
-        except LiveUnavailable as away:
-            self._put_off(call_id, number, error, away)
+        self._say_end("XADD", *where, f"{END}-0", "end", said)
+        for key in (self._events(call_id), self._head(call_id), *(() if sizes is None else sizes.tasks)):
+            self._say_end("PEXPIRE", key, self._kept_ms)
 
-    def _put_off(self, call_id: str, number: int, error: bytes | None, why: BaseException | None) -> None:
-        """Say it again once Redis is back: readers elsewhere wait for it. One that was refused is refused again."""
-        if why is not None:
-            self._ends.append((call_id, number, error))
+    def _say_end(self, *command: str | int | bytes) -> None:
+        """Send what is said again once Redis is back: readers elsewhere wait. What it refuses it refuses again."""
+        try:
+            answer = self._pipe.ask(*command)
+        except LiveUnavailable:
+            self._ends.append(command)
+            return
+        answer.add_done_callback(lambda one: None if one.exception() is None else self._ends.append(command))
 
     def _say_ends(self) -> None:
         ends, self._ends = self._ends, deque(maxlen=LATER)
-        for call_id, number, error in ends:
-            self.end(call_id, number, error)
+        for command in ends:
+            self._say_end(*command)
 
     # -- reading
 
@@ -175,21 +199,28 @@ class Journal:
         entries = await self._pipe.ask("XRANGE", self._events(call_id), f"({after}-0", "+", "COUNT", COUNT)
         events: list[tuple[int, bytes]] = []
         size = 0
+        broken = False
         for id_, (name, value) in entries:
             if name == b"end":
-                said = orjson.loads(value)
-                error = said["error"]
-                return Passage(
-                    events=tuple(events),
-                    ended=True,
-                    number=said["number"],
-                    error=None if error is None else error.encode(),
-                )
+                return await self._ended(call_id, tuple(events), orjson.loads(value))
+            if name == b"hole":
+                broken = True
+                continue
             events.append((int(id_.partition(b"-")[0]), value))
             size += len(value)
             if size >= at_most:
                 break
-        return Passage(events=tuple(events))
+        return Passage(events=tuple(events), ended=broken, number=HOLE if broken else 0)
+
+    async def _ended(self, call_id: str, events: tuple[tuple[int, bytes], ...], said: dict[str, Any]) -> Passage:
+        """The last of a stream, which ends behind its last event where nobody knew its number."""
+        number, error = said["number"], said["error"]
+        if number is not None:
+            return Passage(events=events, ended=True, number=number, error=None if error is None else error.encode())
+        last = await self._pipe.ask("XREVRANGE", self._events(call_id), f"({END}-0", "-", "COUNT", 1)
+        return Passage(
+            events=events, ended=True, number=1 + (int(last[0][0].partition(b"-")[0]) if last else 0), interrupted=True
+        )
 
 
 @asynccontextmanager

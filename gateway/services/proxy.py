@@ -16,6 +16,7 @@ from gateway.services.joining import Joiner, Joining
 from gateway.services.parking import Parked, Parking
 from gateway.services.queue import Held
 from gateway.services.requests import Asked, Requests, Wanted
+from gateway.services.resubscribing import Resubscribing
 from gateway.services.sending import Sending
 from gateway.services.streams import Opened
 from gateway.services.tolls import Tolls
@@ -37,6 +38,7 @@ class Proxy:
         parking: Parking,
         joining: Joining,
         sending: Sending,
+        resubscribing: Resubscribing,
         flights: Flights,
         concurrency: Concurrency,
     ) -> None:
@@ -46,6 +48,7 @@ class Proxy:
         self._parking = parking
         self._joining = joining
         self._sending = sending
+        self._resubscribing = resubscribing
         self._flights = flights
         self._concurrency = concurrency
 
@@ -68,6 +71,8 @@ class Proxy:
             await self._tolls.take(asked.toll)
             return Answer(status=400, body=envelope.error_body(wanted), headers={"Content-Type": answers.JSON})
         got = await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
+        if wanted.message.method in envelope.RESUBSCRIBING_METHODS:
+            got = await self._resubscribing.instead(got, wanted)
         if isinstance(got, Opened) or not wanted.message.streaming:
             return got
         if got.waits:

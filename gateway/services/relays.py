@@ -1,7 +1,7 @@
 """A stream on its way through this process: taken from the agent as it comes, kept for a while, read by whoever wants.
 
 The agent is never held up by a reader. What has just come is kept here, and all of it goes to the stream's journal: a
-reader that falls behind reads it there.
+reader that falls behind reads it there. What the journal does not have is kept for those who read it here.
 """
 
 import asyncio
@@ -20,6 +20,15 @@ BETWEEN: Final = 0.5
 """Where a comment stands: behind the event before it."""
 
 
+class Reader(Protocol):
+    """Who reads a relay. `place`: how far it is, None if nobody knows."""
+
+    place: int | None
+
+    def take(self) -> None:
+        """Take what has come, in the turn in which it comes: of one that keeps up."""
+
+
 class Shared:
     """What all relays of a process take together; past `limit_bytes` each keeps no more than its newest event."""
 
@@ -31,16 +40,10 @@ class Shared:
         return f"<Shared bytes={self.bytes} of {self.limit_bytes}>"
 
 
-class Pushed(Protocol):
-    """A reader that keeps up, and is given what comes in the turn in which it comes."""
-
-    def take(self) -> None:
-        """Take what has come."""
-
-
 class Relay:
-    """One stream (ports.Sink). id_json: of the request that it answers. kept_bytes: what of it is kept here; `body` is
-    all that has come for as long as that is no longer than answer_bytes, then None."""
+    """One stream (ports.Sink). kept_bytes: what of it is kept here; unwritten_bytes: the same, of what its journal does
+    not have and a reader here has not read. `body` is all that has come for as long as that is no longer than
+    answer_bytes, then None. names: whether it is the stream of the tasks of which it tells, not the rest of one."""
 
     def __init__(
         self,
@@ -50,14 +53,18 @@ class Relay:
         *,
         event_bytes: int,
         kept_bytes: int,
+        unwritten_bytes: int,
         answer_bytes: int,
+        names: bool = True,
         hold: ports.Hold | None = None,
     ) -> None:
         self.head = head
         self._journal = journal
         self._shared = shared
         self._kept_bytes = kept_bytes
+        self._unwritten_bytes = max(kept_bytes, unwritten_bytes)
         self._answer_bytes = answer_bytes
+        self._names = names
         self._hold = hold
         self._framer = Framer(event_bytes)
         self._parts: list[bytes] = []
@@ -67,11 +74,12 @@ class Relay:
         self._said: list[bytes] | None = []
         self._said_bytes = 0
         self._waiting: set[asyncio.Future[None]] = set()
-        self._pushing: dict[Pushed, None] = {}
-        self.readers = 0
+        self._pushing: dict[Reader, None] = {}
+        self.readers: set[Reader] = set()
         self.events = 0
         self.complete = False
         self.over = False
+        self._resumable = True
         self.task_id: str | None = None
         self.usage = Usage()
         self.on_usage: Callable[[Usage], None] = lambda _: None
@@ -108,7 +116,8 @@ class Relay:
         self.complete = self.complete or said.last
         if said.task_id is not None and said.task_id != self.task_id:
             self.task_id = said.task_id
-            self._journal.name(self.head.workspace_id, said.task_id, self.head.call_id)
+            if self._names:
+                self._journal.name(self.head.workspace_id, said.task_id, self.head.call_id)
         if said.usage.input_tokens or said.usage.output_tokens:
             self.usage = said.usage
             self.on_usage(said.usage)
@@ -130,13 +139,19 @@ class Relay:
         return True
 
     @property
+    def resumable(self) -> bool:
+        """Whether its journal has it all, as far as is known, or was when it ended."""
+        return self._resumable if self.over else self._journal.written(self.head.call_id) is not None
+
+    @property
     def body(self) -> bytes | None:
         """All events that have come, if they are not too long."""
         return None if self._said is None else b"".join(self._said)
 
     def end(self, ended: Ended) -> None:
         """End it for its readers: a stream that has not completed says so in its last event."""
-        said = streams.of_ended(ended, call_id=self.head.call_id, last=self.events)
+        self._resumable = self.resumable
+        said = streams.of_ended(ended, call_id=self.head.call_id, last=self.events, resumable=self._resumable)
         self._journal.end(self.head.call_id, self.events + 1, said)
         if said is not None:
             raw = streams.error_event(said, self.head.id_json)
@@ -157,17 +172,28 @@ class Relay:
         self._numbers.append(number)
         self._bytes += len(wire)
         self._shared.bytes += len(wire)
-        limit = self._kept_bytes if self._shared.bytes <= self._shared.limit_bytes else 0
+        room = self._shared.bytes <= self._shared.limit_bytes
+        limit = self._kept_bytes if room else 0
         if self._bytes <= limit or len(self._parts) == 1:
             return
         drop = 0
-        while self._bytes > limit // 2 and drop < len(self._parts) - 1:
+        if self._bytes > (self._unwritten_bytes if room else 0):
+            most = len(self._parts) - 1
+        else:
+            most = min(self._settled(), len(self._parts) - 1)
+        while self._bytes > limit // 2 and drop < most:
             freed = len(self._parts[drop])
             self._bytes -= freed
             self._shared.bytes -= freed
             drop += 1
         del self._parts[:drop], self._numbers[:drop]
         self._trimmed += drop
+
+    def _settled(self) -> int:
+        """How many of the parts nobody here needs: the journal has them, or all have read them."""
+        read = min((reader.place or 0 for reader in self.readers), default=self.position) - self._trimmed
+        written = self._journal.written(self.head.call_id) or 0
+        return max(read, bisect_right(self._numbers, written))
 
     @property
     def position(self) -> int:
@@ -209,11 +235,11 @@ class Relay:
         finally:
             self._waiting.discard(woken)
 
-    def push_to(self, reader: "Pushed") -> None:
+    def push_to(self, reader: Reader) -> None:
         """Have a reader take all that comes at once, from where it is now: behind all that has come."""
         self._pushing[reader] = None
 
-    def push_no_more(self, reader: "Pushed") -> None:
+    def push_no_more(self, reader: Reader) -> None:
         """Let a reader fetch by itself again; may come twice."""
         self._pushing.pop(reader, None)
 

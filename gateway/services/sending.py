@@ -123,7 +123,12 @@ class Sending:
         def begin(status: int, headers: Mapping[str, str]) -> Relay:
             """Let its caller have a stream from now on; it goes on to its end though nobody reads it."""
             nonlocal relay
-            relay = flight.relay = self._streams.begin(_head(call, status, headers), hold=call.outbound.hold)
+            method = call.wanted.message.method
+            relay = flight.relay = self._streams.begin(
+                _head(call, status, headers),
+                hold=call.outbound.hold,
+                names=method not in envelope.RESUBSCRIBING_METHODS,
+            )
             relay.on_usage = lambda used: self._weigh(call, used)
             answer.set_result(Opened(head=relay.head, relay=relay))
             return relay

@@ -21,17 +21,17 @@ BLIND_S: Final = 15.0
 READ_BYTES: Final = 256 * 1024
 """What is written to a reader at once, about."""
 LOST: Final = "events_lost"
-UNKNOWN: Final = -1
-"""The number of an end that another process writes than the one that has relayed the stream."""
 UNAVAILABLE: Final = "journal_unavailable"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
-    """Bytes: of the longest event, of what a relay keeps, of all that relays keep, of an answer that is kept whole."""
+    """Bytes: of the longest event, of what a relay keeps, of what it keeps because no journal does, of all that relays
+    keep, of an answer that is kept whole."""
 
     event: int
     kept: int
+    unwritten: int
     all_kept: int
     answer: int
 
@@ -69,18 +69,25 @@ class Streams:
         return self._shared.bytes
 
     def begin(
-        self, head: ports.StreamHead, *, hold: ports.Hold | None = None, answer_bytes: int | None = None
+        self,
+        head: ports.StreamHead,
+        *,
+        hold: ports.Hold | None = None,
+        answer_bytes: int | None = None,
+        names: bool = True,
     ) -> Relay:
         """Relay a stream from now on. hold: what counts the bytes of an answer that is kept whole, which may be longer
-        than most."""
+        than most. names: whether it is found by its tasks."""
         relay = self._relays[head.call_id] = Relay(
             head,
             self._journal,
             self._shared,
             event_bytes=self._sizes.event,
             kept_bytes=self._sizes.kept,
+            unwritten_bytes=self._sizes.unwritten,
             answer_bytes=self._sizes.answer if answer_bytes is None else answer_bytes,
             hold=hold,
+            names=names,
         )
         return relay
 
@@ -93,7 +100,7 @@ class Streams:
 
     def interrupt(self, call_id: str) -> None:
         """End the stream of a call whose replica has died, if it has one, for all who follow it elsewhere."""
-        self._journal.end(call_id, UNKNOWN, None)
+        self._journal.end(call_id, None, None)
 
     async def find(self, call_id: str) -> Opened | None:
         """Return a stream, wherever it is relayed; None: there is none, or no more. Raises LiveUnavailable."""
@@ -111,23 +118,24 @@ class Streams:
         """Return a reader of a stream."""
         return Reading(self, self._journal, opened)
 
-    def enter(self, relay: Relay | None) -> None:
+    def enter(self, reading: "Reading", relay: Relay | None) -> None:
         """Count a reader."""
         self.readers += 1
         if relay is not None:
-            relay.readers += 1
+            relay.readers.add(reading)
 
-    def leave(self, relay: Relay | None) -> None:
+    def leave(self, reading: "Reading", relay: Relay | None) -> None:
         """Count one less."""
         self.readers -= 1
         if relay is not None:
-            relay.readers -= 1
+            relay.readers.discard(reading)
             if relay.over and not relay.readers:
                 relay.close()
 
 
 class Reading:
-    """One reader of a stream, as the block in which it reads. `over`: it has read all, the last event too."""
+    """One reader of a stream, as the block in which it reads. `over`: it has read all, the last event too. `place`: how
+    far it is in what the relay keeps; None if it has not begun there, or reads the journal."""
 
     def __init__(self, owner: Streams, journal: ports.Journal, opened: Opened) -> None:
         self.head = opened.head
@@ -137,7 +145,7 @@ class Reading:
         self._journal = journal
         self._relay = opened.relay
         self._id_json = opened.id_json if opened.id_json != opened.head.id_json else None
-        self._place: int | None = None
+        self.place: int | None = None
         self._write: Callable[[bytes], bool] = lambda _: False
         self._rested: asyncio.Future[None]
         self._pause_s = SOON_S
@@ -147,16 +155,16 @@ class Reading:
         return f"<Reading {self.head.call_id} number={self.number} over={self.over}>"
 
     def __enter__(self) -> "Reading":
-        self._owner.enter(self._relay)
+        self._owner.enter(self, self._relay)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._owner.leave(self._relay)
+        self._owner.leave(self, self._relay)
 
     @property
     def keeps_up(self) -> bool:
         """Whether it has read all that its relay has, so that more can be pushed."""
-        return self._relay is not None and self._place == self._relay.position and not self.over
+        return self._relay is not None and self.place == self._relay.position and not self.over
 
     async def push(self, write: Callable[[bytes], bool], within_s: float) -> None:
         """Have what comes written in the turn in which it comes, for so long, or until that does not do any more.
@@ -175,7 +183,7 @@ class Reading:
 
     def take(self) -> None:
         """Write what has come; where that does not do any more, whoever waits in `push` goes on by reading."""
-        relay, place = self._relay, self._place
+        relay, place = self._relay, self.place
         assert relay is not None
         assert place is not None
         found = self._kept(relay, place)
@@ -190,14 +198,14 @@ class Reading:
         if self.over:
             return b""
         if self._relay is not None:
-            if self._place is None:
-                self._place = self._relay.place(self.number)
-            if self._place is not None:
-                await self._relay.wait(self._place, within_s)
-                found = self._kept(self._relay, self._place)
+            if self.place is None:
+                self.place = self._relay.place(self.number)
+            if self.place is not None:
+                await self._relay.wait(self.place, within_s)
+                found = self._kept(self._relay, self.place)
                 if found is not None:
                     return found
-                self._place = None
+                self.place = None
         return await self._journalled(within_s)
 
     def _kept(self, relay: Relay, place: int) -> bytes | None:
@@ -205,10 +213,10 @@ class Reading:
         found = relay.since(place, READ_BYTES)
         if found is None:
             return None
-        parts, self._place = found
+        parts, self.place = found
         if parts:
-            self.number = relay.number(self._place)
-        self.over = relay.over and self._place == relay.position
+            self.number = relay.number(self.place)
+        self.over = relay.over and self.place == relay.position
         if self._id_json is not None:
             return b"".join(streams.address(part, self._id_json) for part in parts)
         return b"".join(parts)
@@ -256,9 +264,11 @@ class Reading:
             self.over = True
             if passage.number > self.number + 1:
                 return b"".join((*parts, self._fail(LOST, "events of the stream were lost, or are not kept any more")))
-            if passage.number == UNKNOWN:
+            if passage.number == self.number:  # it has heard that, too
+                pass
+            elif passage.interrupted:
                 parts.append(self._interrupted())
-            elif passage.error is not None and passage.number != self.number:
+            elif passage.error is not None:
                 parts.append(self._farewell(passage.error))
         return b"".join(parts)
 

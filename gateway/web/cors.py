@@ -8,10 +8,13 @@ from aiohttp.typedefs import Handler, Middleware
 
 HEADERS: Final = (
     "Origin, Content-Type, Authorization, X-Workspace-ID, Last-Event-ID, X-Timeout, A2A-Version, A2A-Extensions, "
-    "X-A2A-Call-ID, Prefer, traceparent, tracestate"
+    "X-A2A-Call-ID, X-On-Disconnect, Prefer, traceparent, tracestate"
 )
 """What a page may send."""
-EXPOSED: Final = "Retry-After, X-Request-ID, X-A2A-Call-ID, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
+EXPOSED: Final = (
+    "Retry-After, X-Request-ID, X-A2A-Call-ID, X-A2A-Resumable, X-RateLimit-Limit, X-RateLimit-Remaining, "
+    "X-RateLimit-Reset"
+)
 """What a page may read, beside what every page may."""
 MAX_AGE_S: Final = 600
 """How long a browser need not ask again."""

@@ -202,6 +202,11 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
                 {"type": "string", "enum": ["detach", "cancel"]},
             )
         )
+        parameters.append(
+            _header(
+                "Last-Event-ID", "Of a stream that the gateway goes on with for its agent: the last event seen.", _TEXT
+            )
+        )
         parameters.append(_header("A2A-Version", "The protocol version of the message.", _TEXT))
     if row.scope is Scope.VIEWER:
         parameters.append(_query("workspace", {"type": "array", "items": _UUID}))

@@ -18,6 +18,8 @@ from gateway.services.vigils import Awaited, Vigil
 from gateway.web import keys, parse
 
 HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+UNRESUMABLE: Final = {"X-A2A-Resumable": "false"}
+"""Beside the headers of a stream that is not written to its journal any more: Redis is away."""
 KEEP_ALIVE: Final = b":\n"
 """Without a blank line after it: published clients take that for an empty event, and crash."""
 BUFFER_BYTES: Final = 64 * 1024
@@ -36,7 +38,7 @@ async def serve(request: web.Request, opened: Opened, *, call_off: bool) -> web.
     call_off: whether the call is called off then, instead of going on without it.
     """
     request[keys.CALL_ID] = opened.head.call_id
-    response = web.StreamResponse(status=opened.head.status, headers={**opened.head.headers, **HEADERS})
+    response = _begin(opened)
     reading = request.app[keys.AGENT_STREAMS].read(opened)
     try:
         with reading:
@@ -91,7 +93,7 @@ async def follow(request: web.Request) -> web.StreamResponse:
             block = await reading.read(0.0)
             if reading.over and not block:
                 return web.Response(status=HTTPStatus.NO_CONTENT)  # after which no browser comes back
-            response = web.StreamResponse(status=opened.head.status, headers={**opened.head.headers, **HEADERS})
+            response = _begin(opened)
             await response.prepare(request)
             await _write(request, response, reading, block)
             return response
@@ -113,6 +115,12 @@ async def _find(request: web.Request, call_id: str) -> Opened:
         if call.ended or call.kind is not Kind.PUSH or monotonic() >= until or request.transport is None:
             raise Refusal(Code.NO_STREAM, "the call has no stream, or none that is kept any more")
         await asyncio.sleep(SOON_S)
+
+
+def _begin(opened: Opened) -> web.StreamResponse:
+    """The answer that is a stream, which says so if it cannot be resumed."""
+    told = {} if opened.relay is None or opened.relay.resumable else UNRESUMABLE
+    return web.StreamResponse(status=opened.head.status, headers={**opened.head.headers, **HEADERS, **told})
 
 
 async def _write(request: web.Request, response: web.StreamResponse, reading: Reading | Vigil, block: bytes) -> None:

@@ -134,3 +134,32 @@ def test_every_ending_but_the_good_one_has_a_farewell():
         "code": "truncated", "retriable": False, "call_id": CALL, "last_event_id": f"{CALL}-3",
         "delivery_confirmed": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("params", "task_id"),
+    [
+        ({"id": "t-1"}, "t-1"),
+        ({"name": "tasks/t-1"}, "t-1"),
+        ({"id": 7}, None),
+        ({"id": ""}, None),
+        ({"id": "t" * 300}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_a_request_names_its_task(params: object, task_id: str | None):
+    assert streams.find_task(orjson.dumps({"jsonrpc": "2.0", "params": params})) == task_id
+    assert streams.find_task(b"no json") is None
+
+
+def test_events_look_the_same_within_a_version():
+    assert streams.is_one_language("message/stream", "tasks/resubscribe")
+    assert streams.is_one_language("SendStreamingMessage", "SubscribeToTask")
+    assert not streams.is_one_language("message/stream", "SubscribeToTask")
+
+
+def test_a_farewell_says_that_a_stream_cannot_be_resumed_and_nothing_where_it_can():
+    ended = answers.classify(outcomes.Cut(status=200))
+    said = [orjson.loads(streams.of_ended(ended, call_id=CALL, last=1, resumable=may) or b"") for may in (True, False)]
+    assert [one["data"].get("resumable") for one in said] == [None, False]

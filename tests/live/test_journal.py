@@ -13,6 +13,7 @@ from gateway.ports import LiveUnavailable, Passage, StreamHead
 from gateway.services.loops import Loops
 from gateway.services.outage import Outage
 from gateway.services.tasks import Tasks
+from tests.harness import valkey as valkeys
 from tests.harness.world import eventually, until
 
 PREFIX = "journals"
@@ -78,18 +79,18 @@ async def test_a_stream_has_one_end_whoever_writes_it(pair):
     one.begin(head("c"))
     one.append("c", 1, b"x")
     await until(lambda: other.read("c", 0, at_most=1), lambda got: got.events)
-    other.end("c", -1, None)
+    other.end("c", None, None)
     await until(lambda: one.read("c", 1, at_most=1), lambda got: got.ended)
     one.append("c", 2, b"late")
     await eventually(lambda: one.lost == 1)
     one.end("c", 3, b"{}")
     await eventually(lambda: one._ends)
-    assert await other.read("c", 0, at_most=100) == Passage(events=((1, b"x"),), ended=True, number=-1)
+    assert await other.read("c", 0, at_most=100) == Passage(events=((1, b"x"),), ended=True, number=2, interrupted=True)
 
 
 async def test_a_call_that_never_streamed_gets_no_journal_from_its_end(pair, valkey_url):
     one, other = pair
-    one.end("c", -1, None)
+    one.end("c", None, None)
     assert await other.read("c", 0, at_most=1) == Passage()
     async with Redis.from_url(valkey_url) as client:
         assert await client.keys(f"{one._prefix}*") == []
@@ -170,3 +171,61 @@ async def test_while_redis_is_away_nothing_waits_and_the_hole_is_counted(valkey_
         assert journal.lost == 1
         with pytest.raises(LiveUnavailable):
             await journal.find("c")
+
+
+async def test_a_journal_with_a_hole_says_so_as_soon_as_redis_is_back_and_keeps_its_end(stack_of_one):
+    broker, one, other = stack_of_one
+    for call_id in ("c", "d"):
+        one.begin(head(call_id))
+        one.append(call_id, 1, b"x")
+    await eventually(lambda: one.written("c") == one.written("d") == 1)
+    broker.kill()
+    await eventually(lambda: not one._pipe.is_up and not other._pipe.is_up)
+    one.append("c", 2, b"y")
+    one.append("d", 2, b"y")
+    assert one.written("c") is None
+    one.end("d", 3, b"{}")
+    await broker.start()
+    await eventually(lambda: one._pipe.is_up and other._pipe.is_up)
+    got = await until(lambda: other.read("c", 0, at_most=100), lambda got: got.ended)
+    assert got.events == ((1, b"x"),)
+    assert got.number > 2
+    got = await until(lambda: other.read("d", 0, at_most=100), lambda got: got.ended and got.error)
+    assert got == Passage(events=((1, b"x"),), ended=True, number=3, error=b"{}")
+
+
+@pytest.fixture
+async def stack_of_one() -> AsyncIterator[tuple[valkeys.Valkey, Journal, Journal]]:
+    """A Valkey of the test's own, and the journals of two replicas."""
+    async with valkeys.running() as broker, AsyncExitStack() as stack:
+        yield broker, await connected(stack, broker.url, PREFIX), await connected(stack, broker.url, PREFIX)
+
+
+async def test_what_is_acknowledged_is_known_and_nothing_is_after_the_end(pair):
+    one, _ = pair
+    assert one.written("c") is None
+    one.begin(head("c"))
+    assert one.written("c") == 0
+    one.append("c", 1, b"x")
+    await eventually(lambda: one.written("c") == 1)
+    one.end("c", 2, None)
+    assert one.written("c") is None
+
+
+async def test_a_task_is_found_as_long_as_its_stream(valkey_url):
+    async with AsyncExitStack() as stack:
+        prefix = uuid4().hex
+        one = await connected(stack, valkey_url, prefix, kept_s=1.0)
+        other = await connected(stack, valkey_url, prefix, kept_s=60.0)
+        (await stack.enter_async_context(Tasks())).loop(one.renew, "renew")
+        one.begin(head("c"))
+        one.name("w", "task", "c")
+        one.append("c", 1, b"x")
+        async with Redis.from_url(valkey_url) as client:
+
+            async def left_ms() -> int:
+                return int(await client.pttl(one._task("w", "task")))
+
+            await until(left_ms, lambda left: 0 < left < 700)
+            await until(left_ms, lambda left: left > 900)
+        assert await other.find_call("w", "task") == "c"

@@ -323,7 +323,7 @@ class Journal:
         self.heads: dict[str, StreamHead] = {}
         self.tasks: dict[tuple[str, str], str] = {}
         self.events: dict[str, list[tuple[int, bytes]]] = {}
-        self.ends: dict[str, tuple[int, bytes | None]] = {}
+        self.ends: dict[str, tuple[int | None, bytes | None]] = {}
         self.away = False
 
     def begin(self, head: StreamHead) -> None:
@@ -336,8 +336,11 @@ class Journal:
     def append(self, call_id: str, number: int, raw: bytes) -> None:
         self.events[call_id].append((number, raw))
 
-    def end(self, call_id: str, number: int, error: bytes | None) -> None:
+    def end(self, call_id: str, number: int | None, error: bytes | None) -> None:
         self.ends.setdefault(call_id, (number, error))
+
+    def written(self, call_id: str) -> int | None:
+        return None if self.away or call_id in self.ends else len(self.events[call_id])
 
     async def find(self, call_id: str) -> StreamHead | None:
         self._check()
@@ -353,6 +356,8 @@ class Journal:
         if call_id not in self.ends:
             return Passage(events=found)
         number, error = self.ends[call_id]
+        if number is None:
+            return Passage(events=found, ended=True, number=1 + len(self.events[call_id]), interrupted=True)
         return Passage(events=found, ended=True, number=number, error=error)
 
     def _check(self) -> None:
@@ -362,7 +367,7 @@ class Journal:
 
 def agent_streams(journal: Journal | None = None, *, event: int = 10**6, kept: int = 10**5) -> Streams:
     """Streams of agents with a journal in memory."""
-    sizes = Sizes(event=event, kept=kept, all_kept=10**7, answer=10**5)
+    sizes = Sizes(event=event, kept=kept, unwritten=10**6, all_kept=10**7, answer=10**5)
     return Streams(journal or Journal(), sizes)
 
 

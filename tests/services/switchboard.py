@@ -37,6 +37,8 @@ from gateway.core.workspaces import Status, Workspace
 from gateway.services.activity import ActivityLog
 from gateway.services.admission import Admission
 from gateway.services.arrivals import Arrivals
+from gateway.services.calls import Calls
+from gateway.services.cancelling import Cancelling
 from gateway.services.concurrency import Concurrency
 from gateway.services.directory import Directory
 from gateway.services.entrance import Entrance
@@ -45,9 +47,11 @@ from gateway.services.joining import Joining
 from gateway.services.parking import Parking
 from gateway.services.parking import Times as ParkingTimes
 from gateway.services.proxy import Proxy
+from gateway.services.pushed import Pushed
 from gateway.services.queue import Queue as BusyQueue
 from gateway.services.queue import Times as QueueTimes
 from gateway.services.requests import Asked, Requests, Times
+from gateway.services.resubscribing import Resubscribing
 from gateway.services.room import Room
 from gateway.services.sending import Sending
 from gateway.services.shelf import Shelf
@@ -60,6 +64,7 @@ from tests.harness.liveness import ScriptedLiveness
 from tests.harness.world import eventually
 from tests.services.memory import (
     Batches,
+    Changes,
     Channel,
     Dispatcher,
     Gate,
@@ -202,6 +207,22 @@ class Switchboard:
             grace_s=0.0,
             spawn=tasks.spawn,
         )
+        pushed = Pushed(gate=self.gate, flights=self.flights, liveness=ScriptedLiveness())
+        calls = Calls(
+            calls=self.inbox,
+            queue=self.queue,
+            pushed=pushed,
+            cancelling=Cancelling(
+                flights=self.flights,
+                pushed=pushed,
+                calls=self.inbox,
+                changes=Changes(),
+                bus=bus,
+                callers=self.callers,
+            ),
+            activity=self.activity,
+            bus=bus,
+        )
         self.proxy = Proxy(
             requests=requests,
             tolls=self.tolls,
@@ -209,6 +230,7 @@ class Switchboard:
             parking=self.parking,
             joining=self.joining,
             sending=sending,
+            resubscribing=Resubscribing(self.agent_streams, calls),
             flights=self.flights,
             concurrency=self.concurrency,
         )

@@ -23,8 +23,21 @@ def event(number: int, *, state: str = "working", size: int = 0) -> bytes:
     return b"data: " + orjson.dumps({"jsonrpc": "2.0", "id": 1, "result": task}) + b"\n\n"
 
 
-def relay(*, kept: int = 10**6, shared: Shared | None = None, event_bytes: int = 10**6) -> Relay:
-    return Relay(HEAD, Journal(), shared or Shared(10**9), event_bytes=event_bytes, kept_bytes=kept, answer_bytes=10**6)
+def relay(*, kept: int = 10**6, unwritten: int = 0, shared: Shared | None = None, event_bytes: int = 10**6) -> Relay:
+    return Relay(
+        HEAD,
+        Journal(),
+        shared or Shared(10**9),
+        event_bytes=event_bytes,
+        kept_bytes=kept,
+        unwritten_bytes=unwritten,
+        answer_bytes=10**6,
+    )
+
+
+class Reader:
+    def __init__(self, place: int | None) -> None:
+        self.place = place
 
 
 def test_events_are_numbered_and_comments_are_not():
@@ -85,6 +98,36 @@ def test_what_all_keep_together_is_bounded_and_given_back():
         one.end(DONE)
         one.close()
     assert shared.bytes == 0
+
+
+def test_what_no_journal_has_is_kept_for_who_reads_it_here_and_bounded_too():
+    one = relay(kept=1000, unwritten=20_000)
+    assert isinstance(one._journal, Journal)
+    one._journal.away = True
+    reader = Reader(0)
+    one.readers.add(reader)
+    for n in range(1, 51):
+        one.feed(event(n, size=100))
+    parts, reader.place = one.since(0, 10**6) or ([], 0)
+    assert len(parts) == 50, "none has gone that it had not read"
+    one.feed(event(51))
+    assert one.since(50, 10**6) is not None
+    assert one._bytes <= 1000, "what it has read goes"
+    reader.place = None
+    for n in range(52, 300):
+        one.feed(event(n, size=100))
+    assert 10_000 < one._bytes <= 20_000 + 400
+    one.readers.clear()
+    one.feed(event(300))
+    assert one._bytes <= 1000, "nobody reads it"
+
+
+def test_what_the_journal_has_is_not_kept_for_anybody():
+    one = relay(kept=1000, unwritten=20_000)
+    one.readers.add(Reader(0))
+    for n in range(1, 51):
+        one.feed(event(n, size=100))
+    assert one._bytes <= 1000 + 400
 
 
 def test_the_journal_has_it_all_and_one_end():

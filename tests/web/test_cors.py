@@ -33,7 +33,7 @@ async def test_a_browser_that_asks_first_is_told_what_its_page_may_send(cast: Ca
     allowed = {name.strip() for name in headers["Access-Control-Allow-Headers"].split(",")}
     assert allowed == {
         "Origin", "Content-Type", "Authorization", "X-Workspace-ID", "Last-Event-ID", "X-Timeout", "A2A-Version",
-        "A2A-Extensions", "X-A2A-Call-ID", "Prefer", "traceparent", "tracestate",
+        "A2A-Extensions", "X-A2A-Call-ID", "X-On-Disconnect", "Prefer", "traceparent", "tracestate",
     }  # fmt: skip
     assert headers["Vary"] == "Origin"
 
@@ -78,7 +78,7 @@ async def test_streams_may_be_read_by_pages_of_named_sites(cast: Cast):
         assert response.headers[GIVEN] == FRIEND
         exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
     limits = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
-    assert exposed == {"Retry-After", "X-Request-ID", "X-A2A-Call-ID", *limits}
+    assert exposed == {"Retry-After", "X-Request-ID", "X-A2A-Call-ID", "X-A2A-Resumable", *limits}
     assert limits == {name for name in response.headers if name.startswith("X-RateLimit")}, "all that there are"
 
 
