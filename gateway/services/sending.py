@@ -143,6 +143,8 @@ class Sending:
             log.exception("call_broke", call_id=call.wanted.asked.call_id)
             outcome = outcomes.Broke()
         flight.under_way = False
+        if relay is not None and relay.complete:  # what comes after all has been said changes nothing any more
+            outcome = outcomes.Streamed(status=relay.head.status, headers=relay.head.headers)
         ended = answers.classify(outcome, native_session=native_session)
         late = await self._is_late(call)
         if relay is not None:
