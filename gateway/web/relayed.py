@@ -40,7 +40,7 @@ async def serve(request: web.Request, opened: Opened, *, call_off: bool) -> web.
             await _write(request, response, reading, b"")
     finally:
         if call_off and not reading.over:
-            request.app[keys.PROXY].forsake(opened)
+            request.app[keys.PROXY].forsake(opened.head.call_id)
     return response
 
 

@@ -61,6 +61,11 @@ class Peer:
         """Say nothing more until the other side hangs up."""
         await self._reader.read()
 
+    @property
+    def gone(self) -> bool:
+        """Whether the other side has hung up."""
+        return self._reader.at_eof() or self._reader.exception() is not None
+
     def reset(self) -> None:
         """Break the connection off: with no time to linger, a close is a reset."""
         opened = self._writer.get_extra_info("socket")
