@@ -583,6 +583,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             doorway=doorway,
             streams=streams,
             sockets=sockets,
+            agent_streams=agent_streams,
             wakes=(callers, agents),
             readiness=readiness,
             drain_s=settings.drain_s,

@@ -8,6 +8,7 @@ from typing import Final
 from gateway import ports
 from gateway.core import answers, outcomes, streams
 from gateway.core.answers import Ended
+from gateway.core.endings import Ending
 from gateway.services.relays import Relay, Shared
 
 SOON_S: Final = 0.02
@@ -23,6 +24,7 @@ LOST: Final = "events_lost"
 UNKNOWN: Final = -1
 """The number of an end that another process writes than the one that has relayed the stream."""
 UNAVAILABLE: Final = "journal_unavailable"
+SHUTDOWN: Final = Ending.GATEWAY_SHUTDOWN.value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +57,7 @@ class Streams:
         self._shared = Shared(sizes.all_kept)
         self._relays: dict[str, Relay] = {}
         self.readers = 0
+        self.closed = False
 
     def __repr__(self) -> str:
         return f"<Streams relays={len(self._relays)} readers={self.readers}>"
@@ -66,6 +69,10 @@ class Streams:
     def bytes(self) -> int:
         """What relays keep, all together."""
         return self._shared.bytes
+
+    def close(self) -> None:
+        """Send readers of what others relay elsewhere: this process is going away, and those streams are not."""
+        self.closed = True
 
     def begin(self, head: ports.StreamHead) -> Relay:
         """Relay a stream from now on."""
@@ -185,6 +192,8 @@ class Reading:
             else:
                 self._seen_at = monotonic()
                 found = self._told(passage)
+                if self._owner.closed and self._relay is None and not self.over:
+                    return found + self._fail(SHUTDOWN, "the gateway is shutting down", retriable=True)
                 if found or self.over:
                     self._pause_s = SOON_S
                     self._said_at = monotonic()
@@ -239,8 +248,11 @@ class Reading:
         assert said is not None
         return self._farewell(said)
 
-    def _fail(self, code: str, sentence: str) -> bytes:
-        """Say that there is more, and that it is not to be had here; without an id, that nobody goes on behind it."""
+    def _fail(self, code: str, sentence: str, *, retriable: bool = False) -> bytes:
+        """Say that there is more, and that it is not to be had here; without an id, that nobody goes on behind it.
+
+        retriable: it is to be had elsewhere.
+        """
         self.over = True
-        error = streams.failure(code, sentence, call_id=self.head.call_id, last=self.number)
+        error = streams.failure(code, sentence, call_id=self.head.call_id, last=self.number, retriable=retriable)
         return streams.error_event(error, self._id_json or self.head.id_json)

@@ -85,6 +85,11 @@ class Faced:
     heads: list[bytes] = field(default_factory=list)
     open: int = 0
 
+    def call_id(self, number: int) -> str:
+        """The id under which it was asked so: by the gateway, for the whole world."""
+        [line] = [line for line in self.heads[number].split(b"\r\n") if line.lower().startswith(b"x-a2a-call-id:")]
+        return line.partition(b":")[2].strip().decode()
+
     def methods(self) -> list[str]:
         """The JSON-RPC methods that it was asked for."""
         return [orjson.loads(body).get("method", "") for body in self.asked]
@@ -95,8 +100,11 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
     """Answer every request so; afterwards its connection is closed."""
     agent = Faced()
 
+    connected: set[asyncio.StreamWriter] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         agent.open += 1
+        connected.add(writer)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -105,10 +113,9 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
                 agent.heads.append(head)
                 agent.asked.append(body)
                 await behave(Peer(reader, writer, head, body))
-        except asyncio.CancelledError:  # the test is over
-            writer.transport.abort()
         finally:
             agent.open -= 1
+            connected.discard(writer)
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1024)
@@ -117,6 +124,11 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
         yield agent
     finally:
         server.close()
+        for writer in list(connected):
+            writer.transport.abort()
+        async with asyncio.timeout(READY_S):
+            while agent.open:
+                await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
