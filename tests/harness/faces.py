@@ -101,10 +101,13 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
     agent = Faced()
 
     connected: set[asyncio.StreamWriter] = set()
+    left = asyncio.Event()
+    left.set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         agent.open += 1
         connected.add(writer)
+        left.clear()
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -117,6 +120,8 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
             agent.open -= 1
             connected.discard(writer)
             writer.close()
+            if not connected:
+                left.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1024)
     agent.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
@@ -127,8 +132,7 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
         for writer in list(connected):
             writer.transport.abort()
         async with asyncio.timeout(READY_S):
-            while agent.open:
-                await asyncio.sleep(0.01)
+            await left.wait()
 
 
 @asynccontextmanager
