@@ -651,6 +651,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             doorway=doorway,
             streams=streams,
             sockets=sockets,
+            agent_streams=agent_streams,
             wakes=(callers, agents),
             feeds=feeds,
             readiness=readiness,

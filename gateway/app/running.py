@@ -17,6 +17,7 @@ from gateway.services.heartbeats import Heartbeats
 from gateway.services.instances import Instances
 from gateway.services.proxy import Proxy
 from gateway.services.readiness import Readiness
+from gateway.services.streams import Streams
 from gateway.services.wakes import Wakes
 from gateway.web import events, sockets
 from gateway.web.doorway import Doorway
@@ -39,6 +40,7 @@ class Gateway:
     doorway: Doorway
     streams: events.EventStreams
     sockets: sockets.EventSockets
+    agent_streams: Streams
     wakes: Sequence[Wakes]
     feeds: Feeds
     readiness: Readiness
@@ -57,6 +59,7 @@ class Gateway:
         self.proxy.stop_admitting()
         for one in self.wakes:
             one.close()
+        self.agent_streams.close()
         spread_s = min(self.reader_spread_s, self.drain_s)
         leaving = [self.spawn(one.close(spread_s), "readers:end") for one in (self.streams, self.sockets)]
         leaving += [self.spawn(one.close(self.drain_s), "queue:end") for one in self.drains]

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-_LINE: Final = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+"""Not what is before it: a search for that would begin anew at each byte of a long line."""
 _BOM: Final = b"\xef\xbb\xbf"
 LINE_COST: Final = 64
 """What a line counts at least: a million short ones take more than their bytes."""
@@ -77,8 +78,8 @@ class Framer:
             self._parts.clear()
             chunk = chunk.removeprefix(_BOM)
         at = 0
-        for match in _LINE.finditer(chunk):
-            line = match[0]
+        for match in _LINE_END.finditer(chunk):
+            line = chunk[at : match.end()]
             at = match.end()
             if self._parts:
                 self._held -= sum(map(len, self._parts))

@@ -145,11 +145,14 @@ def farewell(answer: Answer, ending: str, *, call_id: str, last: int, resumable:
     return orjson.dumps({"code": SERVER_ERROR, "message": message, "data": data})
 
 
-def failure(code: str, sentence: str, *, call_id: str, last: int) -> bytes:
-    """Return what the last event says to a reader who cannot have the rest, though there may be one."""
+def failure(code: str, sentence: str, *, call_id: str, last: int, retriable: bool = False) -> bytes:
+    """Return what the last event says to a reader who cannot have the rest here, though there may be one.
+
+    retriable: who asks for it once more may get it.
+    """
     data = {
         "code": code,
-        "retriable": False,
+        "retriable": retriable,
         "call_id": call_id,
         "last_event_id": event_id(call_id, last) if last else None,
     }

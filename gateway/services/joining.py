@@ -1,7 +1,8 @@
 """A call that is the same as an earlier one: it is not made, and gets the answer of that one, wherever that is."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Final
@@ -84,6 +85,7 @@ class Joining:
         self._now = now
         self._held: dict[str, Held] = {}
         self._sharing = 0
+        self._sharers: dict[str, list[Joiner]] = {}
         self.joined = 0
         """Calls that were not made, because an earlier one was."""
 
@@ -113,6 +115,10 @@ class Joining:
         kept = again or self._shelf.takes(_weight(answer), payer)
         return ports.Kept(claim=claim, answer=answer if kept else None, again=again)
 
+    def is_shared(self, call_id: str) -> bool:
+        """Whether somebody else waits here for the answer of a call that this process makes."""
+        return any(not joiner.gone() for joiner in self._sharers.get(call_id, ()))
+
     async def share(self, held: Held, joiner: Joiner) -> Answer | Opened:
         """Return the answer of a call that this process makes, or that it waits if its agent is busy.
 
@@ -123,16 +129,28 @@ class Joining:
         if self._sharing >= self._capacity:
             raise _overloaded()
         self.joined += 1
-        self._sharing += 1
         until = None if joiner.limit_s is None else self._now() + joiner.limit_s
         try:
-            async with asyncio.timeout(joiner.limit_s):
-                got = await asyncio.shield(held.answer)
+            with self._sharing_one(held.call_id, joiner):
+                async with asyncio.timeout(joiner.limit_s):
+                    got = await asyncio.shield(held.answer)
         except TimeoutError:
             return _overdue(held.call_id, joiner)
+        return await self._stay(got, held.call_id, joiner, until)
+
+    @contextmanager
+    def _sharing_one(self, call_id: str, joiner: Joiner) -> Iterator[None]:
+        """Know who shares a call for as long as the block lasts."""
+        sharers = self._sharers.setdefault(call_id, [])
+        sharers.append(joiner)
+        self._sharing += 1
+        try:
+            yield
         finally:
             self._sharing -= 1
-        return await self._stay(got, held.call_id, joiner, until)
+            sharers[:] = [one for one in sharers if one is not joiner]
+            if not sharers:
+                self._sharers.pop(call_id, None)
 
     async def follow(self, earlier: ports.Earlier, joiner: Joiner) -> Answer | Opened | None:
         """Return the answer of a call that another replica makes, that waits, or that has ended.

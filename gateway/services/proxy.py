@@ -195,9 +195,9 @@ class Proxy:
             self._leave_unmade(ticket, claim, ledgered=True)
         return got
 
-    def forsake(self, opened: Opened) -> None:
+    def forsake(self, call_id: str) -> None:
         """Call off a call whose caller has left its stream and wants it ended then; nothing here waits."""
-        self._sending.forsake(opened)
+        self._sending.forsake(call_id)
 
     def stop_admitting(self) -> None:
         """Refuse new calls from now on."""

@@ -33,8 +33,8 @@ LONG_BYTES: Final = 64 * 1024
 class Asked:
     """A call as it was asked for.
 
-    `headers` finds names whatever their case; `claimed` is the X-Workspace-ID; `gone` tells whether the caller hung up;
-    `hold` counts the bytes of the call and its answer.
+    `headers` finds names whatever their case; `claimed` is the X-Workspace-ID; `gone` tells whether the caller hung up,
+    `call_off` whether the call is to end then; `hold` counts the bytes of the call and its answer.
     """
 
     call_id: str
@@ -48,6 +48,7 @@ class Asked:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     hold: ports.Hold = field(repr=False)
+    call_off: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

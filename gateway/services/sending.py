@@ -33,6 +33,8 @@ PARTING: Final = frozenset({Ending.CANCELLED, Ending.BUDGET})
 """Endings after which an agent is told that it need not go on."""
 PART_S: Final = 10.0
 """How long it may take to hear it."""
+GONE_S: Final = 0.5
+"""How often it is looked whether a caller is still there that wants its call ended when it leaves."""
 
 
 class Sending:
@@ -94,20 +96,31 @@ class Sending:
         if claim is not None:
             self._joining.hold(claim, call_id, answer)
         task.add_done_callback(lambda _: self._out(wanted))
-        got = await asyncio.shield(answer)  # others may wait for it, too
+        got = await self._stay(wanted, answer)
         if not isinstance(got, Held):
             return got
         with self._waiting.call(wanted.caller_id if wanted.wait_s else None, wanted.target.id):
             return await self._queue.stay(got, wanted.wait_s, wanted.asked.gone)
 
-    def forsake(self, opened: Opened) -> None:
-        """Call off a call whose caller has left its stream, unless somebody else reads it, or will within the grace."""
-        self._spawn(self._forsake(opened), f"call:forsake:{opened.head.call_id}")
+    async def _stay(self, wanted: Wanted, answer: "asyncio.Future[Answer | Held | Opened]") -> Answer | Held | Opened:
+        """Wait for the answer; whether a caller is there that wants the call ended when it leaves is looked at."""
+        while wanted.asked.call_off and not answer.done():
+            await asyncio.wait([answer], timeout=GONE_S)
+            if not answer.done() and wanted.asked.gone():
+                self.forsake(wanted.asked.call_id)
+                break
+        return await asyncio.shield(answer)  # others may wait for it, too
 
-    async def _forsake(self, opened: Opened) -> None:
+    def forsake(self, call_id: str) -> None:
+        """Call off a call whose caller has left, unless somebody else wants its answer, or will within the grace."""
+        self._spawn(self._forsake(call_id), f"call:forsake:{call_id}")
+
+    async def _forsake(self, call_id: str) -> None:
         await asyncio.sleep(self._grace_s)
-        if opened.relay is None or not opened.relay.readers:
-            self._flights.call_off(opened.head.call_id)
+        flight = self._flights.find(call_id)
+        if flight is None or (flight.relay is not None and flight.relay.readers) or self._joining.is_shared(call_id):
+            return
+        self._flights.call_off(call_id)
 
     def _out(self, wanted: Wanted) -> None:
         self._flights.remove(wanted.asked.call_id)
@@ -148,6 +161,8 @@ class Sending:
             log.exception("call_broke", call_id=call.wanted.asked.call_id)
             outcome = outcomes.Broke()
         flight.under_way = False
+        if relay is not None and relay.complete:  # what comes after all has been said changes nothing any more
+            outcome = outcomes.Streamed(status=relay.head.status, headers=relay.head.headers)
         ended = answers.classify(outcome, native_session=native_session)
         late = await self._is_late(call)
         if relay is not None:

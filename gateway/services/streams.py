@@ -9,6 +9,7 @@ from typing import Final
 from gateway import ports
 from gateway.core import answers, outcomes, streams
 from gateway.core.answers import Ended
+from gateway.core.endings import Ending
 from gateway.services.relays import Relay, Shared
 
 SOON_S: Final = 0.02
@@ -22,6 +23,7 @@ READ_BYTES: Final = 256 * 1024
 """What is written to a reader at once, about."""
 LOST: Final = "events_lost"
 UNAVAILABLE: Final = "journal_unavailable"
+SHUTDOWN: Final = Ending.GATEWAY_SHUTDOWN.value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +58,7 @@ class Streams:
         self._shared = Shared(sizes.all_kept)
         self._relays: dict[str, Relay] = {}
         self.readers = 0
+        self.closed = False
 
     def __repr__(self) -> str:
         return f"<Streams relays={len(self._relays)} readers={self.readers}>"
@@ -67,6 +70,10 @@ class Streams:
     def bytes(self) -> int:
         """What relays keep, all together."""
         return self._shared.bytes
+
+    def close(self) -> None:
+        """Send readers of what others relay elsewhere: this process is going away, and those streams are not."""
+        self.closed = True
 
     def begin(
         self,
@@ -232,6 +239,8 @@ class Reading:
             else:
                 self._seen_at = monotonic()
                 found = self._told(passage)
+                if self._owner.closed and self._relay is None and not self.over:
+                    return found + self._fail(SHUTDOWN, "the gateway is shutting down", retriable=True)
                 if found or self.over:
                     self._pause_s = SOON_S
                     self._said_at = monotonic()
@@ -288,8 +297,11 @@ class Reading:
         assert said is not None
         return self._farewell(said)
 
-    def _fail(self, code: str, sentence: str) -> bytes:
-        """Say that there is more, and that it is not to be had here; without an id, that nobody goes on behind it."""
+    def _fail(self, code: str, sentence: str, *, retriable: bool = False) -> bytes:
+        """Say that there is more, and that it is not to be had here; without an id, that nobody goes on behind it.
+
+        retriable: it is to be had elsewhere.
+        """
         self.over = True
-        error = streams.failure(code, sentence, call_id=self.head.call_id, last=self.number)
+        error = streams.failure(code, sentence, call_id=self.head.call_id, last=self.number, retriable=retriable)
         return streams.error_event(error, self._id_json or self.head.id_json)

@@ -24,11 +24,14 @@ async def call(request: web.Request) -> web.StreamResponse:
         headers=request.headers,
         body=body,
         hold=request[parse.HOLD],
+        call_off=call_off,
     )
     answer = await request.app[keys.PROXY].call(asked)
     if isinstance(answer, Opened):
-        return await relayed.serve(request, answer, call_off=call_off)
+        made_here = answer.head.call_id == asked.call_id  # who has joined a call does not end it
+        return await relayed.serve(request, answer, call_off=call_off and made_here)
     if isinstance(answer, Awaited):
-        return await relayed.stay(request, answer, call_off=call_off)
+        made_here = answer.call_id == asked.call_id
+        return await relayed.stay(request, answer, call_off=call_off and made_here)
     request[keys.CALL_ID] = answer.call_id or asked.call_id
     return render.answer(answer)

@@ -46,7 +46,7 @@ async def serve(request: web.Request, opened: Opened, *, call_off: bool) -> web.
             await _write(request, response, reading, b"")
     finally:
         if call_off and not reading.over:
-            request.app[keys.PROXY].forsake(opened)
+            request.app[keys.PROXY].forsake(opened.head.call_id)
     return response
 
 
@@ -112,6 +112,8 @@ async def _find(request: web.Request, call_id: str) -> Opened:
             raise platform_unavailable() from error
         if opened is not None:
             return opened
+        if request.app[keys.AGENT_STREAMS].closed:
+            raise Refusal(Code.DRAINING, "the gateway is shutting down", retry_after_s=5)
         if call.ended or call.kind is not Kind.PUSH or monotonic() >= until or request.transport is None:
             raise Refusal(Code.NO_STREAM, "the call has no stream, or none that is kept any more")
         await asyncio.sleep(SOON_S)

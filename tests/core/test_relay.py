@@ -136,6 +136,8 @@ def test_a_long_line_takes_time_that_grows_with_its_length_alone():
         assert list(framer.feed(b"x" * 100)) == []
     assert not framer.idle
     assert list(framer.feed(b"\n\n")) == []
+    assert list(framer.feed(b"x" * 4_000_000)) == [], "in one piece it takes no longer"
+    assert list(framer.feed(b"\n\n")) == []
 
 
 def test_a_mark_of_byte_order_is_left_out_once():

@@ -217,7 +217,8 @@ async def test_a_task_is_found_as_long_as_its_stream(valkey_url):
         prefix = uuid4().hex
         one = await connected(stack, valkey_url, prefix, kept_s=1.0)
         other = await connected(stack, valkey_url, prefix, kept_s=60.0)
-        (await stack.enter_async_context(Tasks())).loop(one.renew, "renew")
+        loops = await stack.enter_async_context(Loops())
+        loops.every(one.renew_s, one.renew, "renew", outage=Outage("keeping journals"))
         one.begin(head("c"))
         one.name("w", "task", "c")
         one.append("c", 1, b"x")
