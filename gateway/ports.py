@@ -261,6 +261,12 @@ class Journal(Protocol):
     async def find_call(self, workspace_id: str, task_id: str) -> str | None:
         """Return the call whose stream tells of a task."""
 
+    async def add(self, call_id: str, event: bytes) -> None:
+        """Keep an event of a call whose agent polls, for the caller that streams."""
+
+    async def list_added(self, call_id: str, after: str) -> Sequence[tuple[str, bytes]]:
+        """Return the events that were kept after one of these places, "" for all, with their places."""
+
     async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
         """Return about so many bytes of what comes behind an event."""
 

@@ -622,6 +622,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
             directory=directory,
             bus=bus,
             prices=settings.prices,
+            journal=journal,
             leave=entrance.answered,
             agents=agents,
             lease_s=settings.inbox_lease_s,
@@ -636,7 +637,9 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         application[keys.SESSIONS] = Sessions(sessions, identity, bus, lasts_s=settings.session_s)
         application[keys.TOLLS] = tolls
         application[keys.TOKENS] = TokenService(tokens=tokens, directory=directory, identity=identity, bus=bus)
-        application[keys.VIGILS] = Vigils(calls=ledger, queue=line, streams=agent_streams, callers=callers)
+        application[keys.VIGILS] = Vigils(
+            calls=ledger, queue=line, streams=agent_streams, journal=journal, callers=callers
+        )
         application[keys.WORKSPACES] = WorkspaceService(
             workspaces=workspaces, activity=history, directory=directory, bus=bus, vault=sealed, reach=reach
         )

@@ -91,6 +91,14 @@ def member(raw: bytes, name: str) -> bytes:
     return text[found[-1].start : found[-1].end].encode()
 
 
+def as_response(event: bytes, id_json: bytes | None) -> bytes:
+    """Return an event of an agent as a response to this request: it may be one already, or no more than its result."""
+    said = orjson.loads(event)
+    if isinstance(said, dict) and is_response(said):
+        return under(event, id_json)
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (b"null" if id_json is None else id_json, event)
+
+
 def under(answer: bytes, id_json: bytes | None) -> bytes:
     """Return a stored answer of an agent under the id of the request that it now answers; all else keeps its bytes."""
     text = jsontext.decode(answer)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.core import jsontext, usage, views
+from gateway.core import inbox, jsontext, usage, views
 from gateway.core.answers import Answer, Ended
 from gateway.core.claims import address_line
 from gateway.core.endings import Ending
@@ -192,6 +192,11 @@ def of_answer(answer: Answer, ending: str, *, call_id: str, id_json: bytes | Non
             return address(answer.body, id_json)
         return address(b"data: %b\n\n" % views.whole(answer.body), id_json)
     return error_event(farewell(answer, ending, call_id=call_id, last=0), id_json)
+
+
+def of_event(event: bytes, id_json: bytes | None) -> bytes:
+    """Return what an agent that polls has said of its work, as an event of its caller's stream."""
+    return b"data: %b\n\n" % views.whole(inbox.as_response(event, id_json))
 
 
 def place_comment(place: int) -> bytes:

@@ -5,7 +5,7 @@ behind all others, of which there can be only one: who writes it first has said 
 """
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final
@@ -76,6 +76,9 @@ class Journal:
 
     def _events(self, call_id: str) -> str:
         return f"{self._prefix}:stream:{call_id}"
+
+    def _added(self, call_id: str) -> str:
+        return f"{self._prefix}:stream:{call_id}:added"
 
     def _task(self, workspace_id: str, task_id: str) -> str:
         return f"{self._prefix}:task:{workspace_id}:{task_id}"
@@ -178,7 +181,22 @@ class Journal:
         for command in ends:
             self._say_end(*command)
 
+    async def add(self, call_id: str, event: bytes) -> None:
+        """Keep an event of a call whose agent polls, for the caller that streams. Raises LiveUnavailable."""
+        most = max(1, min(self._entries, self._limit_bytes // max(1, len(event))))
+        key = self._added(call_id)
+        adding = self._pipe.ask("XADD", key, "MAXLEN", most, "*", "e", event)
+        self._pipe.ask("PEXPIRE", key, self._kept_ms)
+        await adding
+
     # -- reading
+
+    async def list_added(self, call_id: str, after: str) -> Sequence[tuple[str, bytes]]:
+        """Return the events that were kept after one of these places, "" for all, with their places. Raises
+        LiveUnavailable."""
+        since = f"({after}" if after else "-"
+        entries = await self._pipe.ask("XRANGE", self._added(call_id), since, "+", "COUNT", COUNT)
+        return [(id_.decode(), event) for id_, (_, event) in entries]
 
     async def find(self, call_id: str) -> StreamHead | None:
         """Return how a stream began; None: there is none, or no more. Raises LiveUnavailable."""

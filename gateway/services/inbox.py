@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
+import structlog
+
 from events.bus import Bus
 from gateway import ports
 from gateway.core import usage, views
 from gateway.core.calls import MOVES, Call, State
 from gateway.core.endings import Ending
+from gateway.core.envelope import STREAMING_METHODS
 from gateway.core.prices import Prices
 from gateway.core.refusals import Code, Refusal, platform_unavailable
 from gateway.core.workspaces import Workspace
@@ -17,6 +20,8 @@ from gateway.services.activity import ActivityLog, Line
 from gateway.services.directory import Directory
 from gateway.services.history import ended_row, publish_answer, publish_end, sent_line
 from gateway.services.wakes import Wakes, heard
+
+log = structlog.get_logger("gateway.inbox")
 
 TAKE_BYTES: Final = 4 * 1024 * 1024
 """What the messages of one answer may come to, or one message alone."""
@@ -46,6 +51,7 @@ class Inbox:
         directory: Directory,
         bus: Bus,
         prices: Prices,
+        journal: ports.Journal,
         leave: Callable[[Workspace, str, int], None],
         agents: Wakes,
         lease_s: float,
@@ -57,6 +63,7 @@ class Inbox:
         self._directory = directory
         self._bus = bus
         self._prices = prices
+        self._journal = journal
         self._leave = leave
         self._agents = agents
         self._lease_s = lease_s
@@ -109,10 +116,11 @@ class Inbox:
         except ports.StoreError as error:
             raise platform_unavailable() from error
 
-    async def keep(self, workspace_id: str, call_id: str) -> State:
+    async def keep(self, workspace_id: str, call_id: str, event: bytes) -> State:
         """Let the lease on a message begin anew, since its agent still works on it, and return the call's state.
 
-        Refuses with call_ended or not_found.
+        event: what the agent tells of it, for a caller that streams; while Redis is away it is lost. Refuses with
+        call_ended or not_found.
         """
         await self._directory.get(workspace_id)
         try:
@@ -122,6 +130,11 @@ class Inbox:
             raise platform_unavailable() from error
         if not kept:
             raise ended(found)
+        if found.method in STREAMING_METHODS:
+            try:
+                await self._journal.add(call_id, event)
+            except ports.LiveUnavailable:
+                log.warning("event_lost", call_id=call_id, workspace_id=workspace_id)
         return found.state
 
     async def acknowledge(self, workspace_id: str, call_id: str) -> State:

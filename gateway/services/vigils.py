@@ -20,6 +20,8 @@ log = structlog.get_logger("gateway.vigils")
 
 LOOK_S: Final = 2.0
 """How often it is looked how a call stands that nothing was heard of."""
+SOON_S: Final = 0.1
+"""How soon it is asked again what an agent that polls says of its work; while it says nothing, less and less often."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,15 +36,26 @@ class Awaited:
 class Vigils:
     """Keeps callers company. `callers`: who is woken by the end of a call."""
 
-    def __init__(self, *, calls: ports.Calls, queue: ports.Queue, streams: Streams, callers: Wakes) -> None:
+    def __init__(
+        self, *, calls: ports.Calls, queue: ports.Queue, streams: Streams, journal: ports.Journal, callers: Wakes
+    ) -> None:
         self._calls = calls
         self._queue = queue
         self._streams = streams
+        self._journal = journal
         self._callers = callers
 
     def begin(self, awaited: Awaited, gone: Callable[[], bool]) -> "Vigil":
         """Return what its caller reads. gone: whether it has hung up."""
-        return Vigil(awaited, gone, calls=self._calls, queue=self._queue, streams=self._streams, callers=self._callers)
+        return Vigil(
+            awaited,
+            gone,
+            calls=self._calls,
+            queue=self._queue,
+            streams=self._streams,
+            journal=self._journal,
+            callers=self._callers,
+        )
 
 
 class Vigil:
@@ -57,6 +70,7 @@ class Vigil:
         calls: ports.Calls,
         queue: ports.Queue,
         streams: Streams,
+        journal: ports.Journal,
         callers: Wakes,
     ) -> None:
         self.awaited = awaited
@@ -64,11 +78,15 @@ class Vigil:
         self._calls = calls
         self._queue = queue
         self._streams = streams
+        self._journal = journal
         self._callers = callers
         self._stack = ExitStack()
         self._reading: Reading | None = None
         self._place: int | None = None
-        self._looks_at = 0.0
+        self._polled = False
+        self._heard = ""
+        self._pause_s = SOON_S
+        self._looks_at = self._listens_at = 0.0
         self._over = False
 
     def __repr__(self) -> str:
@@ -99,7 +117,10 @@ class Vigil:
     async def read(self, within_s: float) -> bytes:
         """Return what comes next; b"" if nothing has within this time, or nothing will."""
         if self._reading is None:
-            await heard(self._woken, min(within_s, self._looks_at - monotonic()), self._gone)
+            due = min(self._looks_at, self._listens_at) if self._polled else self._looks_at
+            await heard(self._woken, min(within_s, due - monotonic()), self._gone)
+            if self._polled and monotonic() >= self._listens_at and (said := await self._listen()):
+                return said
             if not self._woken.is_set() and monotonic() < self._looks_at:
                 return b""
             said = await self._look()
@@ -130,8 +151,9 @@ class Vigil:
             call = await self._calls.find(self.awaited.workspace_id, self.awaited.call_id)
             if call is None:
                 return b""
+            self._polled = call.kind is Kind.PARKED
             if call.ended:
-                return self._told(call)
+                return (await self._listen() if self._polled else b"") + self._told(call)
             place = await self._find_place(call)
         except ports.StoreError as error:  # the call is safe, and its answer comes later
             log.warning("call_unseen", call_id=self.awaited.call_id, error=type(error).__name__)
@@ -140,6 +162,18 @@ class Vigil:
             return b""
         self._place = place
         return streams.place_comment(place) if place is not None else b""
+
+    async def _listen(self) -> bytes:
+        """What an agent that polls has said of its work meanwhile."""
+        try:
+            added = await self._journal.list_added(self.awaited.call_id, self._heard)
+        except ports.LiveUnavailable:
+            added = ()
+        self._pause_s = SOON_S if added else min(2 * self._pause_s, LOOK_S)
+        self._listens_at = monotonic() + self._pause_s
+        if added:
+            self._heard = added[-1][0]
+        return b"".join(streams.of_event(event, self.awaited.id_json) for _, event in added)
 
     async def _find_stream(self) -> Opened | None:
         try:

@@ -68,9 +68,23 @@ async def test_an_agent_that_polls_answers_a_streaming_caller(world: World):
         _, inbox, _ = await world.request("GET", f"/workspaces/{target.id}/inbox", gateway=other, headers=target.bearer)
         [message] = inbox["messages"]
         assert message["id"] == response.headers["X-A2A-Call-ID"]
+        await tell(world, target, message["id"], "begun")
+        begun = await heard_of(response, b"\n\n")
+        await tell(world, target, message["id"], "nearly done")
         await reply(world, target, message["id"])
-        [(_, data)] = events(await response.read())
-    assert (data["id"], data["result"]["text"]) == (2**60, "done")
+        got = events(begun + await response.read())
+    assert [data["id"] for _, data in got] == [2**60] * 3
+    assert [data["result"]["text"] for _, data in got] == ["begun", "nearly done", "done"]
+
+
+async def tell(world: World, target: Workspace, id_: str, text: str) -> None:
+    status, said, _ = await world.request(
+        "POST",
+        f"/workspaces/{target.id}/inbox/{id_}/events",
+        json={"event": {"kind": "status-update", "text": text}},
+        headers=target.bearer,
+    )
+    assert (status, said["status"]) == (200, "kept"), said
 
 
 async def reply(world: World, target: Workspace, id_: str) -> None:

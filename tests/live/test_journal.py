@@ -230,3 +230,16 @@ async def test_a_task_is_found_as_long_as_its_stream(valkey_url):
             await until(left_ms, lambda left: 0 < left < 700)
             await until(left_ms, lambda left: left > 900)
         assert await other.find_call("w", "task") == "c"
+
+
+async def test_what_is_added_to_a_call_is_read_from_any_place_and_bounded(pair):
+    one, other = pair
+    assert await other.list_added("c", "") == []
+    for n in range(3):
+        await one.add("c", b"event %d" % n)
+    first, *rest = await other.list_added("c", "")
+    assert [event for _, event in (first, *rest)] == [b"event 0", b"event 1", b"event 2"]
+    assert await other.list_added("c", first[0]) == rest
+    for _ in range(30):
+        await one.add("c", b"x" * 1000)
+    assert len(await other.list_added("c", "")) == 10, "no more than a journal may take"

@@ -322,6 +322,7 @@ class Journal:
     def __init__(self) -> None:
         self.heads: dict[str, StreamHead] = {}
         self.tasks: dict[tuple[str, str], str] = {}
+        self.added: dict[str, list[bytes]] = {}
         self.events: dict[str, list[tuple[int, bytes]]] = {}
         self.ends: dict[str, tuple[int | None, bytes | None]] = {}
         self.away = False
@@ -359,6 +360,15 @@ class Journal:
         if number is None:
             return Passage(events=found, ended=True, number=1 + len(self.events[call_id]), interrupted=True)
         return Passage(events=found, ended=True, number=number, error=error)
+
+    async def add(self, call_id: str, event: bytes) -> None:
+        self._check()
+        self.added.setdefault(call_id, []).append(event)
+
+    async def list_added(self, call_id: str, after: str) -> Sequence[tuple[str, bytes]]:
+        self._check()
+        found = [(str(number), event) for number, event in enumerate(self.added.get(call_id, ()), 1)]
+        return found[int(after or 0) :]
 
     def _check(self) -> None:
         if self.away:

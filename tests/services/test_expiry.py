@@ -15,7 +15,7 @@ from gateway.services.directory import Directory
 from gateway.services.expiry import Expiry
 from gateway.services.inbox import Inbox
 from gateway.services.wakes import Wakes
-from tests.services.memory import Batches
+from tests.services.memory import Batches, Journal
 
 
 async def put(stores, target: str, caller: str | None = None, *, waits_s: float = 0.0) -> str:
@@ -104,6 +104,7 @@ async def test_whoever_ends_a_call_at_the_same_moment_it_ends_once_and_is_told_o
         directory=Directory(second.workspaces, ttl_s=300),
         bus=bus,
         prices=Prices(),
+        journal=Journal(),
         leave=lambda workspace, call_id, cost: None,
         agents=Wakes(capacity=1),
         lease_s=60.0,

@@ -16,7 +16,7 @@ from gateway.services.directory import Directory
 from gateway.services.inbox import Inbox, Taken
 from gateway.services.wakes import Wakes
 from tests.harness.world import eventually
-from tests.services.memory import Batches
+from tests.services.memory import Batches, Journal
 
 LONG_S = 30.0
 ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{"n":1.0}}'
@@ -35,6 +35,7 @@ class Box:
             directory=Directory(stores.workspaces, ttl_s=300),
             bus=bus,
             prices=Prices(by_model={"*": Price(input=2, output=3)}),
+            journal=Journal(),
             leave=lambda workspace, call_id, cost: self.charged.append((workspace.id, cost)),
             agents=self.agents,
             lease_s=LONG_S,
@@ -214,23 +215,23 @@ async def test_an_acknowledged_call_whose_caller_waits_can_still_be_answered(box
     for _ in range(2):
         assert await box.inbox.acknowledge(box.target, id_) is State.DISPATCHED
     assert await box.ids() == []
-    assert await box.inbox.keep(box.target, id_) is State.DISPATCHED
+    assert await box.inbox.keep(box.target, id_, b"{}") is State.DISPATCHED
     assert await box.inbox.reply(box.target, id_, ANSWER) is State.COMPLETED
     assert await code(box.inbox.acknowledge(box.target, id_)) is Code.CALL_ENDED
 
 
 async def test_what_is_not_there_or_over_cannot_be_kept(box):
     id_ = await box.put()
-    assert await box.inbox.keep(box.target, id_) is State.PARKED
+    assert await box.inbox.keep(box.target, id_, b"{}") is State.PARKED
     assert await box.ids() == []  # it has a lease now
     await box.inbox.reply(box.target, id_, ANSWER)
-    assert await code(box.inbox.keep(box.target, id_)) is Code.CALL_ENDED
+    assert await code(box.inbox.keep(box.target, id_, b"{}")) is Code.CALL_ENDED
 
 
 async def test_a_message_is_nobody_elses(box):
     id_ = await box.put()
     for verb in (
-        box.inbox.keep(box.caller, id_), box.inbox.acknowledge(box.caller, id_),
+        box.inbox.keep(box.caller, id_, b"{}"), box.inbox.acknowledge(box.caller, id_),
         box.inbox.reply(box.caller, id_, ANSWER),
     ):  # fmt: skip
         assert await code(verb) is Code.NOT_FOUND
@@ -246,6 +247,6 @@ async def test_while_the_database_is_away_everybody_is_told_so(box, monkeypatch,
     for name in ("take", "keep", "receive", "end"):
         monkeypatch.setattr(box.stores.calls, name, away)
     inbox, one = box.inbox, box.target
-    for verb in (box.take(), inbox.keep(one, id_), inbox.acknowledge(one, id_), inbox.reply(one, id_, ANSWER)):
+    for verb in (box.take(), inbox.keep(one, id_, b"{}"), inbox.acknowledge(one, id_), inbox.reply(one, id_, ANSWER)):
         assert await code(verb) is Code.PLATFORM_UNAVAILABLE
     assert await heard.names() == []

@@ -12,7 +12,7 @@ from gateway.ports import StoreUnavailable, StreamHead
 from gateway.services import vigils as vigils_module
 from gateway.services.vigils import Awaited, Vigils
 from gateway.services.wakes import Wakes
-from tests.services.memory import agent_streams
+from tests.services.memory import Journal, agent_streams
 
 AWAITED = Awaited(call_id="c", workspace_id="w", id_json=b"7")
 
@@ -45,10 +45,13 @@ class Ledger:
 class Scene:
     def __init__(self) -> None:
         self.ledger = Ledger()
-        self.streams = agent_streams()
+        self.journal = Journal()
+        self.streams = agent_streams(self.journal)
         self.callers = Wakes(capacity=10)
         ledger: Any = self.ledger
-        self.vigils = Vigils(calls=ledger, queue=ledger, streams=self.streams, callers=self.callers)
+        self.vigils = Vigils(
+            calls=ledger, queue=ledger, streams=self.streams, journal=self.journal, callers=self.callers
+        )
         self.vigil = self.vigils.begin(AWAITED, lambda: False)
 
 
@@ -130,3 +133,29 @@ async def test_a_gateway_that_shuts_down_says_that_the_call_waits_on(scene):
         said = orjson.loads((await vigil.read(0.0)).removeprefix(b"data: "))
         assert vigil.over
     assert said["error"]["data"]["code"] == "gateway_shutdown"
+
+
+async def test_what_an_agent_that_polls_says_of_its_work_comes_before_its_answer(scene, monkeypatch):
+    monkeypatch.setattr(vigils_module, "SOON_S", 0.0)
+    scene.ledger.call.update(kind=Kind.PARKED, state=State.DISPATCHED)
+    with scene.vigil as vigil:
+        assert await vigil.read(0.0) == b"", "an inbox has no places"
+        await scene.journal.add("c", b'{"kind": "status-update"}')
+        assert await vigil.read(0.0) == b'data: {"jsonrpc":"2.0","id":7,"result":{"kind": "status-update"}}\n\n'
+        await scene.journal.add("c", b'{"jsonrpc": "2.0", "id": null, "result": 2}')
+        answer = {"state": State.COMPLETED, "ending": Ending.COMPLETED, "answer": b'{"jsonrpc":"2.0","result":3}'}
+        scene.ledger.call.update(answer)
+        scene.callers.wake("c")
+        said = b""
+        while not vigil.over:
+            said += await vigil.read(0.0)
+    results = [orjson.loads(line[6:]) for line in said.splitlines() if line.startswith(b"data: ")]
+    assert [(one["id"], one["result"]) for one in results] == [(7, 2), (7, 3)]
+
+
+async def test_while_redis_is_away_its_answer_comes_all_the_same(scene):
+    scene.journal.away = True
+    scene.ledger.call.update(kind=Kind.PARKED, state=State.COMPLETED, ending=Ending.COMPLETED, answer=b'{"result":3}')
+    with scene.vigil as vigil:
+        assert b'"result":3' in await vigil.read(0.0)
+        assert vigil.over
