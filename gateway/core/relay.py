@@ -12,6 +12,7 @@ from typing import Final
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 """Not what is before it: a search for that would begin anew at each byte of a long line."""
+_DATA: Final = b"data:"
 _BOM: Final = b"\xef\xbb\xbf"
 LINE_COST: Final = 64
 """What a line counts at least: a million short ones take more than their bytes."""
@@ -77,6 +78,9 @@ class Framer:
             self._started = True
             self._parts.clear()
             chunk = chunk.removeprefix(_BOM)
+        if not self._held and self._is_plain(chunk):
+            yield Event(chunk, chunk[len(_DATA) : -2].removeprefix(b" "))
+            return
         at = 0
         for match in _LINE_END.finditer(chunk):
             line = chunk[at : match.end()]
@@ -92,6 +96,16 @@ class Framer:
             self._parts.append(chunk[at:])
         elif chunk.endswith(b"\r"):
             self._swallow = True
+
+    def _is_plain(self, chunk: bytes) -> bool:
+        """Whether this is one event of one line of data, as nearly all are: then there is nothing to look for."""
+        return (
+            chunk.startswith(_DATA)
+            and chunk.endswith(b"\n\n")
+            and chunk.find(b"\n") == len(chunk) - 2
+            and b"\r" not in chunk
+            and max(len(chunk), LINE_COST) <= self._limit_bytes
+        )
 
     def finish(self) -> Event | None:
         """Return the event that lacked nothing but the end of its last line, or the blank line; None if none is held.

@@ -19,6 +19,8 @@ MEDIA_TYPE: Final = "text/event-stream"
 STATUS_TOLD_IN_BAND: Final = frozenset({502, 503, 504})
 """Refusals that a streaming caller gets as an event: clients of streams lose the body of any other answer."""
 SERVER_ERROR: Final = -32000
+SHORT_BYTES: Final = 64 * 1024
+"""What is read without a look at what it is made of: it takes less than a millisecond whatever that is."""
 READ_BYTES: Final = 1024 * 1024
 """A longer event is not read: that would hold up everybody else."""
 CLOSING: Final = frozenset(
@@ -50,7 +52,7 @@ def is_stream(headers: Mapping[str, str]) -> bool:
 
 def read(data: bytes) -> Said:
     """Read the data of an event: a JSON-RPC response of A2A 0.2, 0.3 or 1.0, or what would be its result."""
-    if len(data) > READ_BYTES or jsontext.is_crowded(data):
+    if len(data) > READ_BYTES or (len(data) > SHORT_BYTES and jsontext.is_crowded(data)):
         return NOTHING
     said: Any = None
     with suppress(orjson.JSONDecodeError):
@@ -63,7 +65,9 @@ def read(data: bytes) -> Said:
     if not isinstance(result, dict):
         return NOTHING
     kind, one = _unfold(result)
-    used = usage.read(said if one is result and "result" in said else {"result": one})
+    used = UNUSED
+    if b"usage" in data:
+        used = usage.read(said if one is result and "result" in said else {"result": one})
     task_id = one.get("id" if kind == "task" else "taskId")
     if not isinstance(task_id, str) or not 0 < len(task_id) <= TASK_ID_CHARS:
         task_id = None
