@@ -13,7 +13,7 @@ from typing import Final
 from gateway import ports
 from gateway.core import streams
 from gateway.core.answers import Ended
-from gateway.core.relay import Comment, Event, Framer
+from gateway.core.relay import LINE_COST, Comment, Event, Framer
 from gateway.core.usage import Usage
 
 BETWEEN: Final = 0.5
@@ -87,9 +87,14 @@ class Relay:
         return self.events != before or not self._framer.idle
 
     def finish(self) -> None:
-        """Take note that no more bytes will come: an event that lacks but its end counts if all is said with it."""
+        """Take note that no more bytes will come: an event that lacks but its end counts if all is said with it.
+
+        A long one that may have said it is read now, once.
+        """
+        if not self.complete and len(self.last) > streams.READ_BYTES:
+            self.complete = streams.read(self.last, long=True).last
         event = self._framer.finish()
-        if event is not None and streams.read(event.data).last:
+        if event is not None and streams.read(event.data, long=True).last:
             self._take(event)
             self._wake()
 
@@ -136,16 +141,17 @@ class Relay:
     # -- for readers
 
     def _keep(self, wire: bytes, number: float) -> None:
+        weight = _weight(wire)
         self._parts.append(wire)
         self._numbers.append(number)
-        self._bytes += len(wire)
-        self._shared.bytes += len(wire)
+        self._bytes += weight
+        self._shared.bytes += weight
         limit = self._kept_bytes if self._shared.bytes <= self._shared.limit_bytes else 0
         if self._bytes <= limit or len(self._parts) == 1:
             return
         drop = 0
         while self._bytes > limit // 2 and drop < len(self._parts) - 1:
-            freed = len(self._parts[drop])
+            freed = _weight(self._parts[drop])
             self._bytes -= freed
             self._shared.bytes -= freed
             drop += 1
@@ -197,3 +203,8 @@ class Relay:
             if not woken.done():
                 woken.set_result(None)
         self._waiting.clear()
+
+
+def _weight(wire: bytes) -> int:
+    """What it counts that a piece is kept."""
+    return max(len(wire), LINE_COST)
