@@ -56,7 +56,7 @@ def readdress(answer: Answer, call_id: str, id_json: bytes | None) -> Answer:
         if "json" in kind:
             body = _under(body, id_json)
         elif "text/event-stream" in kind:
-            body = b"".join(address_line(line, id_json) for line in body.splitlines(keepends=True))
+            body = address_events(body, id_json)
     return replace(answer, body=body, call_id=call_id)
 
 
@@ -68,13 +68,29 @@ def _under(body: bytes, id_json: bytes | None) -> bytes:
     return under(body, id_json) if isinstance(said, dict) and "jsonrpc" in said else body
 
 
-def address_line(line: bytes, id_json: bytes | None) -> bytes:
-    """Return a line of a stream under another JSON-RPC id; an event whose JSON goes over several lines keeps its id."""
-    said = line.removeprefix(b"data:")
-    if said == line:
-        return line
-    text = said.strip()
-    return line.replace(text, _under(text, id_json), 1) if text else line
+def address_events(body: bytes, id_json: bytes | None) -> bytes:
+    """Return events of a stream under another JSON-RPC id, their bytes otherwise as they are."""
+    parts: list[bytes] = []
+    lines: list[bytes] = []
+    for line in body.splitlines(keepends=True):
+        lines.append(line)
+        if not line.strip(b"\r\n"):
+            parts += _address_event(lines, id_json)
+            lines = []
+    return b"".join((*parts, *_address_event(lines, id_json)))
+
+
+def _address_event(lines: list[bytes], id_json: bytes | None) -> list[bytes]:
+    """The lines of one event; where its JSON goes over several, so does what it becomes."""
+    said = [line for line in lines if line.startswith(b"data:")]
+    text = b"\n".join(line.removeprefix(b"data:").removeprefix(b" ").rstrip(b"\r\n") for line in said)
+    other = _under(text.strip(), id_json) if text else text
+    if other == text.strip():
+        return lines
+    end = said[0][len(said[0].rstrip(b"\r\n")) :]
+    at = lines.index(said[0])
+    told = [b"data: %b%b" % (line, end) for line in other.split(b"\n")]
+    return [*lines[:at], *told, *(line for line in lines[at:] if not line.startswith(b"data:"))]
 
 
 def reused(call_id: str) -> Refusal:

@@ -40,7 +40,7 @@ class Comment:
 class Framer:
     """Cuts one stream. No event may be longer than limit_bytes."""
 
-    __slots__ = ("_data", "_held", "_limit_bytes", "_lines", "_parts", "_started", "_swallow", "last_id")
+    __slots__ = ("_crlf", "_data", "_held", "_limit_bytes", "_lines", "_parts", "_started", "_swallow", "last_id")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -50,6 +50,7 @@ class Framer:
         self._held = 0
         self._started = False
         self._swallow = False
+        self._crlf = False
         self.last_id: bytes | None = None
         """The id that the agent itself gave last."""
 
@@ -64,12 +65,16 @@ class Framer:
     def feed(self, chunk: bytes) -> Iterator[Event | Comment]:
         """Take the next bytes, and yield what is complete with them; raises TooLong.
 
-        Where a line ends with CR at the end of a chunk it has ended: an LF that follows belongs to it.
+        Where a line ends with CR at the end of a chunk it has ended: an LF that follows belongs to it. Clients that
+        know no CR get that LF all the same, where the lines of this stream end so.
         """
         if self._swallow and chunk:
             self._swallow = False
             if chunk[0] == 10:
                 chunk = chunk[1:]
+                self._crlf = True
+                if self._lines and self._lines[-1].endswith(b"\r"):
+                    self._lines[-1] += b"\n"
         if not self._started:
             chunk = b"".join((*self._parts, chunk))
             self._parts = [chunk]
@@ -85,6 +90,10 @@ class Framer:
         for match in _LINE_END.finditer(chunk):
             line = chunk[at : match.end()]
             at = match.end()
+            if line.endswith(b"\r\n"):
+                self._crlf = True
+            elif self._crlf and at == len(chunk) and line.endswith(b"\r"):
+                line += b"\n"
             if self._parts:
                 self._held -= sum(map(len, self._parts))
                 line = b"".join((*self._parts, line))
@@ -128,6 +137,8 @@ class Framer:
         text = line.rstrip(b"\r\n")
         if not text:
             return self._end(line)
+        if self._held + len(text) > self._limit_bytes:  # one that is not kept, too: in pieces it would have been
+            raise TooLong
         if text[0] == 58 and not self._lines:
             return Comment(line)
         name, _, value = text.partition(b":")

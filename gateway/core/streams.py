@@ -10,7 +10,7 @@ import orjson
 
 from gateway.core import inbox, jsontext, usage, views
 from gateway.core.answers import Answer, Ended
-from gateway.core.claims import address_line
+from gateway.core.claims import address_events
 from gateway.core.endings import Ending
 from gateway.core.retry import RULES, Retriable
 from gateway.core.usage import Usage
@@ -22,7 +22,7 @@ SERVER_ERROR: Final = -32000
 SHORT_BYTES: Final = 64 * 1024
 """What is read without a look at what it is made of: it takes less than a millisecond whatever that is."""
 READ_BYTES: Final = 1024 * 1024
-"""A longer event is not read: that would hold up everybody else."""
+"""A longer event is not read on its way: that would hold up everybody else."""
 CLOSING: Final = frozenset(
     {"completed", "canceled", "cancelled", "failed", "rejected", "input-required", "auth-required"}
 )
@@ -50,9 +50,12 @@ def is_stream(headers: Mapping[str, str]) -> bool:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
-def read(data: bytes) -> Said:
-    """Read the data of an event: a JSON-RPC response of A2A 0.2, 0.3 or 1.0, or what would be its result."""
-    if len(data) > READ_BYTES or (len(data) > SHORT_BYTES and jsontext.is_crowded(data)):
+def read(data: bytes, *, long: bool = False) -> Said:
+    """Read the data of an event: a JSON-RPC response of A2A 0.2, 0.3 or 1.0, or what would be its result.
+
+    long: though it is longer than an event that is read on its way.
+    """
+    if (len(data) > READ_BYTES and not long) or (len(data) > SHORT_BYTES and jsontext.is_crowded(data)):
         return NOTHING
     said: Any = None
     with suppress(orjson.JSONDecodeError):
@@ -102,7 +105,7 @@ def address(raw: bytes, id_json: bytes | None) -> bytes:
     """Return an event under another JSON-RPC id."""
     if b'"jsonrpc"' not in raw:
         return raw
-    return b"".join(address_line(line, id_json) for line in raw.splitlines(keepends=True))
+    return address_events(raw, id_json)
 
 
 def event_id(call_id: str, number: int) -> str:

@@ -43,6 +43,9 @@ RETURNED: Final = (
 """The headers of an agent's answer that its caller gets."""
 LINGER_S: Final = 5.0
 """How long an agent that has said all may take to end its stream; afterwards it is ended for it."""
+PIECE_BYTES: Final = 4 * 1024
+TURN_S: Final = 0.005
+"""How long one stream may hold the loop, about: what comes of a few compressed bytes may have no end."""
 _FIXED: Final = {"Accept-Encoding": "identity", "User-Agent": "a2a-gateway"}
 
 
@@ -114,15 +117,22 @@ class Dispatcher:
     async def _relay(self, response: ClientResponse, watch: Watch, sink: Sink, meter: Meter) -> Outcome:
         """Pass a stream on; what goes wrong after all has been said changes nothing any more."""
         watch.progress()
-        events = 0
+        loop, events = asyncio.get_running_loop(), 0
         try:
             while chunk := await _next(response, sink):
                 meter.received_bytes += len(chunk)
-                if sink.feed(chunk) or self._comments_count:
-                    watch.touch()
-                if sink.events != events:
-                    events = sink.events
-                    watch.progress()
+                turn = loop.time()
+                for start in range(0, len(chunk), PIECE_BYTES):
+                    if sink.feed(chunk[start : start + PIECE_BYTES]) or self._comments_count:
+                        watch.touch()
+                    if sink.events != events:
+                        events = sink.events
+                        watch.progress()
+                    if len(chunk) > PIECE_BYTES and loop.time() - turn >= TURN_S:
+                        await asyncio.sleep(0)
+                        turn = loop.time()
+                if len(chunk) > PIECE_BYTES:  # the next one may be there already
+                    await asyncio.sleep(0)
             sink.finish()
         except TooLong:
             response.close()

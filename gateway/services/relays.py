@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from gateway import ports
 from gateway.core import streams
 from gateway.core.answers import Ended
-from gateway.core.relay import Comment, Event, Framer
+from gateway.core.relay import LINE_COST, Comment, Event, Framer
 from gateway.core.usage import Usage
 
 BETWEEN: Final = 0.5
@@ -104,9 +104,14 @@ class Relay:
         return self.events != before or not self._framer.idle
 
     def finish(self) -> None:
-        """Take note that no more bytes will come: an event that lacks but its end counts if all is said with it."""
+        """Take note that no more bytes will come: an event that lacks but its end counts if all is said with it.
+
+        A long one that may have said it is read now, once.
+        """
+        if not self.complete and len(self.last) > streams.READ_BYTES:
+            self.complete = streams.read(self.last, long=True).last
         event = self._framer.finish()
-        if event is not None and streams.read(event.data).last:
+        if event is not None and streams.read(event.data, long=True).last:
             self._take(event)
             self._wake()
 
@@ -168,10 +173,11 @@ class Relay:
     # -- for readers
 
     def _keep(self, wire: bytes, number: float) -> None:
+        weight = _weight(wire)
         self._parts.append(wire)
         self._numbers.append(number)
-        self._bytes += len(wire)
-        self._shared.bytes += len(wire)
+        self._bytes += weight
+        self._shared.bytes += weight
         room = self._shared.bytes <= self._shared.limit_bytes
         limit = self._kept_bytes if room else 0
         if self._bytes <= limit or len(self._parts) == 1:
@@ -182,7 +188,7 @@ class Relay:
         else:
             most = min(self._settled(), len(self._parts) - 1)
         while self._bytes > limit // 2 and drop < most:
-            freed = len(self._parts[drop])
+            freed = _weight(self._parts[drop])
             self._bytes -= freed
             self._shared.bytes -= freed
             drop += 1
@@ -250,3 +256,8 @@ class Relay:
             if not woken.done():
                 woken.set_result(None)
         self._waiting.clear()
+
+
+def _weight(wire: bytes) -> int:
+    """What it counts that a piece is kept."""
+    return max(len(wire), LINE_COST)

@@ -117,6 +117,13 @@ def test_each_event_of_a_stream_is_given_under_ones_own_id():
     assert answer.body == b": hello\n\n" + event % (b"1", b'"x"', b"false") + event % (b"2", b'"x"', b"true")
 
 
+def test_so_is_one_whose_json_goes_over_several_lines():
+    body = b'event: a\r\ndata: {"jsonrpc":"2.0",\r\ndata:   "id":1, "result": [\r\ndata: 2]}\r\nretry: 1\r\n\r\n'
+    answer = readdress(Answer(status=200, body=body, headers={"Content-Type": "text/event-stream"}), "c", b'"x"')
+    under = b'data: {"jsonrpc":"2.0","id":"x","result": [\r\ndata: 2]}\r\n'
+    assert answer.body == b"event: a\r\n" + under + b"retry: 1\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
@@ -126,7 +133,7 @@ def test_each_event_of_a_stream_is_given_under_ones_own_id():
         ("application/json", b'{"a":{"jsonrpc":"2.0","id":1}}'),
         ("application/json", b"[" * 2000 + b'"jsonrpc"'),
         ("application/json", b'{"jsonrpc":"\xff"}'),
-        ("text/event-stream", b'event: a\r\ndata: {"jsonrpc":"2.0",\r\ndata: "id":1}\r\ndata:\n\n: {"jsonrpc":1}'),
+        ("text/event-stream", b'event: a\r\ndata: {"jsonrpc":"2.0",\r\ndata: "id":1\r\ndata:\n\n: {"jsonrpc":1}'),
         ("text/plain", b'{"jsonrpc":"2.0","id":1}'),
         ("", b""),
     ],

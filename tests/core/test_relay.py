@@ -144,3 +144,18 @@ def test_a_mark_of_byte_order_is_left_out_once():
     for chunks in ([b"\xef\xbb\xbfdata: 1\n\n"], [b"\xef", b"\xbb", b"\xbf", b"data: 1\n\n"]):
         assert fed(chunks)[1] == [Event(b"data: 1\n\n", b"1")]
     assert fed([b"\xef\xbb", b"data: 1\n\n"])[1] == []
+
+
+def test_a_line_end_that_is_cut_in_two_is_whole_again_where_the_lines_of_a_stream_end_so():
+    stream = b"data: 1\r\n\r\n: hi\r\ndata: 2\r\n\r\n"
+    for at in range(1, len(stream)):
+        _, parts = fed([stream[:at], stream[at:]])
+        assert b"".join(part.raw for part in parts) == stream
+    _, parts = fed([b"data: 1\r", b"\r", b"data: 2\r\r"])
+    assert b"".join(part.raw for part in parts) == b"data: 1\r\rdata: 2\r\r"
+
+
+def test_a_comment_that_is_too_long_is_found_in_one_piece_and_in_two():
+    for chunks in ([b": " + b"x" * 100 + b"\n"], [b": " + b"x" * 100, b"\n"]):
+        with pytest.raises(TooLong):
+            fed(chunks, 100)

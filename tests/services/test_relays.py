@@ -184,3 +184,19 @@ async def test_who_waits_is_woken_by_an_event_and_by_the_end():
         await asyncio.sleep(0)
         one.end(DONE)
         await waiting
+
+
+def test_many_small_pieces_count_for_what_they_take():
+    shared = Shared(10**9)
+    one = relay(kept=64 * 1024, shared=shared)
+    one.feed(b":\n" * 100_000)
+    assert len((one.since(one.place(0) or 0, 10**9) or ([], 0))[0]) <= 1024
+    assert shared.bytes <= 64 * 1024
+
+
+def test_a_long_event_that_says_all_is_known_as_the_last_when_the_stream_is_over():
+    one = relay(event_bytes=10**7)
+    one.feed(event(1, state="completed", size=2 * 1024 * 1024))
+    assert not one.complete
+    one.finish()
+    assert one.complete
