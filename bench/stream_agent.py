@@ -1,4 +1,4 @@
-"""The agent behind every relay: it streams as many events a second as it is asked for, each with the time it was sent."""
+"""The agent behind every relay: it streams as many events a second as it is asked for, each with its time."""
 
 import asyncio
 import json

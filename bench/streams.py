@@ -34,7 +34,7 @@ QUICK: Final = Plan(rounds=2, streams=50, rate=20.0, seconds=2.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Medians of the rounds. cpu_us: of an event; p99_ms: how late events are, the agent's own clock being the start."""
+    """Medians of the rounds. cpu_us: of an event; p99_ms: how late events are, by the agent's own clock."""
 
     name: str
     events: int

@@ -37,6 +37,13 @@ class Shared:
         return f"<Shared bytes={self.bytes} of {self.limit_bytes}>"
 
 
+class Pushed(Protocol):
+    """A reader that keeps up, and is given what comes in the turn in which it comes."""
+
+    def take(self) -> None:
+        """Take what has come."""
+
+
 class Relay:
     """One stream (ports.Sink). kept_bytes: what of it is kept here; unwritten_bytes: the same, of what its journal does
     not have and a reader here has not read. `body` is all that has come for as long as that is no longer than
@@ -71,6 +78,7 @@ class Relay:
         self._said: list[bytes] | None = []
         self._said_bytes = 0
         self._waiting: set[asyncio.Future[None]] = set()
+        self._pushing: dict[Pushed, None] = {}
         self.readers: set[Reader] = set()
         self.events = 0
         self.complete = False
@@ -96,8 +104,7 @@ class Relay:
                 self._keep(part.raw, self.events + BETWEEN)
             else:
                 self._take(part)
-        if self.events != before or self._waiting:
-            self._wake()
+        self._wake()
         return self.events != before or not self._framer.idle
 
     def finish(self) -> None:
@@ -232,7 +239,17 @@ class Relay:
         finally:
             self._waiting.discard(woken)
 
+    def push_to(self, reader: "Pushed") -> None:
+        """Have a reader take all that comes at once, from where it is now: behind all that has come."""
+        self._pushing[reader] = None
+
+    def push_no_more(self, reader: "Pushed") -> None:
+        """Let a reader fetch by itself again; may come twice."""
+        self._pushing.pop(reader, None)
+
     def _wake(self) -> None:
+        for reader in tuple(self._pushing):
+            reader.take()
         for woken in self._waiting:
             if not woken.done():
                 woken.set_result(None)

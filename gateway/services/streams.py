@@ -1,6 +1,7 @@
 """Streams of agents for whoever reads them: from this process while it relays them, else from their journal."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
@@ -145,6 +146,8 @@ class Reading:
         self._relay = opened.relay
         self._id_json = opened.id_json if opened.id_json != opened.head.id_json else None
         self.place: int | None = None
+        self._write: Callable[[bytes], bool] = lambda _: False
+        self._rested: asyncio.Future[None]
         self._pause_s = SOON_S
         self._seen_at = self._said_at = monotonic()
 
@@ -157,6 +160,38 @@ class Reading:
 
     def __exit__(self, *_: object) -> None:
         self._owner.leave(self, self._relay)
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether it has read all that its relay has, so that more can be pushed."""
+        return self._relay is not None and self.place == self._relay.position and not self.over
+
+    async def push(self, write: Callable[[bytes], bool], within_s: float) -> None:
+        """Have what comes written in the turn in which it comes, for so long, or until that does not do any more.
+
+        write: returns whether more may come. Only for a reader that keeps up.
+        """
+        relay = self._relay
+        assert relay is not None, "who reads a journal fetches"
+        self._write = write
+        self._rested = asyncio.get_running_loop().create_future()
+        relay.push_to(self)
+        try:
+            await asyncio.wait([self._rested], timeout=within_s)
+        finally:
+            relay.push_no_more(self)
+
+    def take(self) -> None:
+        """Write what has come; where that does not do any more, whoever waits in `push` goes on by reading."""
+        relay, place = self._relay, self.place
+        assert relay is not None
+        assert place is not None
+        found = self._kept(relay, place)
+        goes_on = found is not None and (not found or self._write(found))
+        if not goes_on or not self.keeps_up:
+            relay.push_no_more(self)
+            if not self._rested.done():
+                self._rested.set_result(None)
 
     async def read(self, within_s: float) -> bytes:
         """Return what comes next; b"" if nothing has within this time, or nothing will."""

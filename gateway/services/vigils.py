@@ -86,6 +86,16 @@ class Vigil:
         """Whether its caller has all that there will be."""
         return self._over or (self._reading is not None and self._reading.over)
 
+    @property
+    def keeps_up(self) -> bool:
+        """As of a Reading."""
+        return self._reading is not None and self._reading.keeps_up
+
+    async def push(self, write: Callable[[bytes], bool], within_s: float) -> None:
+        """As of a Reading."""
+        assert self._reading is not None, "who waits does not keep up"
+        await self._reading.push(write, within_s)
+
     async def read(self, within_s: float) -> bytes:
         """Return what comes next; b"" if nothing has within this time, or nothing will."""
         if self._reading is None:

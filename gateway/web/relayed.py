@@ -7,7 +7,7 @@ from http import HTTPStatus
 from time import monotonic
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from gateway.core import streams
 from gateway.core.calls import Kind
@@ -22,6 +22,8 @@ UNRESUMABLE: Final = {"X-A2A-Resumable": "false"}
 """Beside the headers of a stream that is not written to its journal any more: Redis is away."""
 KEEP_ALIVE: Final = b":\n"
 """Without a blank line after it: published clients take that for an empty event, and crash."""
+BUFFER_BYTES: Final = 64 * 1024
+"""What may wait to be taken by a client that keeps up."""
 BEGIN_S: Final = 30.0
 """How long who wants to follow a call that is under way waits for its answer to begin ..."""
 SOON_S: Final = 0.25
@@ -124,18 +126,48 @@ def _begin(opened: Opened) -> web.StreamResponse:
 async def _write(request: web.Request, response: web.StreamResponse, reading: Reading | Vigil, block: bytes) -> None:
     """Write what comes, after this block, until the end."""
     keepalive_s = request.app[keys.KEEPALIVE_S]
+    look_s = min(LOOK_S, keepalive_s)
     if block:
         await response.write(block)
-    written_at = monotonic()
+    pipe = _Pipe(request)
     while not reading.over:
-        block = await reading.read(min(LOOK_S, keepalive_s))
+        if reading.keeps_up:
+            await reading.push(pipe.write, look_s)
+            block = b""
+        else:
+            block = await reading.read(look_s)
         if request.transport is None:
             return
-        if not block and monotonic() - written_at < keepalive_s:
-            continue
-        await response.write(block or KEEP_ALIVE)
-        written_at = monotonic()
+        if block or monotonic() - pipe.written_at >= keepalive_s:
+            pipe.written_at = monotonic()
+            await response.write(block or KEEP_ALIVE)  # which waits until there is room for more
+        elif pipe.is_full:
+            await response.write(KEEP_ALIVE)
     await response.write_eof()
+
+
+class _Pipe:
+    """Writes to a client in the turn in which something comes: a coroutine for each event would cost more than it."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._chunked = request.version >= HttpVersion11
+        self.written_at = monotonic()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more is unread than may be before whoever writes waits."""
+        transport = self._request.transport
+        return transport is not None and transport.get_write_buffer_size() > BUFFER_BYTES
+
+    def write(self, block: bytes) -> bool:
+        """Write now; return whether more may come."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(b"%x\r\n%b\r\n" % (len(block), block) if self._chunked else block)
+        self.written_at = monotonic()
+        return not self.is_full
 
 
 def wants_call_off(request: web.Request) -> bool:
