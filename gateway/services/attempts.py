@@ -183,7 +183,12 @@ class Attempts:
                 headers=dict(headers),
                 id_json=envelope.find_id(outbound.body),
             )
-            relay = self._streams.begin(head, hold=outbound.hold, answer_bytes=self._answer_bytes)
+            relay = self._streams.begin(
+                head,
+                hold=outbound.hold,
+                answer_bytes=self._answer_bytes,
+                names=attempt.one.call.method not in envelope.RESUBSCRIBING_METHODS,
+            )
             return relay
 
         try:

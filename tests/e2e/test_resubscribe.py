@@ -245,3 +245,27 @@ async def test_it_is_the_same_in_the_words_of_1_0(world: World) -> None:
     found, seen, _ = await again(world, target, resubscribe("t-1", v1=True, rpc_id=9))
     assert found == call_id
     assert [(id_, one["id"]) for id_, one in seen] == [(f"{call_id}-1", 9), (f"{call_id}-2", 9)]
+
+
+async def test_what_a_busy_agent_gives_later_is_not_taken_for_the_whole_either(world: World) -> None:
+    await world.start(GATEWAY_QUEUE_RETRY_SECONDS="0.1", GATEWAY_QUEUE_EVERY_SECONDS="0.1")
+    busy = True
+
+    async def script(response: web.StreamResponse, body: bytes) -> None:
+        await response.write(update(99, final=True, rpc_id=orjson.loads(body)["id"]))
+
+    async def at_first_busy(request: web.Request) -> web.StreamResponse:
+        nonlocal busy
+        if busy:
+            busy = False
+            return await plain(429)(request)
+        return await streaming(script)(request)
+
+    agent = await world.agent(otherwise(at_first_busy))
+    target = await world.workspace(agent.url)
+    call_id = await streamed(world, target)
+    async with asyncio.timeout(20):
+        assert numbers((await again(world, target, resubscribe()))[1]) == [99]
+    agent.behave = error(-32601)
+    found, seen, _ = await again(world, target, resubscribe())
+    assert (found, len(seen)) == (call_id, 10)

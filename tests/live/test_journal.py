@@ -217,8 +217,6 @@ async def test_a_task_is_found_as_long_as_its_stream(valkey_url):
         prefix = uuid4().hex
         one = await connected(stack, valkey_url, prefix, kept_s=1.0)
         other = await connected(stack, valkey_url, prefix, kept_s=60.0)
-        loops = await stack.enter_async_context(Loops())
-        loops.every(one.renew_s, one.renew, "renew", outage=Outage("keeping journals"))
         one.begin(head("c"))
         one.name("w", "task", "c")
         one.append("c", 1, b"x")
@@ -228,6 +226,7 @@ async def test_a_task_is_found_as_long_as_its_stream(valkey_url):
                 return int(await client.pttl(one._task("w", "task")))
 
             await until(left_ms, lambda left: 0 < left < 700)
+            await one.renew()
             await until(left_ms, lambda left: left > 900)
         assert await other.find_call("w", "task") == "c"
 
