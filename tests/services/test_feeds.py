@@ -152,6 +152,7 @@ async def test_it_is_read_while_somebody_wants_it(start, make, agent: FeedAgent)
     await eventually(lambda: not agent.there)
 
 
+@pytest.mark.timeout(400)
 async def test_started_and_stopped_a_thousand_times_it_is_read_once_at_any_time(start, make, agent: FeedAgent):
     replica, id_ = await start(linger_s=0.001), await make(agent)
     before = len(replica.tasks)
