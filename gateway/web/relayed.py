@@ -1,6 +1,7 @@
 """Streams of agents over HTTP: written as they come, kept alive, and ended in band."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from time import monotonic
@@ -36,7 +37,6 @@ async def serve(request: web.Request, opened: Opened, *, call_off: bool) -> web.
     reading = request.app[keys.AGENT_STREAMS].read(opened)
     try:
         with reading:
-            await response.prepare(request)
             await _write(request, response, reading, b"")
     finally:
         if call_off and not reading.over:
@@ -61,7 +61,6 @@ async def follow(request: web.Request) -> web.StreamResponse:
             if reading.over and not block:
                 return web.Response(status=HTTPStatus.NO_CONTENT)  # after which no browser comes back
             response = web.StreamResponse(status=opened.head.status, headers={**opened.head.headers, **HEADERS})
-            await response.prepare(request)
             await _write(request, response, reading, block)
             return response
     finally:
@@ -87,20 +86,22 @@ async def _find(request: web.Request, call_id: str) -> Opened:
 
 
 async def _write(request: web.Request, response: web.StreamResponse, reading: Reading, block: bytes) -> None:
-    """Write what comes, after this block, until the end."""
+    """Write what comes, after this block, until the end, or until the reader has left, or has been cut off."""
     keepalive_s = request.app[keys.KEEPALIVE_S]
-    if block:
-        await response.write(block)
-    written_at = monotonic()
-    while not reading.over:
-        block = await reading.read(min(LOOK_S, keepalive_s))
-        if request.transport is None:
-            return
-        if not block and monotonic() - written_at < keepalive_s:
-            continue
-        await response.write(block or KEEP_ALIVE)
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        if block:
+            await response.write(block)
         written_at = monotonic()
-    await response.write_eof()
+        while not reading.over:
+            block = await reading.read(min(LOOK_S, keepalive_s))
+            if request.transport is None:
+                return
+            if not block and monotonic() - written_at < keepalive_s:
+                continue
+            await response.write(block or KEEP_ALIVE)
+            written_at = monotonic()
+        await response.write_eof()
 
 
 def wants_call_off(request: web.Request) -> bool:
