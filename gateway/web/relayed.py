@@ -39,7 +39,7 @@ async def serve(request: web.Request, opened: Opened, *, call_off: bool) -> web.
         with reading:
             await _write(request, response, reading, b"")
     finally:
-        if call_off and not reading.over:
+        if call_off and opened.relay is not None and not opened.relay.over:  # though its reader may be told that it is
             request.app[keys.PROXY].forsake(opened.head.call_id)
     return response
 
