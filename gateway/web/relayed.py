@@ -42,10 +42,9 @@ async def serve(request: web.Request, opened: Opened, *, call_off: bool) -> web.
     reading = request.app[keys.AGENT_STREAMS].read(opened)
     try:
         with reading:
-            await response.prepare(request)
             await _write(request, response, reading, b"")
     finally:
-        if call_off and not reading.over:
+        if call_off and opened.relay is not None and not opened.relay.over:  # though its reader may be told that it is
             request.app[keys.PROXY].forsake(opened.head.call_id)
     return response
 
@@ -62,7 +61,6 @@ async def stay(request: web.Request, awaited: Awaited, *, call_off: bool) -> web
     try:
         with vigil:
             response = web.StreamResponse(headers={"Content-Type": streams.MEDIA_TYPE, **HEADERS})
-            await response.prepare(request)
             await _write(request, response, vigil, b"")
     finally:
         places.free()
@@ -94,7 +92,6 @@ async def follow(request: web.Request) -> web.StreamResponse:
             if reading.over and not block:
                 return web.Response(status=HTTPStatus.NO_CONTENT)  # after which no browser comes back
             response = _begin(opened)
-            await response.prepare(request)
             await _write(request, response, reading, block)
             return response
     finally:
@@ -126,26 +123,28 @@ def _begin(opened: Opened) -> web.StreamResponse:
 
 
 async def _write(request: web.Request, response: web.StreamResponse, reading: Reading | Vigil, block: bytes) -> None:
-    """Write what comes, after this block, until the end."""
+    """Write what comes, after this block, until the end, or until the reader has left, or has been cut off."""
     keepalive_s = request.app[keys.KEEPALIVE_S]
     look_s = min(LOOK_S, keepalive_s)
-    if block:
-        await response.write(block)
-    pipe = _Pipe(request)
-    while not reading.over:
-        if reading.keeps_up:
-            await reading.push(pipe.write, look_s)
-            block = b""
-        else:
-            block = await reading.read(look_s)
-        if request.transport is None:
-            return
-        if block or monotonic() - pipe.written_at >= keepalive_s:
-            pipe.written_at = monotonic()
-            await response.write(block or KEEP_ALIVE)  # which waits until there is room for more
-        elif pipe.is_full:
-            await response.write(KEEP_ALIVE)
-    await response.write_eof()
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        if block:
+            await response.write(block)
+        pipe = _Pipe(request)
+        while not reading.over:
+            if reading.keeps_up:
+                await reading.push(pipe.write, look_s)
+                block = b""
+            else:
+                block = await reading.read(look_s)
+            if request.transport is None:
+                return
+            if block or monotonic() - pipe.written_at >= keepalive_s:
+                pipe.written_at = monotonic()
+                await response.write(block or KEEP_ALIVE)  # which waits until there is room for more
+            elif pipe.is_full:
+                await response.write(KEEP_ALIVE)
+        await response.write_eof()
 
 
 class _Pipe:

@@ -102,6 +102,27 @@ async def test_a_caller_that_wants_so_ends_its_stream_when_it_leaves_and_the_age
         assert events(body)[-1][1]["error"]["data"]["code"] == "cancelled"
 
 
+async def test_callers_that_leave_in_the_middle_of_a_write_are_no_error(world: World):
+    gateway = await world.start()
+
+    async def endless(peer: Peer) -> None:
+        if b"tasks/cancel" in peer.body:
+            return
+        await peer.say(CHUNKED)
+        number = 0
+        while not peer.gone:
+            number += 1
+            await peer.say(chunk(event(number, pad=50_000)))
+
+    async with faces.running(endless) as agent:
+        target = await world.workspace(agent.url)
+        for _ in range(5):
+            async with open_stream(world, target, headers=CANCEL) as response:
+                await response.content.readuntil(b"\n\n")
+        await eventually(lambda: len(agent.asked) >= 5 and agent.open == 0)
+    assert '"level": "error"' not in gateway.log()
+
+
 @pytest.mark.parametrize("method", ["message/stream", "message/send"])
 async def test_a_caller_that_wants_so_ends_its_call_before_the_agent_has_answered(world: World, method: str):
     await world.start()
@@ -215,7 +236,7 @@ async def test_a_caller_that_does_not_read_is_let_go_and_its_stream_goes_on_to_i
 
         await until(readers, lambda text: "gateway_agent_stream_readers 0.0" in text)
         await until(readers, lambda text: "gateway_agent_stream_bytes 0.0" in text)
-        assert "answer_not_taken" in gateway.log()
+        assert "connection_broke" not in gateway.log(), "that is nobody's fault"
         writer.close()
         path = f"/workspaces/{target.id}/a2a/calls/{row['id']}/stream"
         since = {"Last-Event-ID": f"{row['id']}-{count - 10}"}
