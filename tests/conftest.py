@@ -36,7 +36,9 @@ LONGEST = tuple(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "inv
 """The files that take longest: they begin first, side by side, or everybody would wait for them in the end."""
 ONCE = (
     *(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "accounting", "queue_load", "invariant", "gaps")),
+    *(f"tests/e2e/test_{name}.py" for name in ("sdk", "sdk_streams", "stream_faces", "stream_framing", "failures")),
     "tests/services/test_proxy_properties.py",
+    "tests/services/test_feeds.py::test_started_and_stopped_a_thousand",
     "tests/core/test_envelope_properties.py",
     "tests/browser",
 )
