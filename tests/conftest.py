@@ -35,14 +35,21 @@ def pytest_configure(config: pytest.Config) -> None:
 LONGEST = tuple(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "invariant", "gaps"))
 """The files that take longest: they begin first, side by side, or everybody would wait for them in the end."""
 ONCE = (
-    *(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "accounting", "queue_load", "invariant", "gaps")),
-    *(f"tests/e2e/test_{name}.py" for name in ("sdk", "sdk_streams", "stream_faces", "stream_framing", "failures")),
     "tests/services/test_proxy_properties.py",
     "tests/services/test_feeds.py::test_started_and_stopped_a_thousand",
     "tests/core/test_envelope_properties.py",
     "tests/browser",
 )
-"""What takes long by its number, or by a browser, and would find the same on another Python."""
+"""What takes long by its number, or by a browser, and would find the same on another Python ..."""
+WHOLE = ("call", "endings", "poll", "queue", "streams", "vigils", "delegation", "shutdown")
+"""... and of all that starts whole gateways, what is done again there."""
+
+
+def is_done_once(node_id: str) -> bool:
+    """Whether a test has been done on another Python."""
+    if node_id.startswith("tests/e2e/"):
+        return not node_id.startswith(tuple(f"tests/e2e/test_{name}.py" for name in WHOLE))
+    return node_id.startswith(ONCE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,8 +62,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     if config.getoption("--again"):
-        config.hook.pytest_deselected(items=[item for item in items if item.nodeid.startswith(ONCE)])
-        items[:] = [item for item in items if not item.nodeid.startswith(ONCE)]
+        config.hook.pytest_deselected(items=[item for item in items if is_done_once(item.nodeid)])
+        items[:] = [item for item in items if not is_done_once(item.nodeid)]
     if config.getoption("--long"):
         return
     skip = pytest.mark.skip(reason="takes minutes; run with --long")

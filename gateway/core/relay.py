@@ -40,7 +40,18 @@ class Comment:
 class Framer:
     """Cuts one stream. No event may be longer than limit_bytes."""
 
-    __slots__ = ("_crlf", "_data", "_held", "_limit_bytes", "_lines", "_parts", "_started", "_swallow", "last_id")
+    __slots__ = (
+        "_comment",
+        "_crlf",
+        "_data",
+        "_held",
+        "_limit_bytes",
+        "_lines",
+        "_parts",
+        "_started",
+        "_swallow",
+        "last_id",
+    )
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -51,6 +62,7 @@ class Framer:
         self._started = False
         self._swallow = False
         self._crlf = False
+        self._comment = b""
         self.last_id: bytes | None = None
         """The id that the agent itself gave last."""
 
@@ -68,6 +80,13 @@ class Framer:
         Where a line ends with CR at the end of a chunk it has ended: an LF that follows belongs to it. Clients that
         know no CR get that LF all the same, where the lines of this stream end so.
         """
+        if self._comment and chunk:
+            comment, self._comment = self._comment, b""
+            if chunk[0] == 10:
+                chunk = chunk[1:]
+                comment += b"\n"
+                self._crlf = True
+            yield Comment(comment)
         if self._swallow and chunk:
             self._swallow = False
             if chunk[0] == 10:
@@ -98,12 +117,15 @@ class Framer:
                 self._held -= sum(map(len, self._parts))
                 line = b"".join((*self._parts, line))
                 self._parts.clear()
-            if (done := self._take(line)) is not None:
+            if not self._crlf and at == len(chunk) and line.endswith(b"\r") and self._is_comment(line):
+                self._take(line)  # which may be too long
+                self._comment = line  # it waits for its LF, if it has one
+            elif (done := self._take(line)) is not None:
                 yield done
         if at < len(chunk):
             self._hold(len(chunk) - at)
             self._parts.append(chunk[at:])
-        elif chunk.endswith(b"\r"):
+        elif chunk.endswith(b"\r") and not self._comment:
             self._swallow = True
 
     def _is_plain(self, chunk: bytes) -> bool:
@@ -115,6 +137,10 @@ class Framer:
             and b"\r" not in chunk
             and max(len(chunk), LINE_COST) <= self._limit_bytes
         )
+
+    def _is_comment(self, line: bytes) -> bool:
+        """Whether a line is a comment between two events."""
+        return line.startswith(b":") and not self._lines
 
     def finish(self) -> Event | None:
         """Return the event that lacked nothing but the end of its last line, or the blank line; None if none is held.
@@ -139,7 +165,7 @@ class Framer:
             return self._end(line)
         if self._held + len(text) > self._limit_bytes:  # one that is not kept, too: in pieces it would have been
             raise TooLong
-        if text[0] == 58 and not self._lines:
+        if self._is_comment(line):
             return Comment(line)
         name, _, value = text.partition(b":")
         if name == b"id":

@@ -14,7 +14,7 @@ from tests.harness.agent import ScriptedAgent
 from tests.harness.source import ROOT
 from tests.harness.world import ADMIN_TOKEN, Workspace, World
 
-EXAMPLES, MANY_EXAMPLES = 15, 100
+EXAMPLES, MANY_EXAMPLES = 8, 100
 """Of each operation, and with --long."""
 ANSWER_S = 10.0
 """The longest that any answer may take: nothing hangs."""
