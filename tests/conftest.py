@@ -39,8 +39,11 @@ ONCE = (
     "tests/services/test_feeds.py::test_started_and_stopped_a_thousand",
     "tests/core/test_envelope_properties.py",
     "tests/browser",
+    "tests/embedded",
+    "tests/test_cli.py",
+    "tests/web/test_bad_input.py",
 )
-"""What takes long by its number, or by a browser, and would find the same on another Python ..."""
+"""What takes long by its number, by a browser or by servers, and would find the same on another Python ..."""
 WHOLE = ("call", "endings", "poll", "queue", "streams", "vigils", "delegation", "shutdown")
 """... and of all that starts whole gateways, what is done again there."""
 
