@@ -101,12 +101,14 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
     agent = Faced()
 
     connected: set[asyncio.StreamWriter] = set()
+    all_: list[asyncio.StreamWriter] = []  # one that is closed still flushes what nobody reads
     left = asyncio.Event()
     left.set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         agent.open += 1
         connected.add(writer)
+        all_.append(writer)
         left.clear()
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -129,10 +131,13 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
         yield agent
     finally:
         server.close()
-        for writer in list(connected):
+        for writer in all_:
             writer.transport.abort()
         async with asyncio.timeout(READY_S):
             await left.wait()
+            for writer in all_:
+                with suppress(OSError):
+                    await writer.wait_closed()
 
 
 @asynccontextmanager
