@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, assert_never
+
+from gateway.core.retry import RETRY_AFTER_MOST_S
 
 BACKOFF_S: Final = 1.0
 """The first wait after a failure ..."""
@@ -15,8 +16,6 @@ BACKOFF_MOST_S: Final = 30.0
 """... and the longest."""
 AT_ONCE: Final = 3
 """Connections that ended in good order are made anew at once so often in a row; then the pace holds."""
-RETRY_AFTER_MOST_S: Final = 60.0
-"""The longest wait that an agent may ask for."""
 FINAL: Final = frozenset({204, 401, 403, 404, 410})
 """Statuses that say that asking again is no use (204: the standard's word for it)."""
 
@@ -210,19 +209,6 @@ def _move(standing: Standing, to: State, reason: str | None, wait_s: float = 0.0
     if to is not standing.state and standing.state not in MOVES[to]:
         raise ValueError(f"a feed that is {standing.state.value} cannot become {to.value}")
     return replace(standing, state=to, reason=reason, wait_s=wait_s)
-
-
-def read_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After (RFC 9110, 10.2.3) asks for, not below 0; None if it is none."""
-    if value is None:
-        return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return float(value.strip()[:9])
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now.timestamp(), 0.0)
 
 
 class Recent:

@@ -20,7 +20,7 @@ from aiohttp import (
 )
 from yarl import URL
 
-from gateway.core import address, feeds
+from gateway.core import address, feeds, retry
 from gateway.core.feeds import How
 from gateway.core.sse import EventParser
 from gateway.net.connector import refused
@@ -90,7 +90,7 @@ class EventFeed:
 
     def _refusal(self, response: ClientResponse) -> How | None:
         if response.status != HTTPStatus.OK:
-            retry_s = feeds.read_retry_after(response.headers.get("Retry-After"), self._now())
+            retry_s = retry.read_retry_after(response.headers.get("Retry-After"), self._now())
             return feeds.Refused(status=response.status, retry_s=retry_s)
         coded = response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
         return feeds.NoStream() if coded or response.content_type != "text/event-stream" else None

@@ -1,7 +1,6 @@
 """Where a feed stands: only moves of the table, waits within their bounds, and nothing that is given up is tried."""
 
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import pytest
@@ -13,7 +12,6 @@ from gateway.core.feeds import (
     BACKOFF_MOST_S,
     FINAL,
     MOVES,
-    RETRY_AFTER_MOST_S,
     Closed,
     Cut,
     How,
@@ -27,6 +25,7 @@ from gateway.core.feeds import (
     State,
     Unanswered,
 )
+from gateway.core.retry import RETRY_AFTER_MOST_S
 
 RULES: Final = Rules(healthy_s=10.0, pace_s=1.0)
 ASKED: Final = st.one_of(st.none(), st.floats(0, 1e6))
@@ -135,18 +134,6 @@ def test_an_agent_may_ask_to_be_left_alone_but_not_for_ever():
     assert after(live, Refused(status=503, retry_s=20.0)).wait_s == 20.0
     assert after(live, Refused(status=503, retry_s=5000.0)).wait_s == RETRY_AFTER_MOST_S
     assert after(live, Refused(status=503, retry_s=0.0)).wait_s == 1.0
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, None), ("", None), ("soon", None), ("-1", None), ("1.5", None), ("120", 120.0), (" 7 ", 7.0),
-        ("9" * 5000, 999999999.0), ("٣", None), (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
-        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0), ("Fri, 99 May 2026 00:00:00 GMT", None),
-    ],
-)  # fmt: skip
-def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None):
-    assert feeds.read_retry_after(value, NOW) == seconds
 
 
 def test_ids_are_remembered_as_far_as_there_is_room():
