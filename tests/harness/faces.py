@@ -132,7 +132,9 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
     finally:
         server.close()
         for writer in all_:
-            writer.transport.abort()
+            # asyncio's transports cannot be aborted once they are closed and have nothing left to flush.
+            if not writer.transport.is_closing() or writer.transport.get_write_buffer_size():
+                writer.transport.abort()
         async with asyncio.timeout(READY_S):
             await left.wait()
             for writer in all_:
