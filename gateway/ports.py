@@ -12,6 +12,7 @@ from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.feeds import How
 from gateway.core.feeds import State as FeedState
+from gateway.core.http_json import Operation
 from gateway.core.journey import Arrival, Journey, Sign
 from gateway.core.outcomes import Outcome
 from gateway.core.queue import Place
@@ -173,7 +174,8 @@ class Meter:
 class Outbound:
     """A call as it goes out. Times are seconds; `limit_s` is the caller's deadline if `by_deadline`, else a ceiling.
 
-    hold: what counts the bytes of the answer. meter: what says how far it is.
+    hold: what counts the bytes of the answer. meter: what says how far it is. operation: how it is asked for by
+    HTTP+JSON, below the url; None for JSON-RPC.
     """
 
     call_id: str
@@ -186,6 +188,7 @@ class Outbound:
     by_deadline: bool
     hold: Hold = field(repr=False)
     meter: Meter = field(default_factory=Meter, repr=False)
+    operation: Operation | None = None
 
 
 class Sink(Protocol):
@@ -212,13 +215,15 @@ Begin = Callable[[int, Mapping[str, str]], Sink]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamHead:
-    """How a stream begins: the answer's status and headers. id_json: of the request that it answers."""
+    """How a stream begins: the answer's status and headers. id_json: of the request that it answers. plain: the request
+    was one of HTTP+JSON, whose events have no JSON-RPC around them."""
 
     call_id: str
     workspace_id: str
     status: int
     headers: Mapping[str, str]
     id_json: bytes | None
+    plain: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

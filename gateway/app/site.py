@@ -1,6 +1,7 @@
 """The web application, empty of services: its middleware, its routes, and what the settings say of them."""
 
 from importlib.metadata import version
+from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -9,6 +10,9 @@ from gateway.settings import Settings
 from gateway.web import guard, keys, openapi, parse, protocol
 from gateway.web.cors import CrossOrigin
 from gateway.web.routes import ROUTES
+
+OPERATION: Final = r"{operation:(?!calls/|queue$|queue/|\.well-known/).+}"
+"""A path of an agent's, with slashes: not one of ours that asks by another verb."""
 
 
 def site(settings: Settings, cross_origin: CrossOrigin) -> web.Application:
@@ -27,7 +31,8 @@ def site(settings: Settings, cross_origin: CrossOrigin) -> web.Application:
     application[parse.PACE] = parse.Pace(longest_s=settings.body_timeout_s, least_bytes_per_s=settings.body_pace)
     application[parse.TRUSTED_PROXIES] = settings.trusted_proxies
     for route in ROUTES:
-        application.router.add_route(route.method, route.path, route.handler, expect_handler=protocol.expect)
+        path = route.path.replace("{operation}", OPERATION)
+        application.router.add_route(route.method, path, route.handler, expect_handler=protocol.expect)
     return application
 
 

@@ -72,10 +72,11 @@ class Ended:
         return self.delivered is True and self.ending is not Ending.AGENT_ERROR
 
 
-def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
+def classify(outcome: Outcome, *, native_session: bool = False, plain: bool = False) -> Ended:
     """Return the ending of a call, and its unary answer.
 
     native_session: the agent keeps sessions of its own, so that its caller may wait for it (capability `session`).
+    plain: it was made by HTTP+JSON, where an agent's own errors are objects without JSON-RPC.
     """
     match outcome:
         case Answered(status=status) if not HTTPStatus.OK <= status <= LAST_STATUS:
@@ -95,7 +96,7 @@ def classify(outcome: Outcome, *, native_session: bool = False) -> Ended:
                 retry_after_s=outcome.retry_after_s,
             )
         case Answered():
-            return Ended(ending=Ending.AGENT_ERROR, answer=_agent_error(outcome), delivered=True)
+            return Ended(ending=Ending.AGENT_ERROR, answer=_agent_error(outcome, plain), delivered=True)
         case NotConnected(unsafe=True):
             answer = _refused(HTTPStatus.BAD_GATEWAY, "workspace URL is not publicly routable", "unsafe_url")
             return Ended(ending=Ending.AGENT_UNREACHABLE, answer=answer, delivered=False)
@@ -237,14 +238,16 @@ def _as_is(answer: Answered) -> Answer:
     return Answer(status=answer.status, body=answer.body, headers=answer.headers)
 
 
-def _agent_error(answer: Answered) -> Answer:
-    """A JSON-RPC body as it is; else the agent's own string error, or the reason phrase of its status."""
+def _agent_error(answer: Answered, plain: bool) -> Answer:
+    """A body of the binding as it is; else the agent's own string error, or the reason phrase of its status."""
     said: Any = None
     if not jsontext.is_crowded(answer.body):
         with suppress(orjson.JSONDecodeError):
             said = orjson.loads(answer.body)
     match said:
         case {"jsonrpc": _}:
+            return _as_is(answer)
+        case dict() if plain and _is_plain_error(said):
             return _as_is(answer)
         case {"error": str(sentence)}:
             pass
@@ -253,6 +256,14 @@ def _agent_error(answer: Answered) -> Answer:
     kept = {name: value for name, value in answer.headers.items() if name != "Content-Type"}
     body = orjson.dumps({"error": sentence, "code": Ending.AGENT_ERROR.value})
     return Answer(status=answer.status, body=body, headers={**kept, "Content-Type": JSON})
+
+
+def _is_plain_error(said: dict[str, Any]) -> bool:
+    """An error of HTTP+JSON: as A2A 1.0 has it, as RFC 9457 does, or as published agents of A2A 0.3 do."""
+    match said:
+        case {"error": {"message": str()}} | {"title": str()} | {"message": str()}:
+            return True
+    return False
 
 
 def _phrase(status: int) -> str:

@@ -27,8 +27,10 @@ CODES: Final = {
 STREAMING_METHODS: Final = frozenset(
     {"message/stream", "tasks/resubscribe", "SendStreamingMessage", "SubscribeToTask"},  # A2A 0.3 and 1.0
 )
-RESUBSCRIBING_METHODS: Final = frozenset({"tasks/resubscribe", "SubscribeToTask"})
-"""Those of them that ask for the rest of a stream that has begun."""
+RESUBSCRIBING_METHODS: Final = frozenset(
+    {"tasks/resubscribe", "SubscribeToTask", "v1/tasks:subscribe", "tasks:subscribe"},
+)
+"""Those of them, and of HTTP+JSON (core/http_json.py), that ask for the rest of a stream that has begun."""
 DECIDING: Final = ("jsonrpc", "id", "method", "params")
 """The members that say what an agent does; of two with one name nobody knows which one it would follow."""
 

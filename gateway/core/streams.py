@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.core import inbox, jsontext, usage, views
+from gateway.core import http_json, inbox, jsontext, usage, views
 from gateway.core.answers import Answer, Ended
 from gateway.core.claims import address_events
 from gateway.core.endings import Ending
@@ -78,7 +78,13 @@ def read(data: bytes, *, long: bool = False) -> Said:
     return Said(last=last, task_id=task_id, usage=used)
 
 
-_V1: Final = {"message": "message", "task": "task", "statusUpdate": "status-update", "artifactUpdate": "artifact"}
+_V1: Final = {
+    "message": "message",
+    "msg": "message",  # in HTTP+JSON of A2A 0.3
+    "task": "task",
+    "statusUpdate": "status-update",
+    "artifactUpdate": "artifact",
+}
 _WITH_STATE: Final = frozenset({"task", "status-update"})
 
 
@@ -131,11 +137,13 @@ def numbered(raw: bytes, call_id: str, number: int) -> bytes:
     return b"id: %b-%d\n%b" % (call_id.encode(), number, raw)
 
 
-def farewell(answer: Answer, ending: str, *, call_id: str, last: int, resumable: bool = True) -> bytes:
+def farewell(
+    answer: Answer, ending: str, *, call_id: str, last: int, resumable: bool = True, plain: bool = False
+) -> bytes:
     """Return what the last event of a stream says that has not completed: a JSON-RPC error, without its id.
 
     answer: what a caller of the same call would have got that does not stream. last: the number of the event before.
-    resumable: whether its journal has it all, as far as is known.
+    resumable: whether its journal has it all, as far as is known. plain: as HTTP+JSON has it, without JSON-RPC.
     """
     fields = _members(answer.body)
     sentence = fields.pop("error", None)
@@ -149,13 +157,17 @@ def farewell(answer: Answer, ending: str, *, call_id: str, last: int, resumable:
     if not resumable:
         data["resumable"] = False
     message = sentence if isinstance(sentence, str) else f"the stream has ended: {ending}"
+    if plain:
+        return http_json.error(answer.status, message, data)
     return orjson.dumps({"code": SERVER_ERROR, "message": message, "data": data})
 
 
-def failure(code: str, sentence: str, *, call_id: str, last: int, retriable: bool = False) -> bytes:
+def failure(
+    code: str, sentence: str, *, call_id: str, last: int, retriable: bool = False, plain: bool = False
+) -> bytes:
     """Return what the last event says to a reader who cannot have the rest here, though there may be one.
 
-    retriable: who asks for it once more may get it.
+    retriable: who asks for it once more may get it. plain: as HTTP+JSON has it, without JSON-RPC.
     """
     data = {
         "code": code,
@@ -163,6 +175,8 @@ def failure(code: str, sentence: str, *, call_id: str, last: int, retriable: boo
         "call_id": call_id,
         "last_event_id": event_id(call_id, last) if last else None,
     }
+    if plain:
+        return http_json.error(HTTPStatus.SERVICE_UNAVAILABLE, sentence, data)
     return orjson.dumps({"code": SERVER_ERROR, "message": sentence, "data": data})
 
 
@@ -170,8 +184,10 @@ _RETRIABLE: Final = frozenset(ending.value for ending, rule in RULES.items() if 
 """What a program may send again without asking anybody, if no event of a stream has come."""
 
 
-def error_event(error: bytes, id_json: bytes | None) -> bytes:
-    """Return the event of a JSON-RPC error."""
+def error_event(error: bytes, id_json: bytes | None, *, plain: bool = False) -> bytes:
+    """Return the event of a JSON-RPC error, or of one of HTTP+JSON, which has no id."""
+    if plain:
+        return http_json.error_event(error)
     return b'data: {"jsonrpc":"2.0","id":%b,"error":%b}\n\n' % (id_json or b"null", error)
 
 
@@ -221,9 +237,10 @@ def says_no(answer: Answer) -> bool:
 
 
 def is_no(data: bytes) -> bool:
-    """Return whether a JSON-RPC response says that its agent does not know the task, or cannot do that."""
-    error = None if len(data) > READ_BYTES or jsontext.is_crowded(data) else _members(data).get("error")
-    return isinstance(error, dict) and error.get("code") in _ERRORS_SAY_NO
+    """Return whether an answer says that its agent does not know the task, or cannot do that."""
+    said = {} if len(data) > READ_BYTES or jsontext.is_crowded(data) else _members(data)
+    error = said.get("error")
+    return (isinstance(error, dict) and error.get("code") in _ERRORS_SAY_NO) or http_json.is_no(said)
 
 
 STATUS_SAYS_NO: Final = frozenset({404, 405, 501})
@@ -255,8 +272,9 @@ def find_task(body: bytes) -> str | None:
 
 
 def is_one_language(method: str, other: str) -> bool:
-    """Return whether both methods are of versions of A2A whose events look the same: before 1.0 they have slashes."""
-    return ("/" in method) == ("/" in other)
+    """Return whether the events of both methods look the same: before A2A 1.0 they have slashes, and those of HTTP+JSON
+    have colons."""
+    return ("/" in method) == ("/" in other) and (":" in method) == (":" in other)
 
 
 def _members(body: bytes) -> dict[str, Any]:
@@ -267,8 +285,8 @@ def _members(body: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def of_ended(ended: Ended, *, call_id: str, last: int, resumable: bool = True) -> bytes | None:
+def of_ended(ended: Ended, *, call_id: str, last: int, resumable: bool = True, plain: bool = False) -> bytes | None:
     """Return the farewell of a stream that has come to this end; None: it has completed."""
     if ended.ending is Ending.COMPLETED:
         return None
-    return farewell(ended.answer, ended.ending.value, call_id=call_id, last=last, resumable=resumable)
+    return farewell(ended.answer, ended.ending.value, call_id=call_id, last=last, resumable=resumable, plain=plain)

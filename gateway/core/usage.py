@@ -1,6 +1,7 @@
 """What an agent's answer says it used: tokens in and out."""
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,6 +10,7 @@ import orjson
 
 _INPUT: Final = ("input_tokens", "prompt_tokens", "inputTokens", "promptTokens")
 _OUTPUT: Final = ("output_tokens", "completion_tokens", "outputTokens", "completionTokens")
+_RESULTS: Final = ("task", "message", "msg")
 _MOST: Final = 10**12
 LOOKS: Final = 100
 _NAME: Final = b'"usage"'
@@ -30,20 +32,28 @@ def read(answer: Any) -> Usage:
     """Read the usage of a parsed JSON-RPC answer.
 
     Looked for in `result.usage`, `result.metadata.usage` and a top-level `usage`, under the names that the large model
-    providers use: the first that says anything counts. Anything odd (negative, fractional, huge, of a wrong type) is
-    nothing said.
+    providers use: the first that says anything counts. Where the result has its task or message in a member of that
+    name (A2A 1.0), it is looked for there, too; HTTP+JSON has no `result` around it. Anything odd (negative,
+    fractional, huge, of a wrong type) is nothing said.
     """
     if not isinstance(answer, dict):
         return Usage()
-    result = answer.get("result")
-    metadata = result.get("metadata") if isinstance(result, dict) else None
-    for holder in (result, metadata, answer):
+    result = answer.get("result", answer)
+    inner = [result.get(name) for name in _RESULTS] if isinstance(result, dict) else []
+    for holder in (*_with_metadata(result, *inner), answer):
         block = holder.get("usage") if isinstance(holder, dict) else None
         if isinstance(block, dict):
             used = Usage(input_tokens=_first(block, _INPUT), output_tokens=_first(block, _OUTPUT))
             if used.input_tokens or used.output_tokens:
                 return used
     return Usage()
+
+
+def _with_metadata(*holders: Any) -> Iterator[Any]:
+    for holder in holders:
+        yield holder
+        if isinstance(holder, dict):
+            yield holder.get("metadata")
 
 
 def find(body: bytes) -> Usage:

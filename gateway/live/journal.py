@@ -112,6 +112,8 @@ class Journal:
         """Let a stream begin."""
         self._sizes[head.call_id] = _Sizes()
         said = asdict(head) | {"id_json": None if head.id_json is None else head.id_json.decode()}
+        if not head.plain:
+            del said["plain"]  # a release that does not know the word reads all others
         self._tell(head.call_id, "SET", self._head(head.call_id), orjson.dumps(said), "PX", self._kept_ms)
 
     def name(self, workspace_id: str, task_id: str, call_id: str) -> None:

@@ -22,7 +22,7 @@ from aiohttp import (
 )
 from yarl import URL
 
-from gateway.core import outcomes, retry
+from gateway.core import http_json, outcomes, retry
 from gateway.core import streams as sse
 from gateway.core.outcomes import Clock, Outcome
 from gateway.core.relay import TooLong
@@ -87,9 +87,12 @@ class Dispatcher:
         meter = outbound.meter
         meter.attempts += 1
         try:
-            request = self._session.post(
-                URL(outbound.url, encoded=True),
-                data=outbound.body,
+            operation = outbound.operation
+            url = outbound.url if operation is None else http_json.below(outbound.url, operation.path)
+            request = self._session.request(
+                "POST" if operation is None else operation.verb,
+                URL(url, encoded=True),
+                data=outbound.body or None,
                 headers={**outbound.headers, **_FIXED},
                 allow_redirects=False,
             )

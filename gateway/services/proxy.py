@@ -73,8 +73,8 @@ class Proxy:
         got = await (self._park(wanted) if wanted.outbound is None else self._send(wanted, wanted.outbound))
         if wanted.message.method in envelope.RESUBSCRIBING_METHODS:
             got = await self._resubscribing.instead(got, wanted)
-        if isinstance(got, Opened) or not wanted.message.streaming:
-            return got
+        if isinstance(got, Opened) or not wanted.message.streaming or asked.operation is not None:
+            return got  # clients of HTTP+JSON look at the status of an answer, whatever they have asked for
         if got.waits:
             call_id = got.call_id or asked.call_id
             return Awaited(call_id=call_id, workspace_id=wanted.target.id, id_json=wanted.message.id_json)

@@ -156,10 +156,13 @@ class Relay:
     def end(self, ended: Ended) -> None:
         """End it for its readers: a stream that has not completed says so in its last event."""
         self._resumable = self.resumable
-        said = streams.of_ended(ended, call_id=self.head.call_id, last=self.events, resumable=self._resumable)
+        plain = self.head.plain
+        said = streams.of_ended(
+            ended, call_id=self.head.call_id, last=self.events, resumable=self._resumable, plain=plain
+        )
         self._journal.end(self.head.call_id, self.events + 1, said)
         if said is not None:
-            raw = streams.error_event(said, self.head.id_json)
+            raw = streams.error_event(said, self.head.id_json, plain=plain)
             self.events += 1
             self._keep(streams.numbered(raw, self.head.call_id, self.events), self.events)
         self.over = True

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
 
 from gateway import ports
-from gateway.core import address, answers, envelope, queue
+from gateway.core import address, answers, envelope, http_json, queue
 from gateway.core.callers import Principal
 from gateway.core.claims import Claim, find_claim
+from gateway.core.http_json import Operation
 from gateway.core.ids import new_id
 from gateway.core.limits import decide_limit, read_timeout, read_wait
+from gateway.core.refusals import Code, Refusal
 from gateway.core.trace import continued, trace_id
 from gateway.core.workspaces import Workspace
 from gateway.services.admission import Admission, Admitted
@@ -34,7 +36,8 @@ class Asked:
     """A call as it was asked for.
 
     `headers` finds names whatever their case; `claimed` is the X-Workspace-ID; `gone` tells whether the caller hung up,
-    `call_off` whether the call is to end then; `hold` counts the bytes of the call and its answer.
+    `call_off` whether the call is to end then; `hold` counts the bytes of the call and its answer. `operation`: how it
+    is asked for by HTTP+JSON, None for JSON-RPC.
     """
 
     call_id: str
@@ -49,6 +52,7 @@ class Asked:
     body: bytes = field(repr=False)
     hold: ports.Hold = field(repr=False)
     call_off: bool = False
+    operation: Operation | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +105,8 @@ class Requests:
             return message
         trace = continued(asked.headers.get("traceparent"), asked.headers.get("tracestate"))
         polls = self._parking.takes(admitted.target)
+        if polls and asked.operation is not None:
+            raise Refusal(Code.INVALID_REQUEST, "the agent polls, and so is called by JSON-RPC only")
         wait_s = read_wait(asked.headers.get("Prefer"))
         return Wanted(
             asked=asked,
@@ -117,10 +123,9 @@ class Requests:
 
     async def _read(self, asked: Asked) -> envelope.Envelope | envelope.BadEnvelope:
         """What the caller says; a long body is read beside the loop, which it could hold up for half a second."""
-        version = asked.headers.get("A2A-Version")
         if len(asked.body) <= LONG_BYTES:
-            return envelope.normalise(asked.body, a2a_version=version, mint=new_id)
-        return await asyncio.to_thread(envelope.normalise, asked.body, a2a_version=version, mint=new_id)
+            return _normalised(asked)
+        return await asyncio.to_thread(_normalised, asked)
 
     def _outbound(
         self,
@@ -141,18 +146,28 @@ class Requests:
         return ports.Outbound(
             call_id=asked.call_id,
             workspace_id=target.id,
-            url=get_url(target, self._reach),
+            url=self._url(target, asked.operation),
             body=message.body,
             headers=self._headers(asked, admitted, trace),
             idle_s=target.metadata.idle_timeout_s or self._times.idle_s,
             limit_s=limit.seconds,
             by_deadline=limit.by_deadline,
             hold=asked.hold,
+            operation=asked.operation,
         )
+
+    def _url(self, target: Workspace, operation: Operation | None) -> str:
+        """Where the agent takes such a request; refuses if it cannot be called there."""
+        url = get_url(target, self._reach)
+        if operation is None:
+            return url
+        other = http_json.find_url(target.agent_card, target.url or "", v1=operation.v1)
+        return url if other == target.url else get_url(replace(target, url=other), self._reach)
 
     def _headers(self, asked: Asked, admitted: Admitted, trace: Mapping[str, str]) -> dict[str, str]:
         headers = {name: asked.headers[name] for name in FORWARDED if name in asked.headers}
-        headers.setdefault("Content-Type", answers.JSON)
+        if asked.body:
+            headers.setdefault("Content-Type", answers.JSON)
         headers |= trace
         headers["X-Request-ID"] = asked.request_id
         headers["X-A2A-Call-ID"] = asked.call_id
@@ -184,3 +199,13 @@ class Requests:
             by_deadline=way.by_deadline,
             hold=hold,
         )
+
+
+def _normalised(asked: Asked) -> envelope.Envelope | envelope.BadEnvelope:
+    """What a body says; a bad one is refused in the words of its binding."""
+    if asked.operation is None:
+        return envelope.normalise(asked.body, a2a_version=asked.headers.get("A2A-Version"), mint=new_id)
+    said = http_json.read(asked.operation, asked.body)
+    if isinstance(said, envelope.BadEnvelope):
+        raise Refusal(Code.INVALID_REQUEST, said.message)
+    return said

@@ -43,7 +43,8 @@ class Resubscribing:
     async def _find(self, wanted: Wanted) -> Opened | None:
         """The stream of a task as it is wanted; None if there is none for this caller, or nobody knows."""
         asked, message = wanted.asked, wanted.message
-        task_id = streams.find_task(message.body)
+        operation = asked.operation
+        task_id = streams.find_task(message.body) if operation is None else operation.task_id
         if task_id is None:
             return None
         try:

@@ -163,7 +163,8 @@ class Sending:
         flight.under_way = False
         if relay is not None and relay.complete:  # what comes after all has been said changes nothing any more
             outcome = outcomes.Streamed(status=relay.head.status, headers=relay.head.headers)
-        ended = answers.classify(outcome, native_session=native_session)
+        plain = call.outbound.operation is not None
+        ended = answers.classify(outcome, native_session=native_session, plain=plain)
         late = await self._is_late(call)
         if relay is not None:
             self._streams.end(relay, ended)
@@ -171,7 +172,7 @@ class Sending:
             self._freed(call.wanted.target.id)
             self._part(call, ended, relay)
             return
-        busy = ended.ending is Ending.AGENT_BUSY and not native_session and not late
+        busy = ended.ending is Ending.AGENT_BUSY and not native_session and not plain and not late
         got = await self._hold(call, ended.retry_after_s) if busy else None
         unsure = isinstance(got, Unsure)
         if isinstance(got, Unsure):
@@ -202,9 +203,18 @@ class Sending:
         """Tell an agent that nobody wants its task any more, if it has named one and is not done with it."""
         if ended.ending not in PARTING or relay.task_id is None or relay.complete:
             return
-        body = envelope.cancel_body(relay.task_id, v1=call.wanted.message.v1, call_id=call.wanted.asked.call_id)
+        operation = call.outbound.operation
+        body = b"{}"
+        if operation is None:
+            body = envelope.cancel_body(relay.task_id, v1=call.wanted.message.v1, call_id=call.wanted.asked.call_id)
         outbound = replace(
-            call.outbound, body=body, idle_s=PART_S, limit_s=PART_S, by_deadline=False, meter=ports.Meter()
+            call.outbound,
+            body=body,
+            operation=None if operation is None else operation.cancel(relay.task_id),
+            idle_s=PART_S,
+            limit_s=PART_S,
+            by_deadline=False,
+            meter=ports.Meter(),
         )
         self._spawn(self._tell_agent(outbound), f"call:part:{call.wanted.asked.call_id}")
 
@@ -251,4 +261,5 @@ def _head(call: Sent, status: int, headers: Mapping[str, str]) -> ports.StreamHe
         status=status,
         headers=dict(headers),
         id_json=wanted.message.id_json,
+        plain=call.outbound.operation is not None,
     )

@@ -288,12 +288,13 @@ class Reading:
 
     def _farewell(self, error: bytes) -> bytes:
         self.number += 1
-        raw = streams.error_event(error, self._id_json or self.head.id_json)
+        raw = streams.error_event(error, self._id_json or self.head.id_json, plain=self.head.plain)
         return streams.numbered(raw, self.head.call_id, self.number)
 
     def _interrupted(self) -> bytes:
         """Say that the replica that relayed it has died, and has written no more than this."""
-        said = streams.of_ended(answers.classify(outcomes.Orphaned()), call_id=self.head.call_id, last=self.number)
+        ended, head = answers.classify(outcomes.Orphaned()), self.head
+        said = streams.of_ended(ended, call_id=head.call_id, last=self.number, plain=head.plain)
         assert said is not None
         return self._farewell(said)
 
@@ -303,5 +304,6 @@ class Reading:
         retriable: it is to be had elsewhere.
         """
         self.over = True
-        error = streams.failure(code, sentence, call_id=self.head.call_id, last=self.number, retriable=retriable)
-        return streams.error_event(error, self._id_json or self.head.id_json)
+        call_id, plain = self.head.call_id, self.head.plain
+        error = streams.failure(code, sentence, call_id=call_id, last=self.number, retriable=retriable, plain=plain)
+        return streams.error_event(error, self._id_json or self.head.id_json, plain=plain)

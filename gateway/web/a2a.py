@@ -1,15 +1,40 @@
-"""The A2A endpoint of every workspace."""
+"""The A2A endpoint of every workspace: JSON-RPC at its address, HTTP+JSON at the paths below it."""
+
+from typing import Final
 
 from aiohttp import web
 
+from gateway.core import http_json
+from gateway.core.refusals import Code, Refusal
 from gateway.services.requests import Asked
 from gateway.services.streams import Opened
 from gateway.services.vigils import Awaited
 from gateway.web import keys, parse, relayed, render
 
+SEGMENTS: Final = 4
+"""What stands before the path of HTTP+JSON: nothing, `workspaces`, the workspace, `a2a`."""
+
 
 async def call(request: web.Request) -> web.StreamResponse:
     """Forward one JSON-RPC call to a workspace's agent and answer as the agent did."""
+    return await _forward(request, None)
+
+
+async def operate(request: web.Request) -> web.StreamResponse:
+    """Forward one request of HTTP+JSON, its path as it was written."""
+    url = request.rel_url
+    path = url.raw_path.split("/", SEGMENTS)[SEGMENTS]
+    found = http_json.find(request.method, path, url.raw_query_string, a2a_version=request.headers.get("A2A-Version"))
+    match found:
+        case http_json.Operation():
+            return await _forward(request, found)
+        case http_json.OtherVerbs(verbs=verbs):
+            raise web.HTTPMethodNotAllowed(request.method, verbs)
+        case None:
+            raise Refusal(Code.NOT_FOUND, "no such route")
+
+
+async def _forward(request: web.Request, operation: http_json.Operation | None) -> web.StreamResponse:
     call_off = relayed.wants_call_off(request)
     body = await parse.raw(request)
     asked = Asked(
@@ -25,6 +50,7 @@ async def call(request: web.Request) -> web.StreamResponse:
         body=body,
         hold=request[parse.HOLD],
         call_off=call_off,
+        operation=operation,
     )
     answer = await request.app[keys.PROXY].call(asked)
     if isinstance(answer, Opened):

@@ -20,6 +20,12 @@ _Mode = Literal["validation", "serialization"]
 _UUID: Final[Schema] = {"type": "string", "format": "uuid"}
 _SECONDS: Final[Schema] = {"type": "number", "minimum": 0}
 _TEXT: Final[Schema] = {"type": "string"}
+
+
+def _header(name: str, about: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": about, "schema": schema}
+
+
 _REFUSAL: Final[Schema] = {
     "type": "object",
     "description": "What went wrong, for people, and its stable code, for programs; some refusals add fields.",
@@ -64,6 +70,31 @@ _CALL: Final[Schema] = {
             },
         }
     ],
+}
+_PLAIN: Final[Schema] = {
+    "type": "object",
+    "description": "What A2A's HTTP+JSON binding has for this path; without one where that needs none.",
+    "examples": [{"message": {"messageId": "b2c3", "role": "ROLE_USER", "parts": [{"text": "Hello"}]}}],
+}
+_WAITING: Final[Sequence[Schema]] = (
+    _header("Prefer", "`wait=N`: stay N seconds for the answer if the call has to wait.", _TEXT),
+    _header("X-A2A-Priority", "If it has to wait: 50, for the operator also 100 or 10.", _TEXT),
+)
+_OPERATIONS: Final[Mapping[str, Schema]] = {
+    verb: {
+        "description": f"A path of the binding, with `v1/` before it in A2A 0.3: {', '.join(paths)}.",
+        "schema": _TEXT,
+        "example": example,
+    }
+    for verb, example, paths in (
+        ("GET", "tasks", ("`tasks`", "`tasks/{id}`", "`tasks/{id}:subscribe`", "`tasks/{id}/pushNotificationConfigs`")),
+        (
+            "POST",
+            "message:send",
+            ("`message:send`", "`message:stream`", "`tasks/{id}:cancel`", "`tasks/{id}/pushNotificationConfigs`"),
+        ),
+        ("DELETE", "tasks/1/pushNotificationConfigs/1", ("`tasks/{id}/pushNotificationConfigs/{id}`",)),
+    )
 }
 
 
@@ -130,8 +161,9 @@ def _operation(row: Route, schemas: _Schemas) -> dict[str, Any]:
         operation["parameters"] = parameters
     if row.body is not None:
         operation["requestBody"] = {"required": True, **_json(schemas.of(row.body))}
-    elif row.a2a:
-        operation["requestBody"] = {"required": True, **_json(_named("A2ARequest"))}
+    if row.a2a:
+        if row.takes_body:
+            operation["requestBody"] = _json(_PLAIN) if row.plain else {"required": True, **_json(_named("A2ARequest"))}
         operation["responses"]["default"] = {"description": "Whatever else the agent answers."}
     return operation
 
@@ -142,7 +174,7 @@ def _statuses(row: Route) -> set[int]:
         statuses |= {401, 403, 503}
     if "{workspace_id}" in row.path:
         statuses |= {404, 410}
-    if row.body is not None or row.a2a:
+    if row.takes_body:
         statuses |= {400, 408, 413, 415}
     return statuses
 
@@ -151,7 +183,7 @@ def _response(status: int, row: Route, schemas: _Schemas) -> dict[str, Any]:
     description = HTTPStatus(status).phrase
     if status >= 400 and row.path != "/readyz":
         refusal = _named("Refusal")
-        if row.a2a and status == HTTPStatus.BAD_REQUEST:
+        if row.rpc and status == HTTPStatus.BAD_REQUEST:
             refusal = {"anyOf": [refusal, _named("RpcError")]}
         return {"description": description, **_json(refusal)}
     if row.stream or (row.relays and status == HTTPStatus.OK):
@@ -175,8 +207,8 @@ def _named(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _parameters(row: Route) -> list[dict[str, Any]]:
-    parameters: list[dict[str, Any]] = []
+def _parameters(row: Route) -> list[Schema]:
+    parameters: list[Schema] = []
     if "{workspace_id}" in row.path:
         parameters.append({"name": "workspace_id", "in": "path", "required": True, "schema": _UUID})
     if "{token_id}" in row.path:
@@ -185,6 +217,8 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
         parameters.append({"name": "call_id", "in": "path", "required": True, "schema": _UUID})
     if "{delegation_id}" in row.path:
         parameters.append({"name": "delegation_id", "in": "path", "required": True, "schema": _UUID})
+    if "{operation}" in row.path:
+        parameters.append({"name": "operation", "in": "path", "required": True, **_OPERATIONS[row.method]})
     parameters += [_query(name, schema) for name, schema in row.query.items()]
     if row.confirm:
         parameters.append(_query("confirm", {"type": "string", "enum": ["true", "false"]}))
@@ -193,8 +227,8 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
     if row.a2a:
         parameters.append(_header("X-Workspace-ID", "The calling workspace; it must agree with the token.", _UUID))
         parameters.append(_header("X-Timeout", "Seconds that the call may take in all; 0 lifts the ceiling.", _SECONDS))
-        parameters.append(_header("Prefer", "`wait=N`: stay N seconds for the answer if the call has to wait.", _TEXT))
-        parameters.append(_header("X-A2A-Priority", "If it has to wait: 50, for the operator also 100 or 10.", _TEXT))
+        if row.rpc:  # those by HTTP+JSON do not wait
+            parameters += _WAITING
         parameters.append(
             _header(
                 "X-On-Disconnect",
@@ -222,7 +256,3 @@ def _parameters(row: Route) -> list[dict[str, Any]]:
 
 def _query(name: str, schema: Schema) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": schema}
-
-
-def _header(name: str, about: str, schema: Schema) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": about, "schema": schema}

@@ -54,7 +54,8 @@ class Route:
     """One row.
 
     `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
-    besides those that its scope, path and body imply. `a2a`: takes an A2A call. `stream`: answers with events of ours,
+    besides those that its scope, path and body imply. `a2a`: takes an A2A call, by JSON-RPC, or by HTTP+JSON if
+    `plain`: `{operation}` is a path of that binding (core/http_json.py). `stream`: answers with events of ours,
     `relays`: with those of an agent. `text`: answers with plain text, `html`: with a page. `confirm`: takes
     `?confirm=`, `search`: `?q=`; `query`: what else it takes there, with the schema of each. `tariff`: what a request
     counts as.
@@ -70,6 +71,7 @@ class Route:
     gives: Any = None
     refuses: tuple[int, ...] = ()
     a2a: bool = False
+    plain: bool = False
     stream: bool = False
     relays: bool = False
     text: bool = False
@@ -78,6 +80,16 @@ class Route:
     search: bool = False
     query: Mapping[str, Schema] = field(default_factory=dict)
     tariff: Tariff = Tariff.REQUEST
+
+    @property
+    def rpc(self) -> bool:
+        """Whether it takes a call by JSON-RPC."""
+        return self.a2a and not self.plain
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether a request has a body."""
+        return self.body is not None or (self.a2a and self.method == "POST")
 
 
 S = Scope
@@ -315,6 +327,21 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="DELETE", path="/workspaces/{workspace_id}/a2a/queue", handler=backlog.drop_stale, scope=S.OWNER,
         gives=answers.Dropped, refuses=(400,), query=STALE,
         about="Drop what has waited for this workspace for too long: it ends as `expired`.",
+    ),
+    Route(
+        method="GET", path="/workspaces/{workspace_id}/a2a/{operation}", handler=a2a.operate, scope=S.CALLER,
+        tariff=T.CALL, a2a=True, plain=True, refuses=(400, 402, 405, 502, 504),
+        about="The same by HTTP+JSON: a task, tasks, its stream, its push notification configurations.",
+    ),
+    Route(
+        method="POST", path="/workspaces/{workspace_id}/a2a/{operation}", handler=a2a.operate, scope=S.CALLER,
+        tariff=T.CALL, a2a=True, plain=True, refuses=(402, 405, 502, 504),
+        about="The same by HTTP+JSON: a message, to be answered at once or as a stream, and what is done to tasks.",
+    ),
+    Route(
+        method="DELETE", path="/workspaces/{workspace_id}/a2a/{operation}", handler=a2a.operate, scope=S.CALLER,
+        tariff=T.CALL, a2a=True, plain=True, refuses=(400, 402, 405, 502, 504),
+        about="The same by HTTP+JSON: a push notification configuration of a task is removed.",
     ),
     Route(
         method="POST", path="/admin/a2a-queue/drop-stale", handler=backlog.drop_all_stale, scope=S.OPERATOR,

@@ -89,6 +89,8 @@ def rules_table() -> str:
 def published() -> Iterator[str]:
     """The names in services and in the table of moves that look like an event's."""
     for module in (*below("gateway/services"), *below("gateway/core")):
+        if module.path == "gateway/core/http_json.py":  # in whose errors such names mean something else
+            continue
         yield from (text for text in module.texts if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z]+)+", text))
 
 
@@ -113,7 +115,7 @@ def test_every_refusal_has_its_status_and_is_used():
 def test_every_route_has_a_good_body_to_start_from():
     assert list(GOOD) == [f"{route.method} {route.path}" for route in ROUTES]
     for route in ROUTES:
-        assert (GOOD[f"{route.method} {route.path}"] is not None) == (route.body is not None or route.a2a)
+        assert (GOOD[f"{route.method} {route.path}"] is not None) == route.takes_body
 
 
 @pytest.mark.parametrize("ending", Ending)

@@ -97,6 +97,9 @@ GOOD: Final[Mapping[str, Body | None]] = {
     "GET /workspaces/{workspace_id}/a2a/queue/{call_id}": None,
     "GET /workspaces/{workspace_id}/a2a/queue": None,
     "DELETE /workspaces/{workspace_id}/a2a/queue": None,
+    "GET /workspaces/{workspace_id}/a2a/{operation}": None,
+    "POST /workspaces/{workspace_id}/a2a/{operation}": lambda _: {"message": {"messageId": "m-1"}},
+    "DELETE /workspaces/{workspace_id}/a2a/{operation}": None,
     "POST /admin/a2a-queue/drop-stale": None,
 }
 """A good body for each route, None where it takes none. A new route needs its row."""

@@ -97,6 +97,9 @@ TABLE: Final[Mapping[str, Mapping[str, int]]] = {
     "GET /workspaces/{workspace_id}/a2a/queue/{call_id}": PARTY,
     "GET /workspaces/{workspace_id}/a2a/queue": OWNER,
     "DELETE /workspaces/{workspace_id}/a2a/queue": OWNER,
+    "GET /workspaces/{workspace_id}/a2a/{operation}": CALLER,
+    "POST /workspaces/{workspace_id}/a2a/{operation}": CALLER,
+    "DELETE /workspaces/{workspace_id}/a2a/{operation}": CALLER,
     "POST /admin/a2a-queue/drop-stale": OPERATOR,
 }
 """200 stands for whatever the route answers to whom it lets in. A new route needs its row."""
@@ -208,10 +211,15 @@ def body_of(route: Route, target: Workspace, parent: Workspace, agent: ScriptedA
         "POST /session": {"token": ADMIN_TOKEN},
     }  # fmt: skip
     call = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": message}}
-    if route.a2a:
+    if route.rpc:
         return orjson.dumps(call)
+    if route.plain:
+        return orjson.dumps({"message": message}) if route.takes_body else None
     said = bodies.get(f"{route.method} {route.path}")
     return None if said is None else orjson.dumps(said)
+
+
+OPERATIONS: Final = {"GET": "tasks/1", "POST": "message:send", "DELETE": "tasks/1/pushNotificationConfigs/1"}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
@@ -239,7 +247,11 @@ async def test_a_route_lets_in_whom_the_contract_names_and_nobody_else(court: Co
             await world.sql("update calls set kind = 'queued', state = 'queued' where id = %s", call_id)
         delegation_id = await court.recorded(target, parent) if "{delegation_id}" in route.path else None
         path = route.path.format(
-            workspace_id=target.id, token_id=token_id, call_id=call_id, delegation_id=delegation_id
+            workspace_id=target.id,
+            token_id=token_id,
+            call_id=call_id,
+            delegation_id=delegation_id,
+            operation=OPERATIONS.get(route.method),
         )
         headers = credentials[who]
         if route.path == "/ws":

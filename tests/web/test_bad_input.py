@@ -177,22 +177,29 @@ def rows_of(route: Route) -> Iterator[Bad]:
         yield Bad(
             what="neither yes nor no", status=400, code="invalid_request", query="confirm=perhaps", names="confirm"
         )
-    if route.body is not None or route.a2a:
+    if route.takes_body:
         yield from BODIES
-        codes = ("invalid_json", "invalid_request") if route.a2a else ("invalid_request", "invalid_request")
+        codes = ("invalid_json", "invalid_request") if route.rpc else ("invalid_request", "invalid_request")
         for code, bodies in zip(codes, (UNREADABLE, NO_OBJECT), strict=True):
             for what, data in bodies.items():
                 yield Bad(what=what, status=400, code=code, data=data)
     if route.a2a:
         yield from CALLERS
+    if route.rpc:
         yield Bad(what="an object that is no call", status=400, code="invalid_request", data=b"{}", names="method")
     elif route.body is not None:
         yield Bad(what="a lone surrogate", status=400, code="invalid_request", data=b'{"name":"\\ud800"}')
 
 
-def path_of(path: str, workspace_id: str) -> str:
+OPERATIONS: Final = {"GET": "tasks/1", "POST": "message:send", "DELETE": "tasks/1/pushNotificationConfigs/1"}
+
+
+def path_of(path: str, workspace_id: str, method: str = "GET") -> str:
     """The path with this workspace in it, and nobody's token, call and delegation."""
-    return path.format(workspace_id=workspace_id, token_id=UNKNOWN, call_id=UNKNOWN, delegation_id=UNKNOWN)
+    operation = OPERATIONS.get(method, "tasks")
+    return path.format(
+        workspace_id=workspace_id, token_id=UNKNOWN, call_id=UNKNOWN, delegation_id=UNKNOWN, operation=operation
+    )
 
 
 TABLE: Final = [(route, bad) for route in ROUTES for bad in rows_of(route)]
@@ -202,7 +209,7 @@ TABLE: Final = [(route, bad) for route in ROUTES for bad in rows_of(route)]
 async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
     good = GOOD[f"{route.method} {route.path}"]
     data = bad.data if bad.data is not None or good is None else orjson.dumps(good(cast))
-    path = path_of(route.path, bad.id or cast.target.id)
+    path = path_of(route.path, bad.id or cast.target.id, route.method)
     query = bad.query or ("stale_secs=1000" if "stale_secs" in route.query else "")  # which has to be there
     if query:
         path = f"{path}?{query.format(target=cast.target.id)}"
@@ -214,16 +221,16 @@ async def test_a_route_refuses(cast: Cast, route: Route, bad: Bad):
     assert (headers.get("WWW-Authenticate") == "Bearer") == (status == 401)
     if bad.code == "invalid_caller":
         assert body["error"] == "invalid caller ID"
-    if route.a2a and bad.data is not None and bad not in BODIES:  # what the gateway says as a JSON-RPC server
+    if route.rpc and bad.data is not None and bad not in BODIES:  # what the gateway says as a JSON-RPC server
         assert body["error"]["code"] == {"invalid_json": -32700, "invalid_request": -32600}[bad.code]
         assert body["error"]["data"].get("field") == bad.names
     elif bad.names is not None:
         assert body["field"] == bad.names
 
 
-@pytest.mark.parametrize("route", [r for r in ROUTES if r.body or r.a2a], ids=lambda r: f"{r.method} {r.path}")
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.takes_body], ids=lambda r: f"{r.method} {r.path}")
 async def test_a_body_that_takes_too_long_is_refused(cast: Cast, route: Route):
-    path = path_of(route.path, cast.target.id)
+    path = path_of(route.path, cast.target.id, route.method)
     status, body = await trickle(cast.gateway.url, path, method=route.method)
     assert (status, body["code"]) == (408, "body_timeout")
 
