@@ -1,7 +1,9 @@
-"""What a client of a2a-sdk gets of streams at an address: `python sdk_stream.py URL TEXTS [BEARER]`, as JSON on stdout.
+"""What a client of a2a-sdk gets of streams at an address: `python sdk_stream.py BINDING URL TEXTS [BEARER]`, as JSON on
+stdout.
 
 TEXTS: what is said to the agent, a stream each, separated by commas; `again` asks for the rest of the last one's task.
-Runs in the environment of the SDK, of whatever version, so it imports nothing of the project.
+BINDING: JSONRPC or HTTP+JSON. Runs in the environment of the SDK, of whatever version, so it imports nothing of the
+project.
 """
 
 import asyncio
@@ -16,9 +18,11 @@ import httpx
 from a2a import types
 from a2a.client import ClientConfig, ClientFactory
 from a2a.client.errors import A2AClientError
+from google.protobuf.json_format import ParseError
 
 DEADLINE_S = 20.0
 V1 = version("a2a-sdk").startswith("1.")
+BINDINGS = "supported_protocol_bindings" if V1 else "supported_transports"
 COMMON = {
     "name": "under test",
     "description": "",
@@ -30,11 +34,11 @@ COMMON = {
 }
 
 
-def card(url: str) -> Any:
+def card(url: str, binding: str) -> Any:
     if V1:
-        interface = types.AgentInterface(url=url, protocol_binding="JSONRPC", protocol_version="1.0")
+        interface = types.AgentInterface(url=url, protocol_binding=binding, protocol_version="1.0")
         return types.AgentCard(**COMMON, supported_interfaces=[interface])
-    return types.AgentCard(**COMMON, url=url, protocol_version="0.3.0", preferred_transport="JSONRPC")
+    return types.AgentCard(**COMMON, url=url, protocol_version="0.3.0", preferred_transport=binding)
 
 
 def stream(client: Any, text: str, task_id: str) -> AsyncIterator[Any]:
@@ -63,8 +67,8 @@ def seen(event: Any) -> dict[str, Any]:
     return {"kind": one.kind, "state": one.status.state.value if hasattr(one, "status") else None, "texts": texts}
 
 
-def told(error: A2AClientError) -> dict[str, Any]:
-    """An error as the SDK shows it: those of 1.x keep no more of it than its words."""
+def told(error: Exception) -> dict[str, Any]:
+    """An error as the SDK shows it: those of 1.x keep no more of it than its words, and so do all by HTTP+JSON."""
     rpc = getattr(error, "error", None)
     return {
         "words_alone": V1,
@@ -74,22 +78,23 @@ def told(error: A2AClientError) -> dict[str, Any]:
     }
 
 
-async def main(url: str, texts: list[str], bearer: str | None) -> list[dict[str, Any]]:
+async def main(binding: str, url: str, texts: list[str], bearer: str | None) -> list[dict[str, Any]]:
     headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
     results = []
     async with httpx.AsyncClient(timeout=DEADLINE_S, headers=headers) as http:
-        client = ClientFactory(ClientConfig(httpx_client=http, streaming=True)).create(card(url))
+        config = ClientConfig(httpx_client=http, streaming=True, **{BINDINGS: [binding]})
+        client = ClientFactory(config).create(card(url, binding))
         for text in texts:
             result: dict[str, Any] = {"events": [], "error": None}
             try:
                 async for event in stream(client, text, "task-1"):
                     result["events"].append(seen(event))
-            except A2AClientError as error:
+            except (A2AClientError, ParseError) as error:
                 result["error"] = told(error)
             results.append(result)
     return results
 
 
 if __name__ == "__main__":
-    said = asyncio.run(main(sys.argv[1], sys.argv[2].split(","), sys.argv[3] if len(sys.argv) > 3 else None))
+    said = asyncio.run(main(*sys.argv[1:3], sys.argv[3].split(","), sys.argv[4] if len(sys.argv) > 4 else None))
     print(json.dumps(said))

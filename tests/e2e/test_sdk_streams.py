@@ -24,6 +24,7 @@ CLIENT_S: Final = 60.0
 KEEPALIVE_S: Final = 0.05
 PAUSE_S: Final = 0.3
 """How long the agent says nothing, so that the gateway does."""
+PLAIN: Final = "HTTP+JSON"
 STREAMING: Final = ("message/stream", "SendStreamingMessage")
 
 
@@ -38,10 +39,12 @@ def sdk_python(request: pytest.FixtureRequest) -> Path:
         pytest.skip(f"a2a-sdk {request.param} cannot be installed here: {error}")
 
 
-async def run_client(python: Path, url: str, texts: str, *bearer: str) -> list[dict[str, Any]]:
+async def run_client(
+    python: Path, url: str, texts: str, *bearer: str, binding: str = "JSONRPC"
+) -> list[dict[str, Any]]:
     """What the client gets at this address, a stream for each text."""
     client = await asyncio.create_subprocess_exec(
-        python, CLIENT, url, texts, *bearer, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        python, CLIENT, binding, url, texts, *bearer, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
         async with asyncio.timeout(CLIENT_S):
@@ -98,6 +101,25 @@ def telling(*, comments: bool) -> Behaviour:
     return behave
 
 
+async def telling_plainly(request: web.Request) -> web.StreamResponse:
+    """The same by HTTP+JSON, which has the words of A2A 1.0 in 0.3, too."""
+    body = await request.read()
+    if not request.path.endswith("message:stream"):
+        error = {"code": 404, "message": "no", "details": [{"reason": "TASK_NOT_FOUND"}]}
+        return web.json_response({"error": error}, status=404)
+    message = orjson.loads(body)["message"]
+    [part] = message.get("parts") or message["content"]
+    results = results_of("SendStreamingMessage")
+    if part["text"] == "cut":
+        del results[2:]
+    response = web.StreamResponse(headers=HEADERS)
+    await response.prepare(request)
+    for result in results:
+        await asyncio.sleep(PAUSE_S)
+        await response.write(b"data: %b\r\n\r\n" % orjson.dumps(result))
+    return response
+
+
 async def test_the_sdk_yields_the_same_and_reads_how_a_stream_has_ended(world: World, sdk_python: Path) -> None:
     await world.start(GATEWAY_SSE_KEEPALIVE_SECONDS=str(KEEPALIVE_S))
     quiet, noisy = await world.agent(telling(comments=False)), await world.agent(telling(comments=True))
@@ -127,6 +149,26 @@ async def test_the_sdk_reads_that_an_agent_is_not_there(world: World, sdk_python
     [result] = await run_client(sdk_python, url, "hi", ADMIN_TOKEN)
     assert result["events"] == []
     _check(result["error"], "failed to reach workspace agent", "agent_unreachable")
+
+
+async def test_so_it_does_by_http_json(world: World, sdk_python: Path) -> None:
+    await world.start(GATEWAY_SSE_KEEPALIVE_SECONDS=str(KEEPALIVE_S))
+    agent = await world.agent(telling_plainly)
+    target = await world.workspace(agent.url)
+    async with agents.running() as gone:
+        lost = await world.workspace(gone.url)
+    url = f"{world.url}/workspaces/{target.id}/a2a"
+    [whole] = await run_client(sdk_python, agent.url, "whole", binding=PLAIN)
+    got, ended, _, again = await run_client(sdk_python, url, "whole,cut,whole,again", ADMIN_TOKEN, binding=PLAIN)
+    assert (len(whole["events"]), whole["error"]) == (4, None)
+    assert got == whole
+    assert ended["events"] == whole["events"][:2]
+    assert ended["error"] is not None, "clients of 0.3 know no errors in a stream, and say that they could not read it"
+    assert not ended["error"]["words_alone"] or "failed to read agent response" in ended["error"]["words"]
+    assert again == whole, "though its agent cannot"
+    [refused] = await run_client(sdk_python, f"{world.url}/workspaces/{lost.id}/a2a", "hi", ADMIN_TOKEN, binding=PLAIN)
+    assert refused["events"] == []
+    assert any(said in refused["error"]["words"] for said in ("502", "got 'application/json'"))  # so 0.3.8 has it
 
 
 def _check(error: dict[str, Any], sentence: str, code: str) -> None:

@@ -14,7 +14,7 @@ Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def result(body: bytes, text: str = "echo") -> dict[str, Any]:
     """A JSON-RPC answer to the request in this body: one message with one text."""
-    asked = orjson.loads(body)
+    asked = orjson.loads(body or b"{}")
     message = {"kind": "message", "role": "agent", "messageId": "m-reply", "parts": [{"kind": "text", "text": text}]}
     return {"jsonrpc": "2.0", "id": asked.get("id"), "result": message}
 
