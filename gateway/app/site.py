@@ -30,7 +30,7 @@ def site(settings: Settings, cross_origin: CrossOrigin) -> web.Application:
     application[keys.OPENAPI] = openapi.document(ROUTES, version=version("a2a-gateway"))
     application[parse.PACE] = parse.Pace(longest_s=settings.body_timeout_s, least_bytes_per_s=settings.body_pace)
     application[parse.TRUSTED_PROXIES] = settings.trusted_proxies
-    for route in ROUTES:
+    for route in sorted(ROUTES, key=lambda one: not one.rpc):  # the router looks through them in turn
         path = route.path.replace("{operation}", OPERATION)
         application.router.add_route(route.method, path, route.handler, expect_handler=protocol.expect)
     return application
