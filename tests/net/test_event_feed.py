@@ -23,6 +23,8 @@ from tests.harness.feeds import HEAD, LAST, UNTIL_CLOSED, Behaviour, Visit, bloc
 from tests.harness.world import eventually
 
 SLOW_S: Final = 0.2
+PATIENT_S: Final = 1.0
+"""How long it may be silent that is not to be found so."""
 CUT: Final = Cut(status=200)
 UNANSWERED: Final = Expired(clock=Clock.FIRST_BYTE)
 SILENT: Final = Expired(clock=Clock.IDLE)
@@ -100,9 +102,9 @@ async def drips(visit: Visit) -> None:
 async def beats(visit: Visit) -> None:
     """Comments alone, for longer than it may be silent."""
     await visit.say(HEAD)
-    for _ in range(10):
+    for _ in range(12):
         await visit.say(chunk(b":\n"))
-        await asyncio.sleep(SLOW_S / 4)
+        await asyncio.sleep(PATIENT_S / 8)
     await visit.say(LAST)
 
 
@@ -141,7 +143,7 @@ WAYS: Final[Mapping[str, tuple[Behaviour, How]]] = {
 async def test_each_end_is_told_as_what_it_is(way: str):
     behave, how = WAYS[way]
     first_byte_s = SLOW_S if how == UNANSWERED else 5.0
-    silence_s = SLOW_S if how == SILENT or behave is beats else 5.0
+    silence_s = SLOW_S if how == SILENT else PATIENT_S if behave is beats else 5.0
     got, listener = await read(behave, first_byte_s=first_byte_s, silence_s=silence_s)
     assert got == how
     assert listener.opens == (isinstance(how, Streamed | Cut) or how == SILENT)
