@@ -2,17 +2,18 @@
 
 import asyncio
 import contextlib
-from random import uniform
+from random import random
 from typing import Final
 
 import structlog
 
 from events import redis
+from gateway.core.backoff import Backoff
 
 log = structlog.get_logger("gateway.app")
 
-RETRY_MOST_S: Final = 2.0
-"""The longest wait between two attempts to connect to Redis."""
+RETRY: Final = Backoff(first_s=0.1, growth=1.6, most_s=2.0)
+"""The waits between two attempts to connect to Redis."""
 READY_S: Final = 5.0
 """How long the start waits for the bus; afterwards it goes on without, and /readyz says so."""
 
@@ -47,4 +48,4 @@ async def check_eviction(link: redis.RedisBus) -> None:
 
 def retry_s(attempts: int) -> float:
     """How long to wait before connecting to Redis again: longer each time, and never as long as the others wait."""
-    return float(min(0.1 * 1.6**attempts, RETRY_MOST_S) * uniform(0.5, 1.0))  # noqa: S311 - spreads, keeps no secret
+    return RETRY.after_s(attempts + 1, random())  # noqa: S311 - spreads, keeps no secret

@@ -9,6 +9,7 @@ from typing import Any, Final, assert_never
 import orjson
 
 from gateway.core import jsontext
+from gateway.core.causes import RULES, Cause, cause_of
 from gateway.core.endings import Ending
 from gateway.core.outcomes import (
     Answered,
@@ -61,10 +62,15 @@ class Ended:
     retry_after_s: when a busy agent may be asked again, None if it has not said so.
     """
 
-    ending: Ending
+    cause: Cause
     answer: Answer
     delivered: bool | None
     retry_after_s: float | None = None
+
+    @property
+    def ending(self) -> Ending:
+        """How the call has ended, as all of it is called by the world."""
+        return RULES[self.cause].ending
 
     @property
     def succeeded(self) -> bool:
@@ -78,160 +84,151 @@ def classify(outcome: Outcome, *, native_session: bool = False, plain: bool = Fa
     native_session: the agent keeps sessions of its own, so that its caller may wait for it (capability `session`).
     plain: it was made by HTTP+JSON, where an agent's own errors are objects without JSON-RPC.
     """
+    cause = cause_of(outcome)
+    ending = RULES[cause].ending
     match outcome:
         case Answered(status=status) if not HTTPStatus.OK <= status <= LAST_STATUS:
-            answer = _refused(HTTPStatus.BAD_GATEWAY, "agent answered with an impossible status", Ending.AGENT_ERROR)
-            return Ended(ending=Ending.AGENT_ERROR, answer=answer, delivered=True)
+            answer = _refused(HTTPStatus.BAD_GATEWAY, "agent answered with an impossible status", ending)
+            return Ended(cause=cause, answer=answer, delivered=True)
         case Answered(status=status) if status < HTTPStatus.MULTIPLE_CHOICES:
-            return Ended(ending=Ending.COMPLETED, answer=_as_is(outcome), delivered=True)
+            return Ended(cause=cause, answer=_as_is(outcome), delivered=True)
         case Streamed(status=status, headers=headers):
+            return Ended(cause=cause, answer=Answer(status=status, body=b"", headers=headers), delivered=True)
+        case Answered() if cause is Cause.BUSY:
             return Ended(
-                ending=Ending.COMPLETED, answer=Answer(status=status, body=b"", headers=headers), delivered=True
-            )
-        case Answered() if _is_busy(outcome):
-            return Ended(
-                ending=Ending.AGENT_BUSY,
-                answer=_busy("agent is busy", Ending.AGENT_BUSY, native_session),
+                cause=cause,
+                answer=_busy("agent is busy", ending, native_session),
                 delivered=False,
                 retry_after_s=outcome.retry_after_s,
             )
         case Answered():
-            return Ended(ending=Ending.AGENT_ERROR, answer=_agent_error(outcome, plain), delivered=True)
+            return Ended(cause=cause, answer=_agent_error(outcome, plain), delivered=True)
         case NotConnected(unsafe=True):
             answer = _refused(HTTPStatus.BAD_GATEWAY, "workspace URL is not publicly routable", "unsafe_url")
-            return Ended(ending=Ending.AGENT_UNREACHABLE, answer=answer, delivered=False)
+            return Ended(cause=cause, answer=answer, delivered=False)
         case NotConnected():
-            answer = _refused(HTTPStatus.BAD_GATEWAY, "failed to reach workspace agent", Ending.AGENT_UNREACHABLE)
-            return Ended(ending=Ending.AGENT_UNREACHABLE, answer=answer, delivered=False)
+            answer = _refused(HTTPStatus.BAD_GATEWAY, "failed to reach workspace agent", ending)
+            return Ended(cause=cause, answer=answer, delivered=False)
         case Dead():
             answer = _refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "workspace agent is being restarted",
-                Ending.AGENT_RESTARTING,
+                ending,
                 retry_after_s=RESTARTING_RETRY_S,
                 restarting=True,
                 retry_after=RESTARTING_RETRY_S,
             )
-            return Ended(ending=Ending.AGENT_RESTARTING, answer=answer, delivered=False)
+            return Ended(cause=cause, answer=answer, delivered=False)
         case Reset():
-            answer = _unknown("agent closed the connection before answering", Ending.AGENT_RESET, native_session)
-            return Ended(ending=Ending.AGENT_RESET, answer=answer, delivered=None)
+            answer = _unknown("agent closed the connection before answering", ending, native_session)
+            return Ended(cause=cause, answer=answer, delivered=None)
         case Cut(status=status):
             taken = status < HTTPStatus.BAD_REQUEST
-            answer = _refused(
-                HTTPStatus.BAD_GATEWAY, "failed to read agent response", Ending.TRUNCATED, delivery_confirmed=taken
-            )
-            return Ended(ending=Ending.TRUNCATED, answer=answer, delivered=taken)
+            answer = _refused(HTTPStatus.BAD_GATEWAY, "failed to read agent response", ending, delivery_confirmed=taken)
+            return Ended(cause=cause, answer=answer, delivered=taken)
         case TooLarge():
             answer = _refused(
                 HTTPStatus.BAD_GATEWAY,
                 "agent response is too large",
-                Ending.RESPONSE_TOO_LARGE,
+                ending,
                 delivery_confirmed=True,
             )
-            return Ended(ending=Ending.RESPONSE_TOO_LARGE, answer=answer, delivered=True)
+            return Ended(cause=cause, answer=answer, delivered=True)
         case Unheld(status=status):
             taken = status < HTTPStatus.BAD_REQUEST
             answer = _refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "the gateway has no room for the agent's response",
-                Ending.OVERLOADED,
+                ending,
                 retry_after_s=OVERLOADED_RETRY_S,
                 delivery_confirmed=taken,
             )
-            return Ended(ending=Ending.OVERLOADED, answer=answer, delivered=taken)
+            return Ended(cause=cause, answer=answer, delivered=taken)
         case Expired(clock=Clock.IDLE):
             return Ended(
-                ending=Ending.IDLE_TIMEOUT,
-                answer=_unknown("agent gave no sign of life", Ending.IDLE_TIMEOUT, native_session),
+                cause=cause,
+                answer=_unknown("agent gave no sign of life", ending, native_session),
                 delivered=None,
             )
         case Expired(clock=Clock.FIRST_BYTE):
             return Ended(
-                ending=Ending.FIRST_BYTE_TIMEOUT,
-                answer=_unknown("agent did not begin to answer in time", Ending.FIRST_BYTE_TIMEOUT, native_session),
+                cause=cause,
+                answer=_unknown("agent did not begin to answer in time", ending, native_session),
                 delivered=None,
             )
         case Expired(clock=Clock.BUS_LOST):
             return Ended(
-                ending=Ending.BUS_LOST,
-                answer=_unknown("the gateway could not hear the agent", Ending.BUS_LOST, native_session),
+                cause=cause,
+                answer=_unknown("the gateway could not hear the agent", ending, native_session),
                 delivered=None,
             )
         case Expired(clock=Clock.STALLED):
             return Ended(
-                ending=Ending.STALLED,
-                answer=_unknown("agent is alive, and its stream does not go on", Ending.STALLED, native_session),
+                cause=cause,
+                answer=_unknown("agent is alive, and its stream does not go on", ending, native_session),
                 delivered=None,
             )
         case Expired(clock=clock):
             sentence = (
                 "the caller's deadline passed" if clock is Clock.DEADLINE else "the call took longer than calls may"
             )
-            answer = _refused(HTTPStatus.GATEWAY_TIMEOUT, sentence, clock, outcome="unknown")
-            return Ended(ending=Ending(clock), answer=answer, delivered=None)
+            answer = _refused(HTTPStatus.GATEWAY_TIMEOUT, sentence, ending, outcome="unknown")
+            return Ended(cause=cause, answer=answer, delivered=None)
         case Stopped():
             answer = _refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "the gateway is shutting down",
-                Ending.GATEWAY_SHUTDOWN,
+                ending,
                 retry_after_s=5,
                 outcome="unknown",
             )
-            return Ended(ending=Ending.GATEWAY_SHUTDOWN, answer=answer, delivered=None)
+            return Ended(cause=cause, answer=answer, delivered=None)
         case Spent():
             answer = _refused(
                 HTTPStatus.PAYMENT_REQUIRED,
                 "workspace budget limit exceeded",
-                Ending.BUDGET,
+                ending,
                 outcome="unknown",
                 delivery_confirmed=True,
             )
-            return Ended(ending=Ending.BUDGET, answer=answer, delivered=True)
+            return Ended(cause=cause, answer=answer, delivered=True)
         case Orphaned():
             answer = _refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "the gateway that made the call has died",
-                Ending.INTERRUPTED,
+                ending,
                 outcome="unknown",
                 delivery_confirmed=None,
             )
-            return Ended(ending=Ending.INTERRUPTED, answer=answer, delivered=None)
+            return Ended(cause=cause, answer=answer, delivered=None)
         case Parked(call_id=call_id, method=method):
             shown = {"status": "queued", "delivery_mode": "poll", "method": method, "id": call_id}
             answer = Answer(status=HTTPStatus.OK, body=orjson.dumps(shown), headers={"Content-Type": JSON}, waits=True)
-            return Ended(ending=Ending.DELIVERED_TO_INBOX, answer=answer, delivered=True)
+            return Ended(cause=cause, answer=answer, delivered=True)
         case Lapsed():
-            answer = _refused(HTTPStatus.GONE, "the call's time was over before its agent took it", Ending.EXPIRED)
-            return Ended(ending=Ending.EXPIRED, answer=answer, delivered=False)
+            answer = _refused(HTTPStatus.GONE, "the call's time was over before its agent took it", ending)
+            return Ended(cause=cause, answer=answer, delivered=False)
         case Rejected(reason=reason):
             sentence = "the call has waited, and may not be sent any more"
-            answer = _refused(HTTPStatus.FORBIDDEN, sentence, Ending.REJECTED, reason=reason)
-            return Ended(ending=Ending.REJECTED, answer=answer, delivered=False)
+            answer = _refused(HTTPStatus.FORBIDDEN, sentence, ending, reason=reason)
+            return Ended(cause=cause, answer=answer, delivered=False)
         case Cancelled(under_way=True):
             answer = _refused(
                 HTTPStatus.CONFLICT,
                 "the call was cancelled",
-                Ending.CANCELLED,
+                ending,
                 outcome="unknown",
                 delivery_confirmed=None,
             )
-            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=None)
+            return Ended(cause=cause, answer=answer, delivered=None)
         case Cancelled():
-            answer = _refused(HTTPStatus.CONFLICT, "the call was cancelled", Ending.CANCELLED)
-            return Ended(ending=Ending.CANCELLED, answer=answer, delivered=False)
+            answer = _refused(HTTPStatus.CONFLICT, "the call was cancelled", ending)
+            return Ended(cause=cause, answer=answer, delivered=False)
         case Broke():
-            answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", Ending.INTERNAL, outcome="unknown")
-            return Ended(ending=Ending.INTERNAL, answer=answer, delivered=None)
+            answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", ending, outcome="unknown")
+            return Ended(cause=cause, answer=answer, delivered=None)
         case never:
             assert_never(never)
-
-
-def _is_busy(answer: Answered) -> bool:
-    """The agent's own 429, or a 503 that says when to come back."""
-    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return True
-    return answer.status == HTTPStatus.SERVICE_UNAVAILABLE and "Retry-After" in answer.headers
 
 
 def _as_is(answer: Answered) -> Answer:

@@ -1,4 +1,4 @@
-"""The closed set of ways in which a call ends; what follows from each stands in `retry.RULES`."""
+"""The closed set of ways in which a call ends; what follows from each stands in `causes.RULES`."""
 
 from enum import StrEnum
 

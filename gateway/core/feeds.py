@@ -4,20 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Final, assert_never
 
+from gateway.core.backoff import Backoff
+from gateway.core.causes import RULES, Anew, cause_of
+from gateway.core.outcomes import Answered, Clock, Cut, Expired, NotConnected, Reset, Streamed
 from gateway.core.retry import RETRY_AFTER_MOST_S
 
-BACKOFF_S: Final = 1.0
-"""The first wait after a failure ..."""
-BACKOFF_GROWTH: Final = 1.5
-"""... how it grows from one failure to the next ..."""
-BACKOFF_MOST_S: Final = 30.0
-"""... and the longest."""
+BACKOFF: Final = Backoff(first_s=1.0, growth=1.5, most_s=30.0)
+"""The waits after failures."""
 AT_ONCE: Final = 3
 """Connections that ended in good order are made anew at once so often in a row; then the pace holds."""
-FINAL: Final = frozenset({204, 401, 403, 404, 410})
-"""Statuses that say that asking again is no use (204: the standard's word for it)."""
 
 
 class State(StrEnum):
@@ -54,67 +52,24 @@ class Feed:
 # -- how a connection ended
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Closed:
-    """The agent has ended the stream in good order. `retry_s`: how long it wants to be left alone, if it has said."""
-
-    retry_s: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NotConnected:
-    """No connection was made; unsafe: because the policy of addresses forbids it."""
-
-    unsafe: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unanswered:
-    """Connected, and no head of an answer in time."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Refused:
-    """Answered with another status than 200. `retry_s`: its Retry-After, if it is one."""
-
-    status: int
-    retry_s: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NoStream:
-    """Answered with something else than an event stream, or with a coded one."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Silent:
-    """Not even a comment came for too long."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cut:
-    """The connection was lost in the middle."""
-
-
-How = Closed | NotConnected | Unanswered | Refused | NoStream | Silent | Cut
+How = Answered | Streamed | NotConnected | Reset | Cut | Expired
+"""`Answered`: with something else than an event stream; `Streamed`: ended by the agent in good order."""
 
 
 def reason_of(how: How) -> str:
     """Return what people are told of an end."""
     match how:
-        case Closed():
+        case Streamed():
             return "closed"
         case NotConnected(unsafe=unsafe):
             return "unsafe_url" if unsafe else "unreachable"
-        case Unanswered():
-            return "no_answer"
-        case Refused(status=status):
-            return f"http_{status}"
-        case NoStream():
+        case Answered(status=HTTPStatus.OK):
             return "no_event_stream"
-        case Silent():
-            return "silent"
-        case Cut():
+        case Answered(status=status):
+            return f"http_{status}"
+        case Expired(clock=clock):
+            return "no_answer" if clock is Clock.FIRST_BYTE else "silent"
+        case Reset() | Cut():
             return "reset"
         case never:
             assert_never(never)
@@ -176,33 +131,22 @@ def ended(standing: Standing, how: How, *, now: float, healthy: bool, spread: fl
     reason = reason_of(how)
     if healthy:
         standing = replace(standing, failures=0)
-    match how:
-        case Closed(retry_s=asked):
-            standing = replace(standing, failures=0)
+    asked_s = (how.retry_after_s or 0.0) if isinstance(how, Answered | Streamed) else 0.0
+    match RULES[cause_of(how)].feed:
+        case Anew.PACED:
             paid_until = max(standing.paid_until, now) + rules.pace_s
-            wait_s = max(paid_until - now - AT_ONCE * rules.pace_s, min(asked or 0.0, BACKOFF_MOST_S), 0.0)
-            return _move(replace(standing, paid_until=paid_until), State.BACKOFF, reason, wait_s)
-        case NotConnected(unsafe=True):
+            wait_s = max(paid_until - now - AT_ONCE * rules.pace_s, min(asked_s, BACKOFF.most_s), 0.0)
+            return _move(replace(standing, failures=0, paid_until=paid_until), State.BACKOFF, reason, wait_s)
+        case Anew.LATER:
+            failures = standing.failures + 1
+            wait_s = max(BACKOFF.after_s(failures, spread), min(asked_s, RETRY_AFTER_MOST_S))
+            return _move(replace(standing, failures=failures), State.BACKOFF, reason, wait_s)
+        case Anew.GIVEN_UP:
             return gave_up(standing, reason)
-        case Refused(status=status) if status in FINAL:
-            return gave_up(standing, reason)
-        case Refused(retry_s=asked):
-            return _fail(standing, reason, spread, at_least_s=min(asked or 0.0, RETRY_AFTER_MOST_S))
-        case NotConnected() | Unanswered() | NoStream() | Silent() | Cut():
-            return _fail(standing, reason, spread)
+        case Anew.NEVER:
+            raise ValueError(f"no connection to a feed ends so: {how}")
         case never:
             assert_never(never)
-
-
-def _fail(standing: Standing, reason: str, spread: float, *, at_least_s: float = 0.0) -> Standing:
-    wait_s = max(backoff_s(standing.failures, spread), at_least_s)
-    return _move(replace(standing, failures=standing.failures + 1), State.BACKOFF, reason, wait_s)
-
-
-def backoff_s(failures: int, spread: float) -> float:
-    """Return how long to wait after so many failures in a row before this one: half of it at least, by `spread`."""
-    whole_s = BACKOFF_MOST_S if failures > 10 else min(BACKOFF_S * BACKOFF_GROWTH**failures, BACKOFF_MOST_S)
-    return whole_s * (1.0 + spread) / 2
 
 
 def _move(standing: Standing, to: State, reason: str | None, wait_s: float = 0.0) -> Standing:

@@ -33,10 +33,14 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Streamed:
-    """The agent answered with a stream, to its end. Headers: as of an answer."""
+    """The agent answered with a stream, to its end. Headers: as of an answer.
+
+    retry_after_s: how long it wants to be left alone, None where it has not said so (`retry:`, of a feed).
+    """
 
     status: int
     headers: Mapping[str, str]
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

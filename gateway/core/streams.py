@@ -10,9 +10,9 @@ import orjson
 
 from gateway.core import http_json, inbox, jsontext, usage, views
 from gateway.core.answers import Answer, Ended
+from gateway.core.causes import RETRIABLE
 from gateway.core.claims import address_events
 from gateway.core.endings import Ending
-from gateway.core.retry import RULES, Retriable
 from gateway.core.usage import Usage
 
 MEDIA_TYPE: Final = "text/event-stream"
@@ -180,7 +180,7 @@ def failure(
     return orjson.dumps({"code": SERVER_ERROR, "message": sentence, "data": data})
 
 
-_RETRIABLE: Final = frozenset(ending.value for ending, rule in RULES.items() if rule.retriable is Retriable.YES)
+_RETRIABLE: Final = frozenset(ending.value for ending in RETRIABLE)
 """What a program may send again without asking anybody, if no event of a stream has come."""
 
 

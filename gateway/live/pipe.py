@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from random import uniform
+from random import random
 from typing import Any, Final
 
 import hiredis
@@ -11,6 +11,7 @@ import structlog
 
 from events.bus import Stamp, unwatched
 from events.redis import ANSWER_S, AWAY, Servers, ask
+from gateway.core.backoff import Backoff
 from gateway.ports import LiveUnavailable
 
 log = structlog.get_logger("gateway.live")
@@ -20,8 +21,8 @@ WAITING: Final = 50_000
 """Answers waited for at once; past it Redis counts as away."""
 SECOND_LOOK_S: Final = 0.05
 """How long an answer that is late has, in which this process may do nothing else."""
-RETRY_MOST_S: Final = 1.0
-"""The longest wait between two attempts to connect."""
+RETRY: Final = Backoff(first_s=0.05, growth=2.0, most_s=1.0)
+"""The waits between two attempts to connect."""
 
 
 class Pipe:
@@ -134,8 +135,8 @@ class Pipe:
                 log.warning("live_down")
             except AWAY as error:
                 log.warning("live_down", error=type(error).__name__)
-            await asyncio.sleep(min(0.05 * 2**attempts, RETRY_MOST_S) * uniform(0.5, 1.0))  # noqa: S311 - spreads
             attempts += 1
+            await asyncio.sleep(RETRY.after_s(attempts, random()))  # noqa: S311 - spreads, keeps no secret
 
     async def _listen(self, connection: Any) -> None:
         """Take answers until the connection is lost."""

@@ -20,8 +20,9 @@ from aiohttp import (
 )
 from yarl import URL
 
-from gateway.core import address, feeds, retry
+from gateway.core import address, outcomes, retry
 from gateway.core.feeds import How
+from gateway.core.outcomes import Clock
 from gateway.core.sse import EventParser
 from gateway.net.connector import refused
 from gateway.ports import FeedListener, FeedSource
@@ -61,15 +62,15 @@ class EventFeed:
     async def read(self, source: FeedSource, listener: FeedListener) -> How:
         """Read until the connection ends and return how; raises what the listener raises."""
         if isinstance(address.check_url(source.url, self._reach), address.Unsafe):
-            return feeds.NotConnected(unsafe=True)
+            return outcomes.NotConnected(unsafe=True)
         try:
             response = await self._ask(source)
         except (ClientConnectorError, ConnectionTimeoutError, InvalidURL) as error:
-            return feeds.NotConnected(unsafe=refused(error) is not None)
+            return outcomes.NotConnected(unsafe=refused(error) is not None)
         except TimeoutError:  # of the head alone: the one for connecting is caught above
-            return feeds.Unanswered()
+            return outcomes.Expired(clock=Clock.FIRST_BYTE)
         except (ClientError, OSError):
-            return feeds.Cut()
+            return outcomes.Reset()
         try:
             refusal = self._refusal(response)
             if refusal is not None:
@@ -89,11 +90,16 @@ class EventFeed:
             return await self._session.get(URL(source.url, encoded=True), headers=headers, allow_redirects=False)
 
     def _refusal(self, response: ClientResponse) -> How | None:
-        if response.status != HTTPStatus.OK:
-            retry_s = retry.read_retry_after(response.headers.get("Retry-After"), self._now())
-            return feeds.Refused(status=response.status, retry_s=retry_s)
         coded = response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
-        return feeds.NoStream() if coded or response.content_type != "text/event-stream" else None
+        if response.status == HTTPStatus.OK and not coded and response.content_type == "text/event-stream":
+            return None
+        asked = response.headers.get("Retry-After")
+        return outcomes.Answered(
+            status=response.status,
+            headers={} if asked is None else {"Retry-After": asked},
+            body=b"",
+            retry_after_s=retry.read_retry_after(asked, self._now()),
+        )
 
     async def _follow(self, response: ClientResponse, source: FeedSource, listener: FeedListener) -> How:
         parser = EventParser(limit_bytes=self._limit_bytes, last_id=source.last_id)
@@ -102,11 +108,12 @@ class EventFeed:
                 async with asyncio.timeout(self._silence_s):
                     chunk = await response.content.readany()
             except TimeoutError:
-                return feeds.Silent()
+                return outcomes.Expired(clock=Clock.IDLE)
             except (ClientError, OSError):
-                return feeds.Cut()
+                return outcomes.Cut(status=response.status)
             if not chunk:
-                return feeds.Closed(retry_s=None if parser.retry_ms is None else parser.retry_ms / 1000)
+                retry_s = None if parser.retry_ms is None else parser.retry_ms / 1000
+                return outcomes.Streamed(status=response.status, headers={}, retry_after_s=retry_s)
             for came in parser.feed(chunk):
                 await listener.heard(came)
             listener.passed(parser.last_id, parser.dropped)

@@ -9,11 +9,11 @@ from events.bus import Bus
 from gateway import ports
 from gateway.core import usage, views
 from gateway.core.answers import Ended
+from gateway.core.causes import UNREAD
 from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.ids import of_line
 from gateway.core.prices import Prices
-from gateway.core.retry import UNREAD
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.entrance import Entrance, Ticket
 from gateway.services.flights import Flight

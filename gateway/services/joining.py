@@ -12,11 +12,11 @@ import structlog
 from gateway import ports
 from gateway.core import answers, claims, outcomes
 from gateway.core.answers import Answer, Ended
+from gateway.core.causes import UNDELIVERED
 from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.outcomes import Clock
 from gateway.core.refusals import Code, Refusal, platform_unavailable
-from gateway.core.retry import UNDELIVERED
 from gateway.services import queue
 from gateway.services.shelf import Shelf
 from gateway.services.streams import Opened, Streams

@@ -1,7 +1,6 @@
 """The loops of a process: started again when they end, given up when that does not help, and seen when they hang."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,15 +10,14 @@ from typing import Final
 import structlog
 
 from events.bus import Stamp
+from gateway.core.backoff import Backoff
 from gateway.services.outage import Outage
 from gateway.services.tasks import Tasks
 
 log = structlog.get_logger("gateway.tasks")
 
-RESTART_S: Final = 1.0
-"""Seconds before a loop that ended is started again; twice as many each time that it ends at once ..."""
-RESTART_MOST_S: Final = 30.0
-"""... up to so many."""
+RESTART: Final = Backoff(first_s=1.0, growth=2.0, most_s=30.0)
+"""The waits before a loop that ended is started again, longer each time that it ends at once."""
 RESTARTS: Final = 10
 """How often in a row a loop is started again before it is given up."""
 HEALTHY_S: Final = 60.0
@@ -184,6 +182,6 @@ class Loops(Tasks):
                 log.error("loop_gave_up", name=name, restarts=loop.restarts, last_error=loop.last_error)
                 return
             loop.end(State.BACKOFF)
-            await asyncio.sleep(min(RESTART_S * math.ldexp(1.0, in_a_row), RESTART_MOST_S))
             in_a_row += 1
+            await asyncio.sleep(RESTART.after_s(in_a_row, 1.0))
             loop.restarts += 1

@@ -12,9 +12,10 @@ from gateway import ports
 from gateway.core import usage, views
 from gateway.core.answers import Ended
 from gateway.core.calls import END_STATES, Call, State
+from gateway.core.causes import UNREAD
 from gateway.core.endings import Ending
 from gateway.core.prices import Prices
-from gateway.core.retry import UNREAD, Back
+from gateway.core.retry import Back
 from gateway.core.workspaces import Workspace
 from gateway.services.activity import ActivityLog, Line
 from gateway.services.entrance import Entrance, Ticket

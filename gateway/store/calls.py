@@ -4,10 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.core.calls import INBOX_KINDS, Call, Kind, State, allowed
+from gateway.core.causes import CALLED_OFF, UNDELIVERED
 from gateway.core.claims import Claim
 from gateway.core.endings import Ending
 from gateway.core.journey import Journey
-from gateway.core.retry import CALLED_OFF, UNDELIVERED
 from gateway.ports import History, Message, NewCall, Same, Waiting
 from gateway.store.database import Transaction
 from gateway.store.db import Database, Json, Row

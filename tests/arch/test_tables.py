@@ -10,11 +10,11 @@ import pytest
 
 from events.event import CATALOGUE
 from gateway import settings
-from gateway.core import answers, outcomes
+from gateway.core import answers, feeds, outcomes
+from gateway.core.causes import RULES, Anew, cause_of
 from gateway.core.endings import Ending
 from gateway.core.outcomes import Clock, Outcome
 from gateway.core.refusals import Code
-from gateway.core.retry import RULES
 from gateway.web.refusals import STATUS
 from gateway.web.routes import ROUTES
 from tests.harness.cast import GOOD
@@ -74,15 +74,15 @@ def types_table() -> str:
 
 
 def rules_table() -> str:
-    """The table of what follows from each ending, as the document has to have it."""
+    """The table of what follows from each cause, as the document has to have it."""
     rows = [
         "| ending | what has happened | its message | caller may send again | gateway sends again | from the queue |"
-        " delegated |",
-        "|---|---|---|---|---|---|---|",
+        " delegated | feed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for ending, rule in RULES.items():
-        cells = (rule.cause, rule.taken, rule.retriable, rule.sent, rule.queued, rule.delegated)
-        rows.append(f"| `{ending}` | {' | '.join(cells)} |")
+    for cause, rule in RULES.items():
+        cells = (cause, rule.taken, rule.retriable, rule.sent, rule.queued, rule.delegated, rule.feed)
+        rows.append(f"| `{rule.ending}` | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -148,6 +148,14 @@ def test_the_document_of_calls_shows_what_follows_from_each_ending_as_it_is():
     shown = re.search(r"<!-- endings -->\n(.*?)\n<!-- /endings -->", document, re.DOTALL)
     assert shown is not None
     assert shown[1] == rules_table(), f"the table of endings should be:\n{rules_table()}"
+
+
+def test_the_document_of_feeds_names_each_reason_to_give_one_up():
+    [row] = [line for line in (ROOT / "docs" / "feeds.md").read_text().splitlines() if line.startswith("| `gave_up`")]
+    answered = [outcomes.Answered(status=status, headers={}, body=b"") for status in range(200, 600)]
+    hows: list[feeds.How] = [*answered, outcomes.NotConnected(unsafe=True), outcomes.NotConnected(), outcomes.Reset()]
+    final = [feeds.reason_of(how) for how in hows if RULES[cause_of(how)].feed is Anew.GIVEN_UP]
+    assert re.findall(r"`(http_\d+|un\w+)`", row) == final
 
 
 def test_every_event_that_is_published_is_in_the_catalogue_and_the_other_way_round():

@@ -1,4 +1,4 @@
-"""core.retry: the table agrees with what is known of each outcome, and nothing is sent twice that may have arrived."""
+"""core.retry: nothing is sent twice that may have arrived, and what is sent again waits for its time."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,38 +11,24 @@ from hypothesis import strategies as st
 
 from gateway.core.answers import Ended, classify
 from gateway.core.calls import Call, Kind, State, may_move
+from gateway.core.causes import ATTEMPTS
 from gateway.core.endings import Ending
 from gateway.core.outcomes import (
     Answered,
     Broke,
     Cancelled,
-    Clock,
-    Cut,
     Dead,
-    Expired,
     Lapsed,
     NotConnected,
     Orphaned,
     Outcome,
-    Parked,
-    Rejected,
-    Reset,
-    Spent,
     Stopped,
-    Streamed,
-    TooLarge,
-    Unheld,
 )
 from gateway.core.refusals import Code
 from gateway.core.retry import (
-    ATTEMPTS,
     RETRY_AFTER_MOST_S,
-    RULES,
-    Again,
     Back,
     Pace,
-    Retriable,
-    Taken,
     backoff_s,
     decide,
     decide_refused,
@@ -50,30 +36,12 @@ from gateway.core.retry import (
     read_retry_after,
     wait,
 )
+from tests.harness.outcomes import OUTCOMES
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ME, YOU = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b"
 PACE = Pace(first_s=1.0, restart_s=8.0, jitter=1.0)
 BUSY = Answered(status=429, headers={}, body=b"")
-STATUSES = st.integers(100, 700)
-OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
-    st.builds(
-        Answered,
-        status=st.one_of(STATUSES, st.sampled_from([200, 429, 500, 503])),
-        headers=st.sampled_from([{}, {"Retry-After": "7"}, {"Content-Type": "application/json"}]),
-        body=st.sampled_from([b"", b"{}", b'{"error": "connection refused: retry"}', b"no connection was made"]),
-        retry_after_s=st.none() | st.floats(0, RETRY_AFTER_MOST_S),
-    ),
-    st.builds(NotConnected, unsafe=st.booleans()),
-    st.sampled_from(
-        [Dead(), Reset(), TooLarge(), Stopped(), Spent(), Streamed(status=200, headers={}), Orphaned(),
-         Parked(call_id="c", method="m"), Lapsed(), Broke(), Rejected(reason="removed"), Cancelled(),
-         Cancelled(under_way=True)]
-    ),
-    st.builds(Cut, status=STATUSES),
-    st.builds(Unheld, status=STATUSES),
-    st.builds(Expired, clock=st.sampled_from(Clock)),
-)  # fmt: skip
 KINDS = st.sampled_from([Kind.QUEUED, Kind.DELEGATION])
 
 
@@ -88,48 +56,6 @@ def call(**fields: Any) -> Call:
 
 def follows(outcome: Outcome, *, sessions: bool = False, **fields: Any) -> Back | Ended:
     return decide(classify(outcome, native_session=sessions), call(**fields), sessions=sessions, pace=PACE)
-
-
-# -- the table
-
-
-def test_every_ending_has_its_rule() -> None:
-    assert set(RULES) == set(Ending)
-
-
-@given(OUTCOMES)
-def test_the_table_says_of_the_message_what_is_known_of_it(outcome: Outcome) -> None:
-    ended = classify(outcome)
-    match RULES[ended.ending].taken:
-        case Taken.NO | Taken.DIED:
-            assert ended.delivered is False
-        case Taken.UNSENT:
-            assert ended.delivered is (None if outcome == Cancelled(under_way=True) else False)
-        case Taken.YES:
-            assert ended.delivered is True
-        case Taken.UNREAD:
-            assert ended.delivered is not None
-        case Taken.UNKNOWN:
-            assert ended.delivered is None
-
-
-@given(OUTCOMES)
-def test_who_is_told_to_send_again_has_not_been_heard_and_who_is_not_told_decides(outcome: Outcome) -> None:
-    ended = classify(outcome)
-    match RULES[ended.ending].retriable:
-        case Retriable.YES:
-            assert ended.delivered is False
-        case Retriable.CALLER:
-            assert ended.delivered is None
-        case Retriable.NO:
-            assert ended.delivered is not None or ended.ending is Ending.CANCELLED
-
-
-@given(OUTCOMES)
-def test_at_once_goes_again_what_had_no_connection_and_nothing_else(outcome: Outcome) -> None:
-    again = RULES[classify(outcome).ending].sent is Again.AT_ONCE
-    assert is_sent_again(outcome) == (again and outcome != NotConnected(unsafe=True))
-    assert not is_sent_again(outcome) or isinstance(outcome, NotConnected)
 
 
 # -- what the gateway does

@@ -164,28 +164,34 @@ async def test_the_total_time_holds_for_streams_that_go_on(world: World):
 async def test_a_stream_whose_agent_has_spent_its_budget_ends_in_its_middle(world: World):
     await world.start(**PRICED)
 
-    async def spend(peer: Peer) -> None:
-        said = orjson.loads(peer.body)
-        if said["method"] == "tasks/cancel":
-            told.append(said["params"]["id"])
-            return
-        await peer.say(CHUNKED)
-        for number in range(1, 7):
-            used = {"input_tokens": number * TEN_CENTS, "output_tokens": 0}
-            line = orjson.loads(event(number, final=number == 6).removeprefix(b"data: "))
-            line["result"]["metadata"]["usage"] = used
-            await peer.say(chunk(b"data: " + orjson.dumps(line) + b"\n\n"))
-            await asyncio.sleep(0.2)
-        await peer.say(LAST_CHUNK)
+    def spending(count: int) -> Behave:
+        """An agent that has six things to say, each for ten cents, and says so many."""
+
+        async def behave(peer: Peer) -> None:
+            said = orjson.loads(peer.body)
+            if said["method"] == "tasks/cancel":
+                told.append(said["params"]["id"])
+                return
+            await peer.say(CHUNKED)
+            for number in range(1, count + 1):
+                used = {"input_tokens": number * TEN_CENTS, "output_tokens": 0}
+                line = orjson.loads(event(number, final=number == 6).removeprefix(b"data: "))
+                line["result"]["metadata"]["usage"] = used
+                await peer.say(chunk(b"data: " + orjson.dumps(line) + b"\n\n"))
+            if count < 6:
+                await peer.stay()
+            await peer.say(LAST_CHUNK)
+
+        return behave
 
     told: list[str] = []
     async with AsyncExitStack() as stack:
         cast = Cast(world, stack)
-        poor = await cast.workspace(spend, model="large", budget_limit=35)
-        rich = await cast.workspace(spend, model="large", budget_limit=1000)
+        poor = await cast.workspace(spending(4), model="large", budget_limit=35)
+        rich = await cast.workspace(spending(6), model="large", budget_limit=1000)
         cut, whole = await asyncio.gather(cast.stream(poor), cast.stream(rich))
         assert (cut.ending, whole.ending) == ("budget", "completed")
-        assert 4 <= cut.events < whole.events == 6
+        assert (cut.events, whole.events) == (4, 6)
         await eventually(lambda: told == ["task-1"])
         await spent(world, rich, 60)
         shown = await until(lambda: budget(world, poor), lambda shown: shown["monthly_spend"])

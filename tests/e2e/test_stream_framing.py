@@ -113,19 +113,22 @@ async def test_agents_that_compress_though_they_were_asked_not_to_are_read_as_th
 
 async def test_what_is_compressed_and_breaks_off_is_truncated(world: World):
     await world.start()
+    go = asyncio.Event()
 
     async def behave(peer: Peer) -> None:
         packer = zlib.compressobj(wbits=31)
         packed = packer.compress(event(1)) + packer.flush(zlib.Z_SYNC_FLUSH)
         await peer.say(HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", chunk(packed))
-        await asyncio.sleep(0.2)
+        await go.wait()
         await peer.say(chunk(b"no such thing" * 10))
         await peer.stay()
 
     async with faces.running(behave) as agent:
         target = await world.workspace(agent.url)
-        async with open_stream(world, target) as response:
-            (_, first), (_, last) = events(await response.read())
+        async with open_stream(world, target) as response, asyncio.timeout(10):
+            came = await response.content.readuntil(b"\n\n")
+            go.set()
+            (_, first), (_, last) = events(came + await response.content.read())
     assert first["result"]["metadata"]["n"] == 1
     assert last["error"]["data"]["code"] == "truncated"
 

@@ -44,7 +44,10 @@ def chunk(text: bytes) -> bytes:
 class Peer:
     """One request, and the connection on which it is answered. `head` and `body` are what was asked."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes) -> None:
+    def __init__(
+        self, agent: "Faced", reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes
+    ) -> None:
+        self._agent = agent
         self._reader = reader
         self._writer = writer
         self.head = head
@@ -56,6 +59,12 @@ class Peer:
             self._writer.write(part)
             await self._writer.drain()
             await asyncio.sleep(0)
+
+    async def shown(self, count: int) -> None:
+        """Wait until the caller has got so many events: what breaks off now does not overtake them."""
+        async with asyncio.timeout(READY_S):
+            while self._agent.shown < count:  # noqa: ASYNC110 - the caller counts, and sets no event
+                await asyncio.sleep(0.005)
 
     async def stay(self) -> None:
         """Say nothing more until the other side hangs up."""
@@ -78,12 +87,16 @@ Behave = Callable[[Peer], Awaitable[None]]
 
 @dataclass
 class Faced:
-    """The agent: where it is, what it was asked, and how many connections it has."""
+    """The agent: where it is, what it was asked, and how many connections it has.
+
+    `shown`: how many of its events its caller has got, as the caller says.
+    """
 
     url: str = ""
     asked: list[bytes] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     open: int = 0
+    shown: int = 0
 
     def call_id(self, number: int) -> str:
         """The id under which it was asked so: by the gateway, for the whole world."""
@@ -117,7 +130,7 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
                 body = await reader.readexactly(int(lengths[0].split(b":")[1]))
                 agent.heads.append(head)
                 agent.asked.append(body)
-                await behave(Peer(reader, writer, head, body))
+                await behave(Peer(agent, reader, writer, head, body))
         finally:
             agent.open -= 1
             connected.discard(writer)

@@ -11,16 +11,8 @@ from typing import Any, Final
 import pytest
 
 from gateway.core.address import Reach
-from gateway.core.feeds import (
-    Closed,
-    Cut,
-    How,
-    NoStream,
-    NotConnected,
-    Refused,
-    Silent,
-    Unanswered,
-)
+from gateway.core.feeds import How
+from gateway.core.outcomes import Answered, Clock, Cut, Expired, NotConnected, Reset, Streamed
 from gateway.core.sse import ServerEvent
 from gateway.net import connector, event_feed
 from gateway.net.event_feed import EventFeed
@@ -31,6 +23,20 @@ from tests.harness.feeds import HEAD, LAST, UNTIL_CLOSED, Behaviour, Visit, bloc
 from tests.harness.world import eventually
 
 SLOW_S: Final = 0.2
+PATIENT_S: Final = 1.0
+"""How long it may be silent that is not to be found so."""
+CUT: Final = Cut(status=200)
+UNANSWERED: Final = Expired(clock=Clock.FIRST_BYTE)
+SILENT: Final = Expired(clock=Clock.IDLE)
+
+
+def closed(retry_s: float | None = None) -> Streamed:
+    return Streamed(status=200, headers={}, retry_after_s=retry_s)
+
+
+def refused(status: int, retry_s: float | None = None) -> Answered:
+    asked = {} if retry_s is None else {"Retry-After": f"{retry_s:.0f}"}
+    return Answered(status=status, headers=asked, body=b"", retry_after_s=retry_s)
 
 
 @dataclass
@@ -96,48 +102,51 @@ async def drips(visit: Visit) -> None:
 async def beats(visit: Visit) -> None:
     """Comments alone, for longer than it may be silent."""
     await visit.say(HEAD)
-    for _ in range(10):
+    for _ in range(12):
         await visit.say(chunk(b":\n"))
-        await asyncio.sleep(SLOW_S / 4)
+        await asyncio.sleep(PATIENT_S / 8)
     await visit.say(LAST)
 
 
 WAYS: Final[Mapping[str, tuple[Behaviour, How]]] = {
-    "its last chunk": (says(HEAD + LAST), Closed()),
-    "closed without a length": (says(UNTIL_CLOSED), Closed()),
-    "closed with a wish": (says(HEAD + chunk(b"retry: 2500\n\n") + LAST), Closed(retry_s=2.5)),
-    "closed after a drip": (drips, Closed()),
-    "closed after comments": (beats, Closed()),
-    "cut in the middle": (says(HEAD + block("1")), Cut()),
-    "reset": (resets, Cut()),
-    "cut at once": (says(b""), Cut()),
-    "cut short": (says(UNTIL_CLOSED[:-2] + b"Content-Length: 9\r\n\r\ndata"), Cut()),
-    "broken chunks": (says(HEAD + b"no chunk\r\n"), Cut()),
-    "no HTTP": (says(b"garbage\r\n\r\n"), Cut()),
-    "no answer": (stalls, Unanswered()),
-    "silent": (stays(), Silent()),
-    "silent after an event": (stays(block("1")), Silent()),
-    "401": (says(refusal(401)), Refused(status=401)),
-    "404": (says(refusal(404)), Refused(status=404)),
-    "500": (says(refusal(500)), Refused(status=500)),
-    "503 with a wish": (says(refusal(503, b"Retry-After: 7")), Refused(status=503, retry_s=7.0)),
-    "204": (says(b"HTTP/1.1 204 No Content\r\n\r\n"), Refused(status=204)),
-    "302": (says(refusal(302, b"Location: http://127.0.0.1:1/")), Refused(status=302)),
-    "307": (says(refusal(307, b"Location: /elsewhere")), Refused(status=307)),
-    "a page": (says(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 1\r\n\r\n<"), NoStream()),
-    "no type": (says(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n<"), NoStream()),
-    "coded": (says(UNTIL_CLOSED[:-2] + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"data: 1\n\n")), NoStream()),
+    "its last chunk": (says(HEAD + LAST), closed()),
+    "closed without a length": (says(UNTIL_CLOSED), closed()),
+    "closed with a wish": (says(HEAD + chunk(b"retry: 2500\n\n") + LAST), closed(2.5)),
+    "closed after a drip": (drips, closed()),
+    "closed after comments": (beats, closed()),
+    "cut in the middle": (says(HEAD + block("1")), CUT),
+    "reset": (resets, CUT),
+    "cut at once": (says(b""), Reset()),
+    "cut short": (says(UNTIL_CLOSED[:-2] + b"Content-Length: 9\r\n\r\ndata"), CUT),
+    "broken chunks": (says(HEAD + b"no chunk\r\n"), Reset()),
+    "no HTTP": (says(b"garbage\r\n\r\n"), Reset()),
+    "no answer": (stalls, UNANSWERED),
+    "silent": (stays(), SILENT),
+    "silent after an event": (stays(block("1")), SILENT),
+    "401": (says(refusal(401)), refused(401)),
+    "404": (says(refusal(404)), refused(404)),
+    "500": (says(refusal(500)), refused(500)),
+    "503 with a wish": (says(refusal(503, b"Retry-After: 7")), refused(503, 7.0)),
+    "204": (says(b"HTTP/1.1 204 No Content\r\n\r\n"), refused(204)),
+    "302": (says(refusal(302, b"Location: http://127.0.0.1:1/")), refused(302)),
+    "307": (says(refusal(307, b"Location: /elsewhere")), refused(307)),
+    "a page": (says(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 1\r\n\r\n<"), refused(200)),
+    "no type": (says(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n<"), refused(200)),
+    "coded": (
+        says(UNTIL_CLOSED[:-2] + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"data: 1\n\n")),
+        refused(200),
+    ),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_each_end_is_told_as_what_it_is(way: str):
     behave, how = WAYS[way]
-    first_byte_s = SLOW_S if isinstance(how, Unanswered) else 5.0
-    silence_s = SLOW_S if isinstance(how, Silent) or behave is beats else 5.0
+    first_byte_s = SLOW_S if how == UNANSWERED else 5.0
+    silence_s = SLOW_S if how == SILENT else PATIENT_S if behave is beats else 5.0
     got, listener = await read(behave, first_byte_s=first_byte_s, silence_s=silence_s)
     assert got == how
-    assert listener.opens == isinstance(how, Closed | Silent) or how == Cut()
+    assert listener.opens == (isinstance(how, Streamed | Cut) or how == SILENT)
 
 
 async def test_nobody_there_is_no_connection():
@@ -210,7 +219,7 @@ async def test_a_listener_that_takes_its_time_is_no_silence():
         await visit.say(LAST)
 
     async with feeds.running(two) as agent, opened(silence_s=SLOW_S) as feed:
-        assert await feed.read(source(agent.url), listener) == Closed()
+        assert await feed.read(source(agent.url), listener) == closed()
     assert len(listener.came) == 2
 
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 import pytest
 
 from gateway.core.address import Reach
-from gateway.core.feeds import Closed, How, Rules, State
+from gateway.core.feeds import How, Rules, State
+from gateway.core.outcomes import Streamed
 from gateway.core.workspaces import Status
 from gateway.net import connector, event_feed
 from gateway.ports import FeedListener, FeedSource, StoreUnavailable
@@ -429,7 +430,7 @@ class Slow:
         finally:
             await self.may_end.wait()
             self.reading -= 1
-        return Closed()
+        return Streamed(status=200, headers={})
 
 
 async def test_a_successor_begins_when_its_predecessor_has_ended_and_stays(start, make, stores, agent: FeedAgent):

@@ -22,9 +22,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     sleep = asyncio.sleep
 
     async def sleep_less(delay_s: float) -> None:
-        if delay_s >= module.RESTART_S:
+        if delay_s >= module.RESTART.first_s:
             made.append(delay_s)
-        await sleep(0 if delay_s >= module.RESTART_S else delay_s)
+        await sleep(0 if delay_s >= module.RESTART.first_s else delay_s)
 
     monkeypatch.setattr(module.asyncio, "sleep", sleep_less)
     return made

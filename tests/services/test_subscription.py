@@ -9,13 +9,16 @@ import orjson
 import pytest
 
 from events.event import Event
-from gateway.core.feeds import Closed, Cut, How, Refused, Rules, State
+from gateway.core.feeds import How, Rules, State
+from gateway.core.outcomes import Answered, Cut, Streamed
 from gateway.core.sse import ServerEvent
 from gateway.ports import FeedListener, FeedSource, GrantedFeed
 from gateway.services.subscription import Manner, Subscription
 from gateway.services.tasks import Tasks
 
 LONG_S: Final = 1e6
+CLOSED: Final = Streamed(status=200, headers={})
+CUT: Final = Cut(status=200)
 Script = Callable[[FeedListener], Awaitable[How]]
 
 
@@ -49,7 +52,7 @@ def brings(*events: ServerEvent, how: How | None = None) -> Script:
         for one in events:
             await listener.heard(one)
         listener.passed(events[-1].id or "" if events else "", 0)
-        return how or Closed()
+        return how or CLOSED
 
     return script
 
@@ -103,7 +106,7 @@ async def test_events_are_told_on_as_signs_of_life_of_its_workspace(bench: Bench
 
 
 async def test_what_comes_again_is_told_once_and_it_goes_on_where_it_was(bench: Bench):
-    feed = Scripted(brings(came("1", "a"), came("2", "b"), how=Cut()), brings(came("2", "b"), came("3", "c")))
+    feed = Scripted(brings(came("1", "a"), came("2", "b"), how=CUT), brings(came("2", "b"), came("3", "c")))
     one = bench.start(feed, last_id="z")
     await asyncio.sleep(5)
     assert bench.told == [1, 2, 3]
@@ -119,9 +122,9 @@ async def test_failures_are_waited_for_ever_longer_until_one_has_lasted(bench: B
     async def lasts(listener: FeedListener) -> How:
         listener.opened()
         await asyncio.sleep(11)
-        return Cut()
+        return CUT
 
-    feed = Scripted(Cut(), Cut(), Cut(), lasts, Cut())
+    feed = Scripted(CUT, CUT, CUT, lasts, CUT)
     bench.start(feed)
     await asyncio.sleep(100)
     waits = [later - earlier for earlier, later in pairwise(feed.at)]
@@ -131,7 +134,7 @@ async def test_failures_are_waited_for_ever_longer_until_one_has_lasted(bench: B
 
 
 async def test_what_refuses_for_good_is_given_up(bench: Bench):
-    feed = Scripted(Refused(status=401))
+    feed = Scripted(Answered(status=401, headers={}, body=b""))
     one = bench.start(feed)
     await asyncio.sleep(100)
     assert bench.task.done()
@@ -141,7 +144,7 @@ async def test_what_refuses_for_good_is_given_up(bench: Bench):
 
 
 async def test_who_waits_can_be_poked(bench: Bench):
-    feed = Scripted(*[Cut()] * 12)
+    feed = Scripted(*[CUT] * 12)
     one = bench.start(feed)
     await asyncio.sleep(30)
     tried = len(feed.asked)
@@ -168,7 +171,7 @@ async def test_it_ends_when_its_lease_is_over_unless_that_is_renewed(bench: Benc
 
 
 async def test_it_ends_while_it_waits_too(bench: Bench):
-    one = bench.start(Scripted(*[Cut()] * 100), lasts_s=50)
+    one = bench.start(Scripted(*[CUT] * 100), lasts_s=50)
     await asyncio.sleep(51)
     assert bench.task.done()
     assert one.standing.reason == "lease_over"
@@ -182,7 +185,7 @@ async def test_nothing_is_told_after_the_lease_though_its_timer_was_held_up(benc
         one.extend(loop.time() + 5)
         one._good_until = loop.time()  # the clock has gone on while this process stood still
         await listener.heard(came("1"))
-        return Closed()
+        return CLOSED
 
     one = bench.start(Scripted(late))
     await asyncio.sleep(1)
@@ -209,7 +212,7 @@ async def test_a_bug_of_ours_gives_it_up_and_connects_no_more(bench: Bench):
 
 
 async def test_each_change_of_state_stirs_who_holds_it(bench: Bench):
-    one = bench.start(Scripted(Cut()))
+    one = bench.start(Scripted(CUT))
     one.renewed_at = 5.0
     await asyncio.sleep(10)
     assert one.standing.state is State.LIVE
@@ -219,7 +222,7 @@ async def test_each_change_of_state_stirs_who_holds_it(bench: Bench):
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 5.0])
 async def test_it_can_be_stopped_wherever_it_is(bench: Bench, after_s: float):
-    feed = Scripted(Cut(), brings(came("1"), how=Cut()), *[Cut()] * 5)
+    feed = Scripted(CUT, brings(came("1"), how=CUT), *[CUT] * 5)
     one = bench.start(feed)
     await asyncio.sleep(after_s)
     bench.task.cancel()

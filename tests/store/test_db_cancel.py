@@ -73,8 +73,12 @@ async def test_a_storm_of_cancels_on_a_full_pool_leaves_it_whole(database, watch
     await eventually(lambda: database.idle == 4)
     assert not watcher.running()
     assert most <= 5
+    watcher.ask("SELECT pg_advisory_lock(hashtext(current_schema()))")
+    query = "SELECT pg_backend_pid() AS p, pg_advisory_xact_lock_shared(hashtext(current_schema()))"
     async with asyncio.TaskGroup() as group:
-        users = [group.create_task(database.fetch_one("SELECT pg_backend_pid() AS p, pg_sleep(0.2)")) for _ in range(4)]
+        users = [group.create_task(database.fetch_one(query)) for _ in range(4)]
+        await eventually(lambda: len(watcher.running()) == 4)  # each holds its connection until all have one
+        watcher.ask("SELECT pg_advisory_unlock(hashtext(current_schema()))")
     assert len({user.result()["p"] for user in users}) == 4
 
 

@@ -24,7 +24,8 @@ async def test_connections_that_died_at_rest_are_replaced_before_they_are_used(d
 
 
 async def test_an_idempotent_statement_survives_the_loss_of_its_connection_once(database, watcher, eventually):
-    query = "SELECT pg_backend_pid() AS pid, pg_sleep(0.5)"
+    await database.execute("CREATE SEQUENCE tries")
+    query = "SELECT pg_backend_pid() AS pid, pg_sleep(CASE nextval('tries') WHEN 1 THEN 30 ELSE 0 END)"
     task = asyncio.get_running_loop().create_task(database.fetch_one(query, idempotent=True))
     await eventually(watcher.running)
     lost = watcher.running()
@@ -47,7 +48,7 @@ async def test_other_statements_are_not_repeated(database, watcher, eventually):
     await database.execute("CREATE TABLE things (id int)")
     await database.execute("CREATE SEQUENCE tries")
     task = asyncio.get_running_loop().create_task(
-        database.execute("INSERT INTO things SELECT nextval('tries') FROM pg_sleep(0.5)")
+        database.execute("INSERT INTO things SELECT nextval('tries') FROM pg_sleep(30)")
     )
     await eventually(watcher.running)
     watcher.terminate(*watcher.running())
