@@ -45,7 +45,7 @@ async def test_the_examples_lose_a_stream_and_have_the_rest_of_it(world: World) 
     agent = await world.agent(streaming(script))
     target = await world.workspace(agent.url)
     env = {"GATEWAY": one.url, "OTHER": other.url, "AGENT": target.id, "CALLER": target.token}
-    call, go_on, resubscribe = EXAMPLES
+    call, go_on, resubscribe, plain = EXAMPLES
     head, _, body = (await run(call, **env)).partition(b"\r\n\r\n")
     assert numbers(events(body)) == [1, 2, 3, 4, 5]
     found = re.search(rb"X-A2A-Call-ID: (\S+)", head)
@@ -55,3 +55,6 @@ async def test_the_examples_lose_a_stream_and_have_the_rest_of_it(world: World) 
         assert SHOWN_CALL in example
         said = await run(example.replace(SHOWN_CALL, found[1].decode()).replace(SHOWN_TASK, TASK), **env)
         assert numbers(events(said)) == [3, 4, 5]
+    agent.behave = streaming(script)
+    _, _, body = (await run(plain, **env)).partition(b"\r\n\r\n")
+    assert numbers(events(body)) == [1, 2, 3, 4, 5]
