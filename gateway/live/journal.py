@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from importlib.resources import files
 from typing import Any, Final
 
 import orjson
@@ -33,6 +34,7 @@ TASKS: Final = 8
 """Tasks of which one stream may tell, and by which it is found: the newest."""
 COUNT: Final = 256
 """Entries that are read at once, at most."""
+_SCRIPTS: Final = {"passage": files("gateway.live").joinpath("passage.lua").read_text()}
 
 
 class _Sizes:
@@ -58,7 +60,7 @@ class Journal:
     def __init__(
         self, servers: Servers, *, prefix: str, answer_s: float, kept_s: float, entries: int, limit_bytes: int
     ) -> None:
-        self._pipe = Pipe(servers, {}, answer_s=answer_s, on_up=self._say_ends)
+        self._pipe = Pipe(servers, _SCRIPTS, answer_s=answer_s, on_up=self._say_ends)
         self._prefix = prefix
         self._kept_s = kept_s
         self._kept_ms = ms(kept_s)
@@ -214,9 +216,8 @@ class Journal:
 
     async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
         """Return about so many bytes of what comes behind an event. Raises LiveUnavailable."""
-        entries = await self._pipe.ask("XRANGE", self._events(call_id), f"({after}-0", "+", "COUNT", COUNT)
+        entries = await self._pipe.script("passage", (self._events(call_id),), after, at_most, COUNT)
         events: list[tuple[int, bytes]] = []
-        size = 0
         broken = False
         for id_, (name, value) in entries:
             if name == b"end":
@@ -225,9 +226,6 @@ class Journal:
                 broken = True
                 continue
             events.append((int(id_.partition(b"-")[0]), value))
-            size += len(value)
-            if size >= at_most:
-                break
         return Passage(events=tuple(events), ended=broken, number=HOLE if broken else 0)
 
     async def _ended(self, call_id: str, events: tuple[tuple[int, bytes], ...], said: dict[str, Any]) -> Passage:

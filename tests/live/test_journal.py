@@ -242,3 +242,22 @@ async def test_what_is_added_to_a_call_is_read_from_any_place_and_bounded(pair):
     for _ in range(30):
         await one.add("c", b"x" * 1000)
     assert len(await other.list_added("c", "")) == 10, "no more than a journal may take"
+
+
+async def test_redis_is_asked_for_no_more_than_a_reader_takes(stack_of_one):
+    broker, one, other = stack_of_one
+    one.begin(head("c"))
+    for n in range(1, 101):
+        one.append("c", n, b"x" * 100)
+    one.end("c", 101, None)
+    await until(lambda: other.read("c", 100, at_most=1), lambda got: got.ended)
+
+    async with Redis.from_url(broker.url) as client:
+        before = (await client.info("stats"))["total_net_output_bytes"]
+        after, got = 0, Passage()
+        while not got.ended:
+            got = await other.read("c", after, at_most=200)
+            after = got.events[-1][0] if got.events else after
+        told = (await client.info("stats"))["total_net_output_bytes"] - before
+    assert after == 100
+    assert told < 3 * 100 * 100, "whoever reads a long stream by pieces fetches each event once"
