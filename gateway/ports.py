@@ -192,7 +192,8 @@ class Sink(Protocol):
     """Takes an answer that is a stream, as it comes (services/relays.py)."""
 
     def feed(self, chunk: bytes) -> bool:
-        """Take the next bytes; return whether they were more than comments. Raises TooLong (core/relay.py)."""
+        """Take the next bytes; return whether they were more than comments. Raises NoRoom, and TooLong
+        (core/relay.py)."""
 
     def finish(self) -> None:
         """Take note that no more bytes will come."""

@@ -200,6 +200,8 @@ class Attempts:
             outcome = outcomes.Broke()
         finally:
             attempt.under_way = False
+        if relay is not None and relay.complete:  # what comes after all has been said changes nothing any more
+            outcome = outcomes.Streamed(status=relay.head.status, headers=relay.head.headers)
         ended = answers.classify(outcome, native_session=sessions)
         if relay is None:
             return ended

@@ -60,6 +60,30 @@ async def test_a_busy_agents_stream_reaches_the_caller_that_waited_on_another_re
         assert said["response_body"]
 
 
+async def test_a_busy_agent_that_has_said_all_and_goes_on_for_ever_has_completed(world: World):
+    await world.start(**QUICK)
+    shut = True
+
+    async def script(response: web.StreamResponse, _: bytes) -> None:
+        await response.write(update(1, final=True))
+        while True:
+            await response.write(b": still here\n\n")
+            await asyncio.sleep(0.2)
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        return web.json_response({}, status=429) if shut else await streaming(script)(request)
+
+    agent = await world.agent(behave)
+    target = await world.workspace(agent.url)
+    async with open_stream(world, target, headers={"X-Timeout": "3"}) as response, asyncio.timeout(10):
+        await heard_of(response, b": place 1\n")
+        shut = False
+        [(_, said)] = events(await response.read())
+    assert said["result"]["metadata"]["n"] == 1
+    path = f"/workspaces/{target.id}/a2a/queue/{response.headers['X-A2A-Call-ID']}"
+    await until(lambda: world.request("GET", path), lambda got: got[1]["status"] == "completed")
+
+
 async def test_an_agent_that_polls_answers_a_streaming_caller(world: World):
     one, other = await asyncio.gather(world.start(), world.start())
     target = await world.workspace(delivery_mode="poll")
