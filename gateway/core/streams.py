@@ -10,7 +10,7 @@ import orjson
 
 from gateway.core import inbox, jsontext, usage, views
 from gateway.core.answers import Answer, Ended
-from gateway.core.claims import address_events
+from gateway.core.claims import address_event, address_events
 from gateway.core.endings import Ending
 from gateway.core.retry import RULES, Retriable
 from gateway.core.usage import Usage
@@ -121,10 +121,15 @@ def _state(one: dict[str, Any]) -> str:
 
 
 def address(raw: bytes, id_json: bytes | None) -> bytes:
-    """Return an event under another JSON-RPC id."""
+    """Return an event under another JSON-RPC id, or all those of an answer that is kept whole."""
     if b'"jsonrpc"' not in raw:
         return raw
     return address_events(raw, id_json)
+
+
+def address_one(raw: bytes, id_json: bytes | None) -> bytes:
+    """Return one event, or a comment, under another JSON-RPC id: for each of its readers, who may be many."""
+    return address_event(raw, id_json) if b'"jsonrpc"' in raw else raw
 
 
 def event_id(call_id: str, number: int) -> str:

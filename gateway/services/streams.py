@@ -225,7 +225,7 @@ class Reading:
             self.number = relay.number(self.place)
         self.over = relay.over and self.place == relay.position
         if self._id_json is not None:
-            return b"".join(streams.address(part, self._id_json) for part in parts)
+            return b"".join(streams.address_one(part, self._id_json) for part in parts)
         return b"".join(parts)
 
     async def _journalled(self, within_s: float) -> bytes:
@@ -283,7 +283,7 @@ class Reading:
 
     def _wire(self, raw: bytes, number: int) -> bytes:
         if self._id_json is not None:
-            raw = streams.address(raw, self._id_json)
+            raw = streams.address_one(raw, self._id_json)
         return streams.numbered(raw, self.head.call_id, number)
 
     def _farewell(self, error: bytes) -> bytes:
