@@ -206,6 +206,13 @@ class Sink(Protocol):
     def complete(self) -> bool:
         """Whether the agent has said all that it had to say."""
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the agent should not be read on for a moment."""
+
+    async def rest(self) -> None:
+        """Wait until that moment is over."""
+
 
 Begin = Callable[[int, Mapping[str, str]], Sink]
 """Called when an answer turns out to be a stream, with its status and the headers that its caller gets."""
@@ -252,6 +259,12 @@ class Journal(Protocol):
 
     def end(self, call_id: str, number: int | None, error: bytes | None) -> None:
         """Write the end, unless another process has. number: None where the replica has died that knew it."""
+
+    def is_ahead(self, call_id: str) -> bool:
+        """Return whether more of this stream is on its way than should be: others have to wait behind it."""
+
+    async def catch_up(self, call_id: str) -> None:
+        """Wait until that is not so, at most until Redis counts as away."""
 
     def written(self, call_id: str) -> int | None:
         """Return the number of the last event that is known to be there; None once one is not, or after the end."""

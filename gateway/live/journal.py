@@ -4,6 +4,7 @@ One Redis stream a call, whose entries have the numbers of the events for ids, s
 behind all others, of which there can be only one: who writes it first has said how the stream ended.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,6 +33,8 @@ LATER: Final = 40_000
 """What is to be said of ends, and waits for Redis."""
 TASKS: Final = 8
 """Tasks of which one stream may tell, and by which it is found: the newest."""
+AHEAD_BYTES: Final = 4 * 1024 * 1024
+"""What may be on its way to Redis: whatever is behind more than that may come too late to be waited for."""
 COUNT: Final = 256
 """Entries that are read at once, at most."""
 _SCRIPTS: Final = {"passage": files("gateway.live").joinpath("passage.lua").read_text()}
@@ -39,12 +42,13 @@ _SCRIPTS: Final = {"passage": files("gateway.live").joinpath("passage.lua").read
 
 class _Sizes:
     """What the journal of one stream holds, as far as this process has written it; `written` is what Redis has said
-    to have. `tasks`: the keys under which it is found."""
+    to have, and `ahead` counts the bytes behind it. `tasks`: the keys under which it is found."""
 
-    __slots__ = ("bytes", "entries", "tasks", "written")
+    __slots__ = ("ahead", "bytes", "entries", "tasks", "written")
 
     def __init__(self) -> None:
         self.entries: deque[tuple[int, int]] = deque()
+        self.ahead = 0
         self.bytes = 0
         self.written = 0
         self.tasks: tuple[str, ...] = ()
@@ -67,6 +71,8 @@ class Journal:
         self._entries = entries
         self._limit_bytes = limit_bytes
         self._sizes: dict[str, _Sizes] = {}
+        self._ahead = 0
+        self._moved = asyncio.Event()
         self._ends: deque[tuple[str | int | bytes, ...]] = deque(maxlen=LATER)
         self.lost = 0
 
@@ -87,16 +93,24 @@ class Journal:
 
     # -- writing
 
-    def _tell(self, call_id: str, *command: str | int | bytes, number: int = 0) -> None:
+    def _tell(self, call_id: str, *command: str | int | bytes, number: int = 0, size: int = 0) -> None:
         """Send a command; one that is lost makes a hole in the journal, which whoever reads it sees."""
         try:
             answer = self._pipe.ask(*command)
         except LiveUnavailable:
             self._lose(call_id)
             return
-        answer.add_done_callback(lambda one: self._told(call_id, number, one.exception()))
+        self._go_ahead(call_id, size)
+        answer.add_done_callback(lambda one: self._told(call_id, number, size, one.exception()))
 
-    def _told(self, call_id: str, number: int, why: BaseException | None) -> None:
+    def _go_ahead(self, call_id: str, size: int) -> None:
+        self._ahead += size
+        if (sizes := self._sizes.get(call_id)) is not None:
+            sizes.ahead += size
+
+    def _told(self, call_id: str, number: int, size: int, why: BaseException | None) -> None:
+        self._go_ahead(call_id, -size)
+        self._moved.set()
         if why is not None:
             self._lose(call_id)
         elif number and (sizes := self._sizes.get(call_id)) is not None:
@@ -136,12 +150,24 @@ class Journal:
             while len(sizes.entries) > 1 and (sizes.bytes > self._limit_bytes or len(sizes.entries) > self._entries):
                 sizes.bytes -= sizes.entries.popleft()[1]
             trim = ("MINID", sizes.entries[0][0])
-        self._tell(call_id, "XADD", self._events(call_id), *trim, f"{number}-0", "e", raw, number=number)
+        self._tell(call_id, "XADD", self._events(call_id), *trim, f"{number}-0", "e", raw, number=number, size=len(raw))
 
     def written(self, call_id: str) -> int | None:
         """Return the number of the last event that Redis has said to have; None once it lacks one, or after the end."""
         sizes = self._sizes.get(call_id)
         return None if sizes is None else sizes.written
+
+    def is_ahead(self, call_id: str) -> bool:
+        """Return whether as much is on its way to Redis as may be, and this stream has more than its share of it."""
+        if self._ahead <= AHEAD_BYTES or (sizes := self._sizes.get(call_id)) is None:
+            return False
+        return sizes.ahead * len(self._sizes) > AHEAD_BYTES
+
+    async def catch_up(self, call_id: str) -> None:
+        """Wait until Redis has taken more of it, or counts as away."""
+        while self.is_ahead(call_id):
+            self._moved.clear()
+            await self._moved.wait()
 
     async def run(self, stamp: Stamp = unwatched) -> None:
         """Be connected, for ever."""

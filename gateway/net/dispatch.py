@@ -130,6 +130,8 @@ class Dispatcher:
                     if len(chunk) > PIECE_BYTES and loop.time() - turn >= TURN_S:
                         await asyncio.sleep(0)
                         turn = loop.time()
+                if sink.is_ahead:
+                    await sink.rest()
                 if len(chunk) > PIECE_BYTES:  # the next one may be there already
                     await asyncio.sleep(0)
             sink.finish()

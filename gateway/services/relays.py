@@ -172,6 +172,16 @@ class Relay:
         return True
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether it comes faster than its journal takes it, so that all others' would have to wait. Not while Redis is
+        away, nor for longer than that takes to be known: nobody is held up by it."""
+        return self._journal.is_ahead(self.head.call_id)
+
+    async def rest(self) -> None:
+        """Wait until that is not so."""
+        await self._journal.catch_up(self.head.call_id)
+
+    @property
     def resumable(self) -> bool:
         """Whether its journal has it all, as far as is known, or was when it ended."""
         return self._resumable if self.over else self._journal.written(self.head.call_id) is not None

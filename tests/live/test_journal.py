@@ -1,5 +1,6 @@
 """The journals of streams, on a real Valkey."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from uuid import uuid4
@@ -261,3 +262,30 @@ async def test_redis_is_asked_for_no_more_than_a_reader_takes(stack_of_one):
         told = (await client.info("stats"))["total_net_output_bytes"] - before
     assert after == 100
     assert told < 3 * 100 * 100, "whoever reads a long stream by pieces fetches each event once"
+
+
+async def test_a_stream_that_is_ahead_of_redis_is_known_and_one_beside_it_is_not(stack_of_one):
+    broker, one, _ = stack_of_one
+    for call_id in ("fast", "slow"):
+        one.begin(head(call_id))
+    broker.stall()
+    one.append("slow", 1, b"x" * 1000)
+    for n in range(1, 5):
+        one.append("fast", n, b"x" * 1024 * 1024)
+        assert not one.is_ahead("slow")
+    one.append("fast", 5, b"x" * 1024)
+    assert (one.is_ahead("fast"), one.is_ahead("slow"), one.is_ahead("none")) == (True, False, False)
+    broker.go_on()
+    async with asyncio.timeout(10):
+        await one.catch_up("fast")
+    assert not one.is_ahead("fast")
+    await eventually(lambda: one.written("slow") == 1 and one.written("fast") == 5)
+    assert one._ahead == 0
+    broker.stall()
+    for n in range(6, 12):
+        one.append("fast", n, b"x" * 1024 * 1024)
+    assert one.is_ahead("fast")
+    broker.kill()
+    async with asyncio.timeout(10):
+        await one.catch_up("fast")
+    assert one._ahead == 0

@@ -340,6 +340,12 @@ class Journal:
     def end(self, call_id: str, number: int | None, error: bytes | None) -> None:
         self.ends.setdefault(call_id, (number, error))
 
+    def is_ahead(self, call_id: str) -> bool:
+        return False
+
+    async def catch_up(self, call_id: str) -> None:
+        return
+
     def written(self, call_id: str) -> int | None:
         return None if self.away or call_id in self.ends else len(self.events[call_id])
 
