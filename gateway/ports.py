@@ -282,7 +282,7 @@ class Journal(Protocol):
         """Return the events that were kept after one of these places, "" for all, with their places."""
 
     async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
-        """Return about so many bytes of what comes behind an event."""
+        """Return what comes behind an event and fits into so many bytes, at least one event."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -241,7 +241,7 @@ class Journal:
         return None if said is None else said.decode()
 
     async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
-        """Return about so many bytes of what comes behind an event. Raises LiveUnavailable."""
+        """Return what comes behind an event and fits into so many bytes, at least one event. Raises LiveUnavailable."""
         entries = await self._pipe.script("passage", (self._events(call_id),), after, at_most, COUNT)
         events: list[tuple[int, bytes]] = []
         broken = False

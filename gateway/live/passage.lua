@@ -1,4 +1,4 @@
--- What of a stream's journal comes behind an event: about so many bytes of it, at least one entry if there is one.
+-- What of a stream's journal comes behind an event: no more than so many bytes, but one entry if there is one.
 --
 -- XRANGE alone counts entries, which may be long: a reader would fetch all there are to take the first few.
 --
@@ -8,11 +8,11 @@ local bytes, most = tonumber(ARGV[2]), tonumber(ARGV[3])
 while true do
     local entries = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', count)
     for _, entry in ipairs(entries) do
-        found[#found + 1] = entry
         size = size + #entry[2][2]
-        if size >= bytes or #found >= most then
+        if #found == most or (size > bytes and #found > 0) then
             return found
         end
+        found[#found + 1] = entry
         after = entry[1]
     end
     if #entries < count then

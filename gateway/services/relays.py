@@ -254,7 +254,10 @@ class Relay:
         return self._trimmed + bisect_right(self._numbers, number)
 
     def since(self, place: int, at_most: int) -> tuple[list[bytes], int] | None:
-        """Return about so many bytes from a place on, and the place behind them; None if they are not kept any more."""
+        """Return what fits into so many bytes from a place on, at least one part, and the place behind that.
+
+        None if it is not kept any more.
+        """
         if place < self._trimmed:
             return None
         start = place - self._trimmed
@@ -262,9 +265,13 @@ class Relay:
         size = 0
         for count, part in enumerate(found, 1):
             size += len(part)
-            if size >= at_most:
-                return found[:count], place + count
+            if size > at_most and count > 1:
+                return found[: count - 1], place + count - 1
         return found, place + len(found)
+
+    def bytes_since(self, place: int) -> int:
+        """Return what there is from a place on, in bytes."""
+        return sum(map(len, self._parts[max(0, place - self._trimmed) :]))
 
     def number(self, place: int) -> int:
         """Return the number of the event before a place, which is kept or the first one."""
