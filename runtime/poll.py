@@ -9,10 +9,8 @@ from typing import Any, Final, assert_never
 
 import orjson
 
-from runtime.agent import Turn
 from runtime.backoff import pauses
 from runtime.client import Away, GatewayClient, Later, Message, Problem, Refused, Removed, Settled, Taken
-from runtime.follow import status_update
 from runtime.jsonrpc import Code, RpcError, answer, read_request, refuse
 from runtime.message import Incoming
 from runtime.spawn import Spawn
@@ -60,7 +58,6 @@ class Poll:
         self._spawn = spawn
         self._wait_s = wait_s
         self._working: dict[str, asyncio.Task[Any]] = {}
-        self._streaming: dict[str, Turn] = {}
         self._room = asyncio.Event()
         self._trouble = ""
 
@@ -107,7 +104,6 @@ class Poll:
 
     def _end(self, message_id: str) -> None:
         del self._working[message_id]
-        self._streaming.pop(message_id, None)
         self._room.set()
 
     async def _work(self, message: Message, lease_s: float) -> None:
@@ -138,7 +134,7 @@ class Poll:
 
     async def _stream(self, message_id: str, incoming: Incoming) -> bytes | None:
         """As of `_answer`, once all has been told that comes before it."""
-        turn = self._streaming[message_id] = self._turns.begin(incoming)
+        turn = self._turns.begin(incoming)
         await tell(turn, gateway=self._gateway, workspace_id=self._workspace_id, call_id=message_id, token=self._token)
         result = await turn.get_reply()
         if turn.ended is not None and turn.ended.state is State.CANCELED:
@@ -149,12 +145,7 @@ class Poll:
         """Renew a lease again and again; a renewal that fails costs nothing but a second delivery."""
         while True:
             await asyncio.sleep(lease_s / 3)
-            turn = self._streaming.get(message_id)
-            if turn is None or turn.task is None:
-                await self._gateway.keep(self._workspace_id, message_id, token=self._token())
-            else:  # its caller reads what we say
-                event = status_update(turn.task)
-                await self._gateway.tell(self._workspace_id, message_id, event, token=self._token())
+            await self._gateway.keep(self._workspace_id, message_id, token=self._token())
 
     async def _deliver(self, message_id: str, body: bytes) -> None:
         """Bring an answer back, however long the gateway is away; what it does not want is dropped, and logged."""
