@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import assert_never
 
 from runtime.agent import Turn
@@ -36,7 +37,7 @@ async def tell(
             case Later() as problem:
                 follower.begin_artifact_again()
                 await asyncio.sleep(max(next(waits), problem.retry_after_s))
-            case Refused(status=401) | Away():
+            case Refused(status=HTTPStatus.UNAUTHORIZED) | Away():  # the heart registers again
                 follower.begin_artifact_again()
                 await asyncio.sleep(next(waits))
             case Refused() | Removed():

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +9,13 @@ import pytest
 
 from tests.e2e.test_sdk_streams import run_client
 from tests.e2e.test_streams import asked, events, open_stream
-from tests.harness import process, sdk
-from tests.harness.process import GatewayProcess
-from tests.harness.world import ADMIN_TOKEN, Workspace, World
+from tests.harness import demo, sdk
+from tests.harness.world import ADMIN_TOKEN, World
 
 pytestmark = pytest.mark.timeout(300)  # the first time, an environment is built
 
 VERSION = "0.3.26"
 PIECES = ["1 of 3\n", "2 of 3\n", "3 of 3\n"]
-
-
-@asynccontextmanager
-async def demo(world: World, target: Workspace, folder: Path, mode: str = "push") -> AsyncIterator[GatewayProcess]:
-    """Run the demo agent for this workspace."""
-    env = {
-        "GATEWAY_URL": world.url,
-        "WORKSPACE_ID": target.id,
-        "WORKSPACE_TOKEN": target.token,
-        "A2A_DELIVERY_MODE": mode,
-        "A2A_STATE_DIR": str(folder),
-    }
-    async with process.started(env=env, module="runtime.demo") as agent:
-        yield agent
 
 
 def results(raw: bytes) -> list[dict[str, Any]]:
@@ -53,7 +36,7 @@ async def test_a_caller_that_leaves_has_the_rest_from_the_agent_and_all_of_it_fr
 ) -> None:
     await world.start()
     target = await world.workspace()
-    async with demo(world, target, tmp_path), asyncio.timeout(30):
+    async with demo.running(target, world.url, tmp_path), asyncio.timeout(30):
         async with open_stream(world, target, body=asked("stream 3", message_id="m-1")) as response:
             head = await response.content.readuntil(b"\n\n")
         [(first, begun)] = events(head)
@@ -83,7 +66,7 @@ async def test_a_caller_of_an_agent_that_polls_is_told_what_it_says(world: World
     await world.start()
     target = await world.workspace(delivery_mode="poll")
     async with (
-        demo(world, target, tmp_path, "poll"),
+        demo.running(target, world.url, tmp_path, mode="poll"),
         asyncio.timeout(30),
         open_stream(world, target, body=asked("stream 3", message_id="m-1")) as response,
     ):
@@ -112,9 +95,12 @@ async def test_a_published_client_streams_from_it_directly_through_the_gateway_a
 ) -> None:
     await world.start()
     target, polled = await world.workspace(), await world.workspace(delivery_mode="poll")
-    async with demo(world, target, tmp_path / "a") as agent, demo(world, polled, tmp_path / "b", "poll"):
+    async with (
+        demo.running(target, world.url, tmp_path / "a") as agent_url,
+        demo.running(polled, world.url, tmp_path / "b", mode="poll"),
+    ):
         urls = [f"{world.url}/workspaces/{one.id}/a2a" for one in (target, polled)]
-        directly = await run_client(sdk_python, f"{agent.url}/", "stream 3,hi")
+        directly = await run_client(sdk_python, f"{agent_url}/", "stream 3,hi")
         through = await run_client(sdk_python, urls[0], "stream 3,hi", ADMIN_TOKEN)
         fetched = await run_client(sdk_python, urls[1], "stream 3,hi", ADMIN_TOKEN)
     assert [one["error"] for one in directly + fetched] == [None] * 4
