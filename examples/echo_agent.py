@@ -10,8 +10,9 @@ async def answer(turn: Turn) -> str:
     if turn.text.startswith("count to "):
         turn.begin_task(turn.text)  # from here on the caller can get and cancel a task, and heartbeats show it
         last = int(turn.text.removeprefix("count to "))
-        for _ in range(last):
+        for number in range(1, last + 1):
             await asyncio.sleep(1)
+            await turn.say(f"{number} ")  # at once for a caller that streams
         return f"counted to {last}"
     return f"you said: {turn.text}"
 

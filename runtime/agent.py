@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from runtime.jsonrpc import JsonObject, RpcError
 from runtime.message import Incoming
+from runtime.said import Said
 from runtime.task import Task
 
 TITLE_LIMIT = 200
@@ -18,6 +19,8 @@ class Turn:
     def __init__(self, incoming: Incoming, *, on_begin: Callable[["Turn"], None]) -> None:
         self.incoming = incoming
         self.task: Task | None = None
+        self.ended: Task | None = None
+        self.said = Said()
         self.reply: asyncio.Future[JsonObject | RpcError] = asyncio.get_running_loop().create_future()
         self._on_begin = on_begin
 
@@ -42,7 +45,32 @@ class Turn:
         shown = title[:TITLE_LIMIT].encode(errors="replace").decode()  # a lone surrogate has no place in JSON
         self.task = Task.begun(self.incoming, title=shown, at=datetime.now(UTC))
         self._on_begin(self)
+        self.said.wake()
         return self.task.id
+
+    async def say(self, text: str) -> None:
+        """Tell a piece of the answer before there is all of it.
+
+        Once the turn is a Task, callers that stream get it at once, and the others with the Task, when they ask; what
+        is said before comes with its beginning. A turn that remains a Message has only its answer. Pieces are joined
+        as they are. The answer is the text that the turn returns: callers that stream get what it has more, if it
+        begins with what was said, and else all of it in the place of that. Raises as `Said.add` does.
+        """
+        self.said.add(text)
+        await asyncio.sleep(0)  # readers have their turn, even if the agent never waits
+
+    async def get_reply(self) -> JsonObject:
+        """Wait for the answer, as long as the sender wants to wait; raises the turn's `RpcError`."""
+        reply = await asyncio.shield(self.reply)
+        if isinstance(reply, RpcError):
+            raise reply
+        return reply
+
+    def shown(self) -> Task:
+        """The Task as it is now. Raises ValueError where there is none."""
+        if self.task is None:
+            raise ValueError("this turn has no task")
+        return self.ended or self.task.telling(self.said.text())
 
 
 Answer = Callable[[Turn], Awaitable[str]]
@@ -93,7 +121,7 @@ class Agent:
             "version": self.version,
             "url": url,
             "preferredTransport": "JSONRPC",
-            "capabilities": {"streaming": False, "pushNotifications": False, "stateTransitionHistory": False},
+            "capabilities": {"streaming": True, "pushNotifications": False, "stateTransitionHistory": False},
             "defaultInputModes": ["text/plain"],
             "defaultOutputModes": ["text/plain"],
             "skills": [skill.to_json() for skill in skills],

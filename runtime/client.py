@@ -144,9 +144,12 @@ class GatewayClient:
         return await self._settle(f"/workspaces/{workspace_id}/inbox/{call_id}/reply", body, token)
 
     async def keep(self, workspace_id: str, call_id: str, *, token: str | None) -> Settled | Problem:
-        """Say that we still work on a message: its lease begins anew."""
-        body: JsonObject = {"event": {"kind": "working"}}
-        return await self._settle(f"/workspaces/{workspace_id}/inbox/{call_id}/events", body, token)
+        """Say that we still work on a message, and no more: its lease begins anew."""
+        return await self.tell(workspace_id, call_id, {}, token=token)
+
+    async def tell(self, workspace_id: str, call_id: str, event: JsonObject, *, token: str | None) -> Settled | Problem:
+        """Tell a caller that streams an event of A2A; the message's lease begins anew with it, too."""
+        return await self._settle(f"/workspaces/{workspace_id}/inbox/{call_id}/events", {"event": event}, token)
 
     async def _settle(self, path: str, body: JsonObject, token: str | None) -> Settled | Problem:
         got = await self._post(path, body, token)

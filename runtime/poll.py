@@ -15,6 +15,7 @@ from runtime.jsonrpc import Code, RpcError, answer, read_request, refuse
 from runtime.message import Incoming
 from runtime.spawn import Spawn
 from runtime.task import State
+from runtime.tell import find_last_event, tell
 from runtime.turns import Busy, Cut, Turns
 
 WAIT_S: Final = 25.0
@@ -24,8 +25,9 @@ MOST_PAUSE_S: Final = 5.0
 CLOSE_LIMIT_S: Final = 3.0
 SHORT_BYTES: Final = 4096
 """An answer that fits everywhere."""
-METHODS: Final = ("message/send", "message/stream")
-"""Both are answered at the end: who waits for a stream gets it as its last event."""
+SEND: Final = "message/send"
+STREAM: Final = "message/stream"
+"""It is answered at the end like the other: who waits for a stream gets the answer as its last event."""
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +119,27 @@ class Poll:
         """The answer to a message; None where it is to come again."""
         try:
             call = read_request(orjson.dumps(message.request))
-            if call.method not in METHODS:
+            if call.method not in (SEND, STREAM):
                 raise RpcError(Code.METHOD_NOT_FOUND, "Method not found")
-            result = await self._turns.send(replace(Incoming.from_params(call.params), blocking=True))
+            incoming = replace(Incoming.from_params(call.params), blocking=True)
+            if call.method == STREAM:
+                return await self._stream(message.id, incoming)
+            result = await self._turns.send(incoming)
         except (Busy, Cut):
             return None
         except RpcError as error:
             return refuse(None, error)
         stopped = result.get("kind") == "task" and result["status"]["state"] == State.CANCELED.value
         return None if stopped else answer(None, result)
+
+    async def _stream(self, message_id: str, incoming: Incoming) -> bytes | None:
+        """As of `_answer`, once all has been told that comes before it."""
+        turn = self._turns.begin(incoming)
+        await tell(turn, gateway=self._gateway, workspace_id=self._workspace_id, call_id=message_id, token=self._token)
+        result = await turn.get_reply()
+        if turn.ended is not None and turn.ended.state is State.CANCELED:
+            return None
+        return answer(None, find_last_event(turn) or result)
 
     async def _keep(self, message_id: str, lease_s: float) -> None:
         """Renew a lease again and again; a renewal that fails costs nothing but a second delivery."""

@@ -1,20 +1,25 @@
-"""The agent's HTTP side: JSON-RPC in, a method of the table, JSON-RPC out."""
+"""The agent's HTTP side: JSON-RPC in, a method of the tables, JSON-RPC out, once or as a stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from socket import socket
 
 import orjson
 from aiohttp import web
 
-from runtime.jsonrpc import Code, Id, JsonObject, RpcError, answer, read_request, refuse
+from runtime.follow import Follower
+from runtime.jsonrpc import Code, Id, JsonObject, Request, RpcError, answer, read_request, refuse
 from runtime.message import Incoming
+from runtime.sse import send_events
 from runtime.turns import Busy, Turns
 
 BODY_LIMIT_BYTES = 1024 * 1024
 BODY_DEADLINE_S = 30.0
 SHUTDOWN_S = 1.0
+QUIET_S = 15.0
+"""How long a stream says nothing before it says that it is there, and finds out whether its reader is."""
+MOST_STREAMS = 2000
 CARD_PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 
 
@@ -37,14 +42,27 @@ async def cancel_task(turns: Turns, params: JsonObject) -> JsonObject:
     return (await turns.cancel(_task_id(params))).to_json()
 
 
+def stream_message(turns: Turns, params: JsonObject) -> Follower:
+    """`message/stream`: one Message, or a Task from its beginning."""
+    return Follower(turns.begin(Incoming.from_params(params)))
+
+
+def resubscribe(turns: Turns, params: JsonObject) -> Follower:
+    """`tasks/resubscribe`: the Task as it is, and what comes of it from now on."""
+    turn = turns.get_running(_task_id(params))
+    return Follower(turn, heard=len(turn.said))
+
+
 METHODS: dict[str, Callable[[Turns, JsonObject], Awaitable[JsonObject]]] = {
     "message/send": send_message,
     "tasks/get": get_task,
     "tasks/cancel": cancel_task,
 }
+STREAMS: dict[str, Callable[[Turns, JsonObject], Follower]] = {
+    "message/stream": stream_message,
+    "tasks/resubscribe": resubscribe,
+}
 NOT_OFFERED: dict[str, tuple[Code, str]] = {
-    "message/stream": (Code.UNSUPPORTED_OPERATION, "this agent does not stream"),
-    "tasks/resubscribe": (Code.UNSUPPORTED_OPERATION, "this agent does not stream"),
     "tasks/pushNotificationConfig/set": (Code.PUSH_NOTIFICATION_NOT_SUPPORTED, "Push Notification is not supported"),
     "tasks/pushNotificationConfig/get": (Code.PUSH_NOTIFICATION_NOT_SUPPORTED, "Push Notification is not supported"),
     "tasks/pushNotificationConfig/list": (Code.PUSH_NOTIFICATION_NOT_SUPPORTED, "Push Notification is not supported"),
@@ -70,6 +88,7 @@ class Endpoint:
     def __init__(self, *, turns: Turns, card: JsonObject) -> None:
         self._turns = turns
         self._card = orjson.dumps(card)
+        self._streams = 0
 
     def app(self) -> web.Application:
         """The application: bodies over 1 MiB are refused, and card and calls are all it has."""
@@ -81,17 +100,37 @@ class Endpoint:
         """`GET /.well-known/agent-card.json`."""
         return web.Response(body=self._card, content_type="application/json")
 
-    async def call(self, request: web.Request) -> web.Response:
-        """`POST /`: errors of JSON-RPC and A2A are answers with status 200; too large, too slow and busy are not."""
+    async def call(self, request: web.Request) -> web.StreamResponse:
+        """`POST /`: errors of JSON-RPC and A2A are answers with status 200; too large, too slow and busy are not.
+
+        An error of a method that streams is its one event: clients of streams lose what they get otherwise.
+        """
         id_: Id = None
         try:
             call = read_request(await _read_body(request))
             id_ = call.id
+            if call.method in STREAMS:
+                return await self._stream(request, call)
             return _render(answer(id_, await self._answer(call.method, call.params)))
         except RpcError as error:
             status = STATUSES.get(type(error), 200)
             headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else None
             return _render(refuse(id_ if id_ is not None else error.id, error), status=status, headers=headers)
+
+    async def _stream(self, request: web.Request, call: Request) -> web.StreamResponse:
+        if self._streams >= MOST_STREAMS:
+            raise Busy("the agent has as many readers as it serves at once")
+        try:
+            follower = STREAMS[call.method](self._turns, call.params)
+        except Busy:
+            raise
+        except RpcError as error:
+            return await send_events(request, _fail(call.id, error))
+        self._streams += 1
+        try:
+            return await send_events(request, _tell(call.id, follower))
+        finally:
+            self._streams -= 1
 
     async def _answer(self, method: str, params: JsonObject) -> JsonObject:
         if method in METHODS:
@@ -109,6 +148,20 @@ async def serving(app: web.Application, sock: socket) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+
+
+async def _tell(id_: Id, follower: Follower) -> AsyncGenerator[bytes | None]:
+    """The events of a turn as responses, None for each while of silence."""
+    try:
+        while not follower.over:
+            event = await follower.next(quiet_s=QUIET_S)
+            yield None if event is None else answer(id_, event)
+    except RpcError as error:
+        yield refuse(id_, error)
+
+
+async def _fail(id_: Id, error: RpcError) -> AsyncGenerator[bytes | None]:
+    yield refuse(id_, error)
 
 
 async def _read_body(request: web.Request) -> bytes:

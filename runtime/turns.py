@@ -69,6 +69,10 @@ class Turns:
 
         A sender that does not block gets the Task as soon as it begins, and a Message when it is ready.
         """
+        return await self.begin(incoming).get_reply()
+
+    def begin(self, incoming: Incoming) -> Turn:
+        """Take a turn, and return it while it goes on; raise `RpcError` where it is refused."""
         if self._closing:
             raise Busy("the agent is stopping")
         if len(self._running) >= self._agent.max_active:
@@ -80,14 +84,20 @@ class Turns:
         work = self._spawn(self._take(turn), name=f"turn {incoming.message_id[:64]}")
         self._running[turn] = work
         work.add_done_callback(lambda done: self._end(turn, done))
-        reply = await asyncio.shield(turn.reply)
-        if isinstance(reply, RpcError):
-            raise reply
-        return reply
+        return turn
+
+    def get_running(self, task_id: str) -> Turn:
+        """The turn of a task that goes on; TASK_NOT_FOUND as of `get`, UNSUPPORTED_OPERATION when it has ended."""
+        task = self.get(task_id)
+        turn = self._begun.get(task_id)
+        if turn is None:
+            raise RpcError(Code.UNSUPPORTED_OPERATION, f"task {task_id} is {task.state}: nothing more comes of it")
+        return turn
 
     def get(self, task_id: str) -> Task:
         """The task as it is now; TASK_NOT_FOUND when it was never here or is forgotten."""
-        task = self._store.find(task_id)
+        turn = self._begun.get(task_id)
+        task = turn.shown() if turn is not None else self._store.find(task_id)
         if task is None:
             raise RpcError(Code.TASK_NOT_FOUND, "Task not found")
         return task
@@ -136,7 +146,7 @@ class Turns:
         state, text = _read_ending(work)
         reply: JsonObject | RpcError
         if turn.task is not None:
-            ended = turn.task.ended(state, text=text, at=datetime.now(UTC))
+            ended = turn.ended = turn.shown().ended(state, text=text, at=datetime.now(UTC))
             self._store.put(ended)
             del self._begun[ended.id]
             self._on_change()
@@ -147,6 +157,7 @@ class Turns:
             reply = Cut(text) if state is State.CANCELED else RpcError(Code.INTERNAL_ERROR, text)
         if not turn.reply.done():
             turn.reply.set_result(reply)
+        turn.said.end()
 
 
 def _read_ending(work: "asyncio.Task[str]") -> tuple[State, str]:

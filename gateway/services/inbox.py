@@ -116,11 +116,11 @@ class Inbox:
         except ports.StoreError as error:
             raise platform_unavailable() from error
 
-    async def keep(self, workspace_id: str, call_id: str, event: bytes) -> State:
+    async def keep(self, workspace_id: str, call_id: str, event: bytes | None) -> State:
         """Let the lease on a message begin anew, since its agent still works on it, and return the call's state.
 
-        event: what the agent tells of it, for a caller that streams; while Redis is away it is lost. Refuses with
-        call_ended or not_found.
+        event: what the agent tells of it, for a caller that streams, if anything; while Redis is away it is lost.
+        Refuses with call_ended or not_found.
         """
         await self._directory.get(workspace_id)
         try:
@@ -130,7 +130,7 @@ class Inbox:
             raise platform_unavailable() from error
         if not kept:
             raise ended(found)
-        if found.method in STREAMING_METHODS:
+        if event is not None and found.method in STREAMING_METHODS:
             try:
                 await self._journal.add(call_id, event)
             except ports.LiveUnavailable:

@@ -41,12 +41,12 @@ async def progress(request: web.Request) -> web.Response:
     """Take an event of a call: the last one is its answer, any other keeps the message with its agent."""
     workspace_id, call_id = parse.workspace_id(request), parse.call_id(request)
     received = await parse.raw(request)
-    final = parse.read(received, models.Progress).final
+    progress = parse.read(received, models.Progress)
     event = inbox.member(received, "event")
-    if final:
+    if progress.final:
         state = await request.app[keys.INBOX].reply(workspace_id, call_id, event)
         return render.json(answers.Settled(status="replied", state=state))
-    state = await request.app[keys.INBOX].keep(workspace_id, call_id, event)
+    state = await request.app[keys.INBOX].keep(workspace_id, call_id, event if progress.event else None)
     return render.json(answers.Settled(status="kept", state=state))
 
 

@@ -58,12 +58,14 @@ def seen(event: Any) -> dict[str, Any]:
     if V1:
         kind = event.WhichOneof("payload")
         one = getattr(event, kind)
-        texts = [part.text for part in one.artifact.parts] if kind == "artifact_update" else []
+        parts = one.artifact.parts if kind == "artifact_update" else one.parts if kind == "message" else []
+        texts = [part.text for part in parts]
         state = types.TaskState.Name(one.status.state) if kind in ("task", "status_update") else None
         return {"kind": kind, "state": state, "texts": texts}
-    task, update = event
+    task, update = (event, None) if isinstance(event, types.Message) else event
     one = task if update is None else update
-    texts = [part.root.text for part in one.artifact.parts] if one.kind == "artifact-update" else []
+    parts = one.artifact.parts if one.kind == "artifact-update" else one.parts if one.kind == "message" else []
+    texts = [part.root.text for part in parts]
     return {"kind": one.kind, "state": one.status.state.value if hasattr(one, "status") else None, "texts": texts}
 
 

@@ -3,16 +3,14 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from tests.harness import process, sdk
-from tests.harness.world import ADMIN_TOKEN, Workspace, World
+from tests.harness import demo, sdk
+from tests.harness.world import ADMIN_TOKEN, World
 
 pytestmark = pytest.mark.timeout(300)  # the first time, the environment is built
 
@@ -48,27 +46,12 @@ async def run_client(python: Path, url: str, *bearer: str) -> dict[str, Any]:
     return results
 
 
-@asynccontextmanager
-async def demo(world: World, target: Workspace, folder: Path) -> AsyncIterator[str]:
-    """Run the demo agent for this workspace; the address is its own."""
-    env = {
-        "GATEWAY_URL": world.url,
-        "WORKSPACE_ID": target.id,
-        "WORKSPACE_TOKEN": target.token,
-        "AGENT_HOST": "127.0.0.1",
-        "A2A_STATE_DIR": str(folder),
-        "A2A_HEARTBEAT_SECONDS": "0.5",
-    }
-    async with process.started(env=env, module="runtime.demo") as agent:
-        yield agent.url
-
-
 async def test_the_sdk_sees_the_same_through_the_gateway_as_at_the_agent(
     world: World, sdk_python: Path, tmp_path: Path
 ):
     await world.start()
     target = await world.workspace()
-    async with demo(world, target, tmp_path) as agent_url:
+    async with demo.running(target, world.url, tmp_path) as agent_url:
         directly = await run_client(sdk_python, f"{agent_url}/")
         through = await run_client(sdk_python, f"{world.url}/workspaces/{target.id}/a2a", ADMIN_TOKEN)
     assert through == directly
@@ -81,7 +64,7 @@ async def test_the_sdk_sees_the_same_through_the_gateway_as_at_the_agent(
     assert directly["begin"]["state"] in ("submitted", "working")
     assert directly["cancel"]["state"] == directly["get cancelled"]["state"] == "canceled"
     assert directly["cancel again"]["code"] == -32002
-    assert "error" in directly["stream"]
+    assert directly["stream"] == directly["send"]
 
 
 async def test_the_sdk_reads_the_refusals_of_the_gateway(world: World, sdk_python: Path):

@@ -1,9 +1,10 @@
-"""docs/streams.md: what it shows does what it says."""
+"""docs/streams.md, and what the README has of streams: what they show does what they say."""
 
 import asyncio
 import os
 import re
 import shutil
+import tempfile
 from typing import Any, Final
 
 import pytest
@@ -11,10 +12,19 @@ from aiohttp import web
 
 from tests.e2e.test_resubscribe import error
 from tests.e2e.test_streams import events, streaming, update
+from tests.harness import process
 from tests.harness.source import ROOT
 from tests.harness.world import World
 
-EXAMPLES: Final = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "streams.md").read_text(), re.DOTALL)
+
+def examples(page: str) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+SET_UP, CALL, GO_ON, RESUBSCRIBE, PLAIN, *_ = examples("docs/streams.md")
+README: Final = next(one for one in examples("README.md") if "message/stream" in one)
+HERE: Final = "http://127.0.0.1:8080"
+"""Where `make run` serves."""
 SHOWN_CALL, SHOWN_TASK, TASK = "5d0c...", "t-1", "task-1"
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
@@ -45,7 +55,9 @@ async def test_the_examples_lose_a_stream_and_have_the_rest_of_it(world: World) 
     agent = await world.agent(streaming(script))
     target = await world.workspace(agent.url)
     env = {"GATEWAY": one.url, "OTHER": other.url, "AGENT": target.id, "CALLER": target.token}
-    call, go_on, resubscribe, plain = EXAMPLES
+    call, go_on, resubscribe, plain = (
+        one.replace("curl", 'curl -H "Authorization: Bearer $CALLER"') for one in (CALL, GO_ON, RESUBSCRIBE, PLAIN)
+    )
     head, _, body = (await run(call, **env)).partition(b"\r\n\r\n")
     assert numbers(events(body)) == [1, 2, 3, 4, 5]
     found = re.search(rb"X-A2A-Call-ID: (\S+)", head)
@@ -58,3 +70,30 @@ async def test_the_examples_lose_a_stream_and_have_the_rest_of_it(world: World) 
     agent.behave = streaming(script)
     _, _, body = (await run(plain, **env)).partition(b"\r\n\r\n")
     assert numbers(events(body)) == [1, 2, 3, 4, 5]
+
+
+def texts(seen: list[tuple[str | None, Any]]) -> list[str]:
+    results = [data["result"] for _, data in seen]
+    return [one["artifact"]["parts"][0]["text"] for one in results if one["kind"] == "artifact-update"]
+
+
+async def test_they_work_with_what_make_run_starts() -> None:
+    folder = tempfile.mkdtemp(prefix="a2a-dev-")  # one that the servers' unprivileged user may reach
+    try:
+        async with process.started("dev", "--port", "0", "--data-dir", folder, env={}) as gateway:
+            set_up = SET_UP.replace(HERE, gateway.url)
+            assert set_up != SET_UP
+            assert "stream 30" in CALL
+            short = CALL.replace("stream 30", "stream 3")
+            shown, called = await asyncio.gather(run(README.replace(HERE, gateway.url)), run(set_up + short))
+            assert texts(events(shown)) == [f"{number} of 5\n" for number in range(1, 6)]
+            seen = events(called.partition(b"\r\n\r\n")[2])
+            assert texts(seen) == [f"{number} of 3\n" for number in range(1, 4)]
+            found = re.search(rb"X-A2A-Call-ID: (\S+)", called)
+            assert found is not None
+            for example in (GO_ON, RESUBSCRIBE):
+                yours = example.replace(SHOWN_CALL, found[1].decode()).replace(SHOWN_TASK, seen[0][1]["result"]["id"])
+                assert texts(events(await run(set_up + yours))) == ["2 of 3\n", "3 of 3\n"]
+            assert await gateway.stop() == 0
+    finally:
+        shutil.rmtree(folder)

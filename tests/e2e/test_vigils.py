@@ -94,6 +94,7 @@ async def test_an_agent_that_polls_answers_a_streaming_caller(world: World):
         assert message["id"] == response.headers["X-A2A-Call-ID"]
         await tell(world, target, message["id"], "begun")
         begun = await heard_of(response, b"\n\n")
+        await keep(world, target, message["id"], {})  # a lease is renewed without a word
         await tell(world, target, message["id"], "nearly done")
         await reply(world, target, message["id"])
         got = events(begun + await response.read())
@@ -102,10 +103,14 @@ async def test_an_agent_that_polls_answers_a_streaming_caller(world: World):
 
 
 async def tell(world: World, target: Workspace, id_: str, text: str) -> None:
+    await keep(world, target, id_, {"kind": "status-update", "text": text})
+
+
+async def keep(world: World, target: Workspace, id_: str, event: dict[str, Any]) -> None:
     status, said, _ = await world.request(
         "POST",
         f"/workspaces/{target.id}/inbox/{id_}/events",
-        json={"event": {"kind": "status-update", "text": text}},
+        json={"event": event},
         headers=target.bearer,
     )
     assert (status, said["status"]) == (200, "kept"), said

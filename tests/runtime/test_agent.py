@@ -1,5 +1,7 @@
 """runtime.agent: a card, and turns that may become tasks."""
 
+import asyncio
+
 import pytest
 
 from runtime.agent import Agent, Skill, Turn
@@ -17,7 +19,7 @@ def test_the_card_has_every_field_that_the_specification_requires():
     }  # fmt: skip
     assert required <= card.keys()
     assert card["url"] == "http://a/"
-    assert card["capabilities"]["streaming"] is False
+    assert card["capabilities"]["streaming"] is True
     assert [set(skill) for skill in card["skills"]] == [{"id", "name", "description", "tags", "examples"}]
 
 
@@ -49,3 +51,29 @@ async def test_a_turn_that_is_over_begins_no_task(incoming):
     turn.reply.set_result({})
     with pytest.raises(RuntimeError, match="over"):
         turn.begin_task("late")
+
+
+async def test_what_a_turn_says_is_shown_with_its_task(incoming):
+    turn = Turn(incoming("hi"), on_begin=lambda turn: None)
+    await turn.say("a")
+    with pytest.raises(ValueError, match="no task"):
+        turn.shown()
+    turn.begin_task("t")
+    await turn.say("b")
+    assert turn.shown().text == "ab"
+    assert turn.task.text == ""
+
+
+async def test_readers_have_their_turn_between_pieces_though_the_agent_never_waits(incoming, tasks):
+    turn = Turn(incoming("hi"), on_begin=lambda turn: None)
+    seen = []
+
+    async def read():
+        while await turn.said.moved(None):
+            seen.append(turn.said.text())
+
+    tasks.spawn(read(), name="reader")
+    await asyncio.sleep(0)
+    for piece in "abc":
+        await turn.say(piece)
+    assert seen == ["a", "ab", "abc"]

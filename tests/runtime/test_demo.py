@@ -1,10 +1,12 @@
-"""runtime.demo: echo, slow and task."""
+"""runtime.demo: echo, slow, stream and task."""
 
 import asyncio
 
 import pytest
 
+from runtime import demo
 from runtime.demo import DEMO
+from runtime.follow import Follower
 
 
 @pytest.fixture
@@ -39,3 +41,21 @@ async def test_slow_refuses_what_is_no_reasonable_time(turns, incoming, seconds)
     reply = await turns.send(incoming(f"slow {seconds}"))
     assert reply["kind"] == "message"
     assert "0 to 600" in reply["parts"][0]["text"]
+
+
+async def test_stream_says_its_pieces_one_by_one(turns, incoming, monkeypatch):
+    monkeypatch.setattr(demo, "STREAM_PAUSE_S", 0.01)
+    follower, texts = Follower(turns.begin(incoming("stream 3"))), []
+    while not follower.over:
+        event = await follower.next()
+        if event["kind"] == "artifact-update":
+            texts.append(event["artifact"]["parts"][0]["text"])
+    assert texts == ["1 of 3\n", "2 of 3\n", "3 of 3\n"]
+    assert event["status"]["state"] == "completed"
+
+
+@pytest.mark.parametrize("count", ["", "x", "0", "-1", "601", "1.5", "1" * 5000, "²"])
+async def test_stream_refuses_what_is_no_reasonable_count(turns, incoming, count):
+    reply = await turns.send(incoming(f"stream {count}"))
+    assert reply["kind"] == "message"
+    assert "1 to 600" in reply["parts"][0]["text"]

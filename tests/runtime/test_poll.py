@@ -201,8 +201,9 @@ async def test_trouble_is_told_once_and_outlived(start, gateway, wait_until, cap
     await wait_until(lambda: replies(gateway))
 
 
+@pytest.mark.parametrize("method", ["message/send", "message/stream"])
 @pytest.mark.parametrize("as_task", [False, True])
-async def test_what_is_cut_off_is_not_answered(start, gateway, wait_until, as_task):
+async def test_what_is_cut_off_is_not_answered(start, gateway, wait_until, as_task, method):
     begun = asyncio.Event()
 
     async def endless(turn):
@@ -212,10 +213,79 @@ async def test_what_is_cut_off_is_not_answered(start, gateway, wait_until, as_ta
         await asyncio.Event().wait()
         return ""
 
-    gateway.inbox.append(message())
+    gateway.inbox.append(message(method=method))
     poll, turns = start(endless)
     await begun.wait()
     await turns.close(drain_s=0)
     await poll.close()
     assert "working=0" in repr(poll)
     assert replies(gateway) == []
+
+
+def told(gateway, call="call-1"):
+    return [body["event"] for one, verb, body in gateway.settled if verb == "events" and one == call]
+
+
+async def test_a_caller_that_streams_is_told_what_is_said_and_the_answer_ends_it(start, gateway, wait_until):
+    async def answer(turn):
+        turn.begin_task("count")
+        await turn.say("a")
+        await wait_until(lambda: len(told(gateway)) == 2)
+        await turn.say("b")
+        return "abc"
+
+    gateway.inbox.append(message(method="message/stream"))
+    start(answer)
+    await wait_until(lambda: replies(gateway))
+    begun, *updates = told(gateway)
+    assert (begun["kind"], begun["status"]["state"], begun["final"]) == ("status-update", "working", False)
+    texts = [(one["artifact"]["parts"][0]["text"], one["append"]) for one in updates]
+    assert texts == [("a", False), ("b", True), ("c", True)]
+    [(_, body)] = replies(gateway)
+    ended = body["result"]
+    assert (ended["kind"], ended["status"]["state"], ended["final"]) == ("status-update", "completed", True)
+    assert ended["status"]["message"]["parts"][0]["text"] == "abc"
+    assert {one["taskId"] for one in told(gateway)} == {ended["taskId"]}
+
+
+async def test_a_caller_that_does_not_stream_is_told_nothing_meanwhile(start, gateway, wait_until):
+    async def answer(turn):
+        turn.begin_task("count")
+        await turn.say("a")
+        return "abc"
+
+    gateway.inbox.append(message())
+    start(answer)
+    await wait_until(lambda: replies(gateway))
+    assert replies(gateway)[0][1]["result"]["artifacts"][0]["parts"][0]["text"] == "abc"
+    assert told(gateway) == []
+
+
+async def test_a_lease_is_kept_without_a_word_to_a_caller_that_streams(start, gateway, wait_until):
+    gateway.lease_s = 0.03
+    may_end = asyncio.Event()
+
+    async def slow(turn):
+        await may_end.wait()
+        return "done"
+
+    gateway.inbox.append(message(method="message/stream"))
+    start(slow)
+    await wait_until(lambda: len(told(gateway)) >= 4)
+    assert all(event == {} for event in told(gateway))
+    may_end.set()
+    await wait_until(lambda: replies(gateway))
+
+
+async def test_a_failure_ends_the_stream_with_its_status(start, gateway, wait_until):
+    async def fail(turn):
+        turn.begin_task("t")
+        await turn.say("half")
+        raise ZeroDivisionError
+
+    gateway.inbox.append(message(method="message/stream"))
+    start(fail)
+    await wait_until(lambda: replies(gateway))
+    ended = replies(gateway)[0][1]["result"]
+    assert (ended["status"]["state"], ended["final"]) == ("failed", True)
+    assert told(gateway)[-1]["artifact"]["parts"][0]["text"] == "half"

@@ -1,6 +1,7 @@
 """runtime.run: a process that listens, registers, answers, and stops when asked."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -32,6 +33,14 @@ def call_of(text):
 async def say(url, text):
     async with aiohttp.ClientSession() as session, session.post(url, json=call_of(text)) as response:
         return (await response.json())["result"]
+
+
+async def streamed(url, text):
+    """The pieces of an answer."""
+    call = {**call_of(text), "method": "message/stream"}
+    async with aiohttp.ClientSession() as session, session.post(url, json=call) as response:
+        events = [json.loads(line[6:])["result"] async for line in response.content if line.startswith(b"data: ")]
+    return [event["artifact"]["parts"][0]["text"] for event in events if event["kind"] == "artifact-update"]
 
 
 async def status_of(url):
@@ -163,6 +172,7 @@ async def test_the_example_is_an_agent_in_under_thirty_lines(start_process, wait
         await wait_until(lambda: agent.url)
         assert (await say(agent.url, "hi"))["parts"][0]["text"] == "you said: hi"
         assert (await say(agent.url, "count to 0"))["artifacts"][0]["parts"][0]["text"] == "counted to 0"
+        assert await streamed(agent.url, "count to 2") == ["1 ", "2 ", "counted to 2"]
         agent.process.terminate()
         assert await agent.ends() == 0
 

@@ -51,3 +51,21 @@ def test_a_task_does_not_end_as_working(task):
 @pytest.mark.parametrize(("length", "kept"), [(None, 1), (0, 0), (1, 1), (9, 1)])
 def test_the_history_is_cut_to_its_last_messages(task, length, kept):
     assert len(task.to_json(history_length=length)["history"]) == kept
+
+
+def test_what_was_said_is_the_artifact_until_the_answer_takes_its_place(task):
+    working = task.telling("so far")
+    ended = working.ended(State.COMPLETED, text="the answer", at=AT)
+    shown = [one.to_json()["artifacts"] for one in (task, working, ended)]
+    assert [[part["text"] for artifact in one for part in artifact["parts"]] for one in shown] == [
+        [],
+        ["so far"],
+        ["the answer"],
+    ]
+    assert shown[1][0]["artifactId"] == shown[2][0]["artifactId"]
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELED])
+def test_what_was_said_stays_when_there_is_no_answer(task, state):
+    shown = task.telling("so far").ended(state, text="why", at=AT).to_json()
+    assert shown["artifacts"][0]["parts"][0]["text"] == "so far"

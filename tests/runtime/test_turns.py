@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from runtime.jsonrpc import Code, RpcError
+from runtime.said import LIMIT_CHARS
 from runtime.turns import Busy, Vitals
 
 
@@ -229,3 +230,40 @@ async def test_closing_cancels_what_outlives_its_time_and_answers_the_sender(tak
     reply = blocked.result()
     assert reply["status"]["state"] == "canceled" if task else reply.code is Code.INTERNAL_ERROR
     assert turns.vitals().active_tasks == 0
+
+
+async def test_a_task_shows_what_it_has_said_while_it_works(take_turns, incoming, wait_until):
+    gate = Gate()
+
+    async def answer(turn):
+        turn.begin_task("t")
+        await turn.say("half ")
+        return await gate(turn)
+
+    gate.task = False
+    turns = take_turns(answer)
+    task = await turns.send(incoming("a", blocking=False))
+    await wait_until(lambda: gate.entered)
+    running = turns.get_running(task["id"])
+    assert turns.get(task["id"]).text == "half "
+    gate.open.set()
+    await wait_until(lambda: running.said.over)
+    assert turns.get(task["id"]).text == "done a"
+    with pytest.raises(RpcError) as caught:
+        turns.get_running(task["id"])
+    assert caught.value.code is Code.UNSUPPORTED_OPERATION
+    with pytest.raises(RpcError) as caught:
+        turns.get_running("nope")
+    assert caught.value.code is Code.TASK_NOT_FOUND
+
+
+@pytest.mark.parametrize("wrong", [7, "\ud800", "x" * (LIMIT_CHARS + 1)])
+async def test_who_says_what_cannot_be_said_has_failed(take_turns, incoming, wrong):
+    async def answer(turn):
+        turn.begin_task("t")
+        await turn.say("half")
+        await turn.say(wrong)
+        return "done"
+
+    reply = await take_turns(answer).send(incoming("a"))
+    assert (reply["status"]["state"], reply["artifacts"][0]["parts"][0]["text"]) == ("failed", "half")
