@@ -134,3 +134,26 @@ async def test_a_unary_answer_of_a_busy_agent_is_one_event(world: World):
         [(_, data)] = events(await response.read())
     assert data["id"] == "mine"
     assert "later" in orjson.dumps(data).decode()
+
+
+@pytest.mark.parametrize("polls", [False, True], ids=["busy", "polls"])
+async def test_who_streams_stays_in_its_stream_whatever_it_prefers(world: World, polls: bool):
+    await world.start(**{**QUICK, "GATEWAY_QUEUE_RETRY_SECONDS": "1000"})
+    target = await world.workspace(delivery_mode="poll") if polls else (await busy(world, BusyAgent()))[0]
+    async with asyncio.timeout(15), open_stream(world, target, headers={"Prefer": "wait=300"}) as response:
+        assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream")
+        if not polls:
+            await heard_of(response, b": place 1\n")
+
+
+async def test_an_agent_that_polls_and_only_acknowledges_leaves_a_streaming_caller_without_an_answer(world: World):
+    await world.start()
+    target = await world.workspace(delivery_mode="poll")
+    async with open_stream(world, target) as response:
+        call_id = response.headers["X-A2A-Call-ID"]
+        path = f"/workspaces/{target.id}/inbox"
+        assert (await world.request("GET", path, headers=target.bearer))[1]["messages"]
+        status, _, _ = await world.request("POST", f"{path}/{call_id}/ack", headers=target.bearer)
+        assert status == 200
+        [(id_, data)] = events(await response.read())
+    assert (id_, data["error"]["data"]["code"]) == (None, "delivered_to_inbox")
