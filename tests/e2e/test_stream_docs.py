@@ -16,7 +16,7 @@ from gateway.core.streams import farewell
 from tests.arch.test_tables import OUTCOMES
 from tests.e2e.test_http_json import update as plain_update
 from tests.e2e.test_resubscribe import error
-from tests.e2e.test_streams import events, streaming, update
+from tests.e2e.test_streams import events, open_stream, streaming, update
 from tests.harness.source import ROOT
 from tests.harness.world import World
 
@@ -93,3 +93,29 @@ def test_all_that_the_last_event_of_a_stream_says_is_in_the_table(ending: Ending
     ended = classify(OUTCOMES[ending], native_session=True)
     said = orjson.loads(farewell(ended.answer, ending.value, call_id="c", last=1, resumable=False))["data"]
     assert set(said) - REPEATED <= documented
+
+
+async def test_behind_the_last_event_of_a_stream_there_is_nothing_and_who_names_none_of_its_events_has_it_all(
+    world: World,
+) -> None:
+    await world.start()
+
+    async def script(response: web.StreamResponse, _: bytes) -> None:
+        for n in (1, 2, 3):
+            await response.write(update(n, final=n == 3))
+
+    agent = await world.agent(streaming(script))
+    target = await world.workspace(agent.url)
+    async with open_stream(world, target) as response:
+        call_id = response.headers["X-A2A-Call-ID"]
+        assert numbers(events(await response.read())) == [1, 2, 3]
+    path = f"/workspaces/{target.id}/a2a/calls/{call_id}/stream"
+    for seen, status in ((f"{call_id}-3", 204), (f"{call_id}-99", 204), (f"{target.id}-1", 400), ("odd", 400)):
+        got, said, _ = await world.request("GET", path, headers={"Last-Event-ID": seen})
+        assert got == status, said
+    agent.behave = error(-32601)
+    for seen, rest in ((f"{call_id}-3", []), (f"{target.id}-2", [1, 2, 3]), ("odd", [1, 2, 3])):
+        again = {"jsonrpc": "2.0", "id": 2, "method": "tasks/resubscribe", "params": {"id": TASK}}
+        async with open_stream(world, target, body=again, headers={"Last-Event-ID": seen}) as response:
+            assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream")
+            assert numbers(events(await response.read())) == rest

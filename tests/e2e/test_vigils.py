@@ -157,3 +157,22 @@ async def test_an_agent_that_polls_and_only_acknowledges_leaves_a_streaming_call
         assert status == 200
         [(id_, data)] = events(await response.read())
     assert (id_, data["error"]["data"]["code"]) == (None, "delivered_to_inbox")
+
+
+async def test_who_lost_its_stream_while_its_call_waited_is_in_it_again_by_the_same_message(world: World):
+    one, other = await asyncio.gather(world.start(**QUICK), world.start(**QUICK))
+    target, agent = await busy(world, BusyAgent())
+    body = asked("later", message_id="m-again")
+    async with open_stream(world, target, gateway=one, body=body) as response:
+        call_id = response.headers["X-A2A-Call-ID"]
+        await heard_of(response, b": place 1\n")
+    path = f"/workspaces/{target.id}/a2a/calls/{call_id}/stream"
+    status, said, _ = await world.request("GET", path, gateway=other)
+    assert (status, said["code"]) == (409, "no_stream")
+    async with open_stream(world, target, gateway=other, body=body) as response:
+        assert response.headers["X-A2A-Call-ID"] == call_id
+        await heard_of(response, b": place 1\n")
+        agent.shut = False
+        [(_, data)] = events(await response.read())
+    assert "later" in orjson.dumps(data).decode()
+    assert agent.taken == ["later"]
