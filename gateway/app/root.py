@@ -675,6 +675,7 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
 
         application = site(settings, cross_origin)
         application[keys.AGENT_STREAMS] = agent_streams
+        application[keys.VISIBILITY] = visibility
         application[keys.PLACES] = places
         application[keys.KEEPALIVE_S] = settings.keepalive_s
         application[keys.ADMISSION] = admission

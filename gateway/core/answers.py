@@ -122,9 +122,10 @@ def classify(outcome: Outcome, *, native_session: bool = False, plain: bool = Fa
         case Reset():
             answer = _unknown("agent closed the connection before answering", ending, native_session)
             return Ended(cause=cause, answer=answer, delivered=None)
-        case Cut(status=status):
+        case Cut(status=status, closed=closed):
             taken = status < HTTPStatus.BAD_REQUEST
-            answer = _refused(HTTPStatus.BAD_GATEWAY, "failed to read agent response", ending, delivery_confirmed=taken)
+            sentence = "agent ended its stream without a last event" if closed else "failed to read agent response"
+            answer = _refused(HTTPStatus.BAD_GATEWAY, sentence, ending, delivery_confirmed=taken)
             return Ended(cause=cause, answer=answer, delivered=taken)
         case TooLarge():
             answer = _refused(

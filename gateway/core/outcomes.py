@@ -62,9 +62,11 @@ class Reset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """The body was lost after headers with this status."""
+    """The body was lost after headers with this status. `closed`: it was a stream, and ended in good order, but not
+    with a last event."""
 
     status: int
+    closed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

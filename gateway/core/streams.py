@@ -13,11 +13,22 @@ from gateway.core.answers import Answer, Ended
 from gateway.core.causes import RETRIABLE
 from gateway.core.claims import address_events
 from gateway.core.endings import Ending
+from gateway.core.refusals import Code, Refusal
 from gateway.core.usage import Usage
 
 MEDIA_TYPE: Final = "text/event-stream"
 STATUS_TOLD_IN_BAND: Final = frozenset({502, 503, 504})
-"""Refusals that a streaming caller gets as an event: clients of streams lose the body of any other answer."""
+"""Answers of ours that a streaming caller gets as an event: clients of streams lose the body of any other answer ..."""
+CODES_TOLD_IN_BAND: Final[Mapping[Code, int]] = {
+    Code.UNSAFE_URL: 502,
+    Code.NO_URL: 503,
+    Code.INBOX_FULL: 503,
+    Code.OVERLOADED: 503,
+    Code.DRAINING: 503,
+    Code.INTERRUPTED: 503,
+    Code.PLATFORM_UNAVAILABLE: 503,
+}
+"""... and the refusals that have such a status, once it is known who calls."""
 SERVER_ERROR: Final = -32000
 SHORT_BYTES: Final = 64 * 1024
 """What is read without a look at what it is made of: it takes less than a millisecond whatever that is."""
@@ -147,10 +158,17 @@ def farewell(
     """
     fields = _members(answer.body)
     sentence = fields.pop("error", None)
+    retriable = ending in _RETRIABLE and not last
+    fields.pop("busy", None)  # the code says it, of who is
+    if not retriable:
+        fields.pop("retry_after", None)
+    if last:
+        fields["delivery_confirmed"] = True
     data = {
         **fields,
         "code": ending,
-        "retriable": ending in _RETRIABLE and not last,
+        "http_status": int(answer.status),
+        "retriable": retriable,
         "call_id": call_id,
         "last_event_id": event_id(call_id, last) if last else None,
     }
@@ -180,7 +198,9 @@ def failure(
     return orjson.dumps({"code": SERVER_ERROR, "message": sentence, "data": data})
 
 
-_RETRIABLE: Final = frozenset(ending.value for ending in RETRIABLE)
+_RETRIABLE: Final = frozenset(ending.value for ending in RETRIABLE) | (
+    {code.value for code in CODES_TOLD_IN_BAND} - {Code.INTERRUPTED.value}
+)
 """What a program may send again without asking anybody, if no event of a stream has come."""
 
 
@@ -206,6 +226,18 @@ def in_band(answer: Answer, *, call_id: str, id_json: bytes | None) -> Answer:
         headers={**kept, "Content-Type": MEDIA_TYPE},
         call_id=answer.call_id,
     )
+
+
+def refused_in_band(refused: Refusal, *, call_id: str, id_json: bytes | None) -> Answer:
+    """Return a refusal with one of CODES_TOLD_IN_BAND as an event.
+
+    call_id: of the call that was asked for, unless the refusal is about an earlier one.
+    """
+    status = CODES_TOLD_IN_BAND[refused.code]
+    earlier = refused.fields.get("call_id")
+    headers = {} if refused.retry_after_s is None else {"Retry-After": str(refused.retry_after_s)}
+    answer = Answer(status=status, body=orjson.dumps(refused.to_json()), headers=headers, call_id=earlier)
+    return in_band(answer, call_id=earlier or call_id, id_json=id_json)
 
 
 def of_answer(answer: Answer, ending: str, *, call_id: str, id_json: bytes | None) -> bytes:

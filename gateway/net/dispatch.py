@@ -120,7 +120,7 @@ class Dispatcher:
     async def _relay(self, response: ClientResponse, watch: Watch, sink: Sink, meter: Meter) -> Outcome:
         """Pass a stream on; what goes wrong after all has been said changes nothing any more."""
         watch.progress()
-        loop, events = asyncio.get_running_loop(), 0
+        loop, events, closed = asyncio.get_running_loop(), 0, False
         try:
             while chunk := await _next(response, sink):
                 meter.received_bytes += len(chunk)
@@ -137,6 +137,7 @@ class Dispatcher:
                 if len(chunk) > PIECE_BYTES:  # the next one may be there already
                     await asyncio.sleep(0)
             sink.finish()
+            closed = True
         except TooLong:
             response.close()
             return outcomes.TooLarge()
@@ -144,7 +145,7 @@ class Dispatcher:
             response.close()
         if sink.complete:
             return outcomes.Streamed(status=response.status, headers=_returned(response.headers))
-        return outcomes.Cut(status=response.status)
+        return outcomes.Cut(status=response.status, closed=closed)
 
     async def _read(self, response: ClientResponse, watch: Watch, hold: Hold, meter: Meter) -> Outcome:
         chunks: list[bytes] = []

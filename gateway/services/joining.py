@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import answers, claims, outcomes
+from gateway.core import answers, claims, outcomes, streams
 from gateway.core.answers import Answer, Ended
 from gateway.core.causes import UNDELIVERED
 from gateway.core.claims import Claim
@@ -46,7 +46,8 @@ class Joiner:
     """Who makes a call that was made before, and how long it stays for the answer (seconds; None: to the end).
 
     `by_deadline`: that is its caller's own wish. `wait_s`: how long it stays for a call that waits for its agent.
-    `hold` counts the bytes of the answer.
+    `hold` counts the bytes of the answer. `streaming`: it wants a stream, from behind `last_event_id` if that is one of
+    its events.
     """
 
     claim: Claim
@@ -56,6 +57,8 @@ class Joiner:
     wait_s: float
     gone: Callable[[], bool] = field(repr=False)
     hold: ports.Hold = field(repr=False)
+    streaming: bool = False
+    last_event_id: str | None = None
 
 
 class Joining:
@@ -173,6 +176,11 @@ class Joining:
             if isinstance(found, Opened):
                 return _opened(found, joiner)
             earlier = found
+        over = earlier.stage in (ports.Stage.ENDED, ports.Stage.LOST)
+        if joiner.streaming and over and not earlier.again:
+            opened = await self._begun(earlier.call_id)  # its journal has it by the ids of its events
+            if opened is not None:
+                return _opened(opened, joiner)
         if earlier.stage is not ports.Stage.ENDED:
             return await self._ask_ledger(earlier, joiner, until)
         if earlier.answer is not None:
@@ -259,7 +267,7 @@ class Joining:
             woken.clear()
 
     async def _begun(self, call_id: str) -> Opened | None:
-        """The stream of a call that another replica makes, once its answer has begun and is one."""
+        """The stream of a call that another replica makes or has made, once its answer has begun and is one."""
         try:
             return await self._streams.find(call_id)
         except ports.LiveUnavailable:
@@ -268,7 +276,8 @@ class Joining:
 
 def _opened(opened: Opened, joiner: Joiner) -> Opened:
     """A stream that somebody else has begun, for who joins."""
-    return replace(opened, id_json=joiner.id_json or b"null")
+    after = streams.find_number(opened.head.call_id, joiner.last_event_id)
+    return replace(opened, id_json=joiner.id_json or b"null", after=after or 0)
 
 
 def _id(got: Answer | queue.Held) -> str:

@@ -66,6 +66,17 @@ class Proxy:
         Once it is under way it goes on to its end, whether or not anybody still waits here for the answer.
         """
         self._concurrency.check(asked.toll.payer)
+        try:
+            return await self._call(asked)
+        except Refusal as refused:
+            if asked.operation is not None or refused.code not in streams.CODES_TOLD_IN_BAND:
+                raise
+            message = await self._requests.read_message(asked)
+            if isinstance(message, envelope.BadEnvelope) or not message.streaming:
+                raise
+            return streams.refused_in_band(refused, call_id=asked.call_id, id_json=message.id_json)
+
+    async def _call(self, asked: Asked) -> Answer | Opened | Awaited:
         wanted = await self._requests.read(asked)
         if isinstance(wanted, envelope.BadEnvelope):
             await self._tolls.take(asked.toll)
@@ -226,4 +237,6 @@ def _joiner(wanted: Wanted, claim: Claim, outbound: ports.Outbound) -> Joiner:
         wait_s=wanted.wait_s,
         gone=wanted.asked.gone,
         hold=wanted.asked.hold,
+        streaming=wanted.message.streaming,
+        last_event_id=wanted.asked.headers.get("Last-Event-ID"),
     )

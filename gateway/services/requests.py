@@ -100,7 +100,7 @@ class Requests:
         admitted = await self._admission.admit(asked.principal, asked.claimed, asked.target_id, peer=asked.peer)
         wanted_s = read_timeout(asked.headers.get("X-Timeout"))
         priority = queue.read_priority(asked.headers.get("X-A2A-Priority"), asked.principal)
-        message = await self._read(asked)
+        message = await self.read_message(asked)
         if isinstance(message, envelope.BadEnvelope):
             return message
         trace = continued(asked.headers.get("traceparent"), asked.headers.get("tracestate"))
@@ -121,8 +121,8 @@ class Requests:
             claim=find_claim(asked.principal, admitted.caller_id, admitted.target.id, message),
         )
 
-    async def _read(self, asked: Asked) -> envelope.Envelope | envelope.BadEnvelope:
-        """What the caller says; a long body is read beside the loop, which it could hold up for half a second."""
+    async def read_message(self, asked: Asked) -> envelope.Envelope | envelope.BadEnvelope:
+        """Return what the caller says; a long body is read beside the loop: it could hold that up for half a second."""
         if len(asked.body) <= LONG_BYTES:
             return _normalised(asked)
         return await asyncio.to_thread(_normalised, asked)

@@ -235,18 +235,18 @@ class Reading:
                 passage = await self._journal.read(self.head.call_id, self.number, at_most=READ_BYTES)
             except ports.LiveUnavailable:
                 if monotonic() - self._seen_at > BLIND_S:
-                    return self._fail(UNAVAILABLE, "the stream's journal cannot be read")
+                    return self.fail(UNAVAILABLE, "the stream's journal cannot be read")
             else:
                 self._seen_at = monotonic()
                 found = self._told(passage)
                 if self._owner.closed and self._relay is None and not self.over:
-                    return found + self._fail(SHUTDOWN, "the gateway is shutting down", retriable=True)
+                    return found + self.fail(SHUTDOWN, "the gateway is shutting down", retriable=True)
                 if found or self.over:
                     self._pause_s = SOON_S
                     self._said_at = monotonic()
                     return found
                 if monotonic() - self._said_at > LOOK_S and await self._is_gone():
-                    return self._fail(LOST, "the stream's journal is not there any more")
+                    return self.fail(LOST, "the stream's journal is not there any more")
             left_s = until - monotonic()
             if left_s <= 0:
                 return b""
@@ -266,13 +266,13 @@ class Reading:
         parts: list[bytes] = []
         for number, raw in passage.events:
             if number != self.number + 1:
-                return b"".join((*parts, self._fail(LOST, "events of the stream were lost, or are not kept any more")))
+                return b"".join((*parts, self.fail(LOST, "events of the stream were lost, or are not kept any more")))
             self.number = number
             parts.append(self._wire(raw, number))
         if passage.ended:
             self.over = True
             if passage.number > self.number + 1:
-                return b"".join((*parts, self._fail(LOST, "events of the stream were lost, or are not kept any more")))
+                return b"".join((*parts, self.fail(LOST, "events of the stream were lost, or are not kept any more")))
             if passage.number == self.number:  # it has heard that, too
                 pass
             elif passage.interrupted:
@@ -298,7 +298,7 @@ class Reading:
         assert said is not None
         return self._farewell(said)
 
-    def _fail(self, code: str, sentence: str, *, retriable: bool = False) -> bytes:
+    def fail(self, code: str, sentence: str, *, retriable: bool = False) -> bytes:
         """Say that there is more, and that it is not to be had here; without an id, that nobody goes on behind it.
 
         retriable: it is to be had elsewhere.

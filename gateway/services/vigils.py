@@ -138,14 +138,7 @@ class Vigil:
             )
             return b""
         if self._callers.closed:
-            self._over = True
-            error = streams.failure(
-                Ending.GATEWAY_SHUTDOWN.value,
-                "the gateway is shutting down; the call waits on",
-                call_id=self.awaited.call_id,
-                last=0,
-            )
-            return streams.error_event(error, self.awaited.id_json)
+            return self.fail(Ending.GATEWAY_SHUTDOWN.value, "the gateway is shutting down; the call waits on")
         self._woken.clear()
         try:
             call = await self._calls.find(self.awaited.workspace_id, self.awaited.call_id)
@@ -162,6 +155,14 @@ class Vigil:
             return b""
         self._place = place
         return streams.place_comment(place) if place is not None else b""
+
+    def fail(self, code: str, sentence: str) -> bytes:
+        """As of a Reading."""
+        if self._reading is not None:
+            return self._reading.fail(code, sentence)
+        self._over = True
+        error = streams.failure(code, sentence, call_id=self.awaited.call_id, last=0)
+        return streams.error_event(error, self.awaited.id_json)
 
     async def _listen(self) -> bytes:
         """What an agent that polls has said of its work meanwhile."""

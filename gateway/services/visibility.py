@@ -121,6 +121,12 @@ class Visibility:
             case Anonymous():
                 raise credential_required()
 
+    def look_at_self(self, principal: Principal) -> View:
+        """Return the view of who reads what the hierarchy has no say in: it lasts as long as its credential, and as the
+        workspace that it speaks for."""
+        own = frozenset({principal.workspace_id}) if isinstance(principal, Holder) else None
+        return View(principal=principal, named=own, workspaces=own, version=self._version)
+
     async def _check_there(self, named: Collection[str]) -> None:
         """Refuse what never was, and what is removed if nothing else is left."""
         gone: list[Workspace] = []

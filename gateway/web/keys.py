@@ -23,6 +23,7 @@ from gateway.services.timeline import Timeline
 from gateway.services.tokens import TokenService
 from gateway.services.tolls import Toll, Tolls
 from gateway.services.vigils import Vigils
+from gateway.services.visibility import Visibility
 from gateway.services.workspaces import WorkspaceService
 from gateway.web.cors import CrossOrigin
 from gateway.web.places import Places
@@ -52,6 +53,7 @@ TEST_TOKENS: Final = web.AppKey("test_tokens", bool)
 """Whether tokens for tests are given out."""
 CROSS_ORIGIN: Final = web.AppKey("cross_origin", CrossOrigin)
 VIGILS: Final = web.AppKey("vigils", Vigils)
+VISIBILITY: Final = web.AppKey("visibility", Visibility)
 WORKSPACES: Final = web.AppKey("workspaces", WorkspaceService)
 PUBLIC_URL: Final = web.AppKey("public_url", str)
 """How agents reach this gateway; empty: as the request came."""

@@ -1,4 +1,4 @@
-"""Streams of agents over HTTP: written as they come, kept alive, and ended in band."""
+"""Streams of agents over HTTP: written as they come, kept alive, and ended in band, with their readers' credentials."""
 
 import asyncio
 from contextlib import suppress
@@ -126,12 +126,16 @@ async def _write(request: web.Request, response: web.StreamResponse, reading: Re
     """Write what comes, after this block, until the end, or until the reader has left, or has been cut off."""
     keepalive_s = request.app[keys.KEEPALIVE_S]
     look_s = min(LOOK_S, keepalive_s)
-    with suppress(ConnectionError):
+    visibility = request.app[keys.VISIBILITY]
+    pipe = _Pipe(request)
+    with suppress(ConnectionError), visibility.kept(visibility.look_at_self(parse.principal(request)), pipe):
         await response.prepare(request)
         if block:
             await response.write(block)
-        pipe = _Pipe(request)
         while not reading.over:
+            if pipe.ended:
+                await response.write(reading.fail(Code.INVALID_CREDENTIAL, "your credential has ended"))
+                break
             if reading.keeps_up:
                 await reading.push(pipe.write, look_s)
                 block = b""
@@ -154,12 +158,17 @@ class _Pipe:
         self._request = request
         self._chunked = request.version >= HttpVersion11
         self.written_at = monotonic()
+        self.ended = False
 
     @property
     def is_full(self) -> bool:
         """Whether more is unread than may be before whoever writes waits."""
         transport = self._request.transport
         return transport is not None and transport.get_write_buffer_size() > BUFFER_BYTES
+
+    def end(self) -> None:
+        """Note that whoever reads may not any more (visibility.Reader)."""
+        self.ended = True
 
     def write(self, block: bytes) -> bool:
         """Write now; return whether more may come."""
@@ -168,7 +177,7 @@ class _Pipe:
             return False
         transport.write(b"%x\r\n%b\r\n" % (len(block), block) if self._chunked else block)
         self.written_at = monotonic()
-        return not self.is_full
+        return not self.is_full and not self.ended
 
 
 def wants_call_off(request: web.Request) -> bool:

@@ -131,7 +131,7 @@ def test_every_ending_but_the_good_one_has_a_farewell():
     said = streams.of_ended(answers.classify(outcomes.Cut(status=200)), call_id=CALL, last=3)
     assert said is not None
     assert orjson.loads(said)["data"] == {
-        "code": "truncated", "retriable": False, "call_id": CALL, "last_event_id": f"{CALL}-3",
+        "code": "truncated", "http_status": 502, "retriable": False, "call_id": CALL, "last_event_id": f"{CALL}-3",
         "delivery_confirmed": True,
     }  # fmt: skip
 

@@ -189,7 +189,11 @@ async def test_a_stream_that_is_cut_says_so_as_the_binding_does(world: World):
     (_, _), (id_, said) = events(raw)
     error = said["error"]
     assert id_ == f"{call_id}-2"
-    assert (error["code"], error["status"], error["message"]) == (502, "UNAVAILABLE", "failed to read agent response")
+    assert (error["code"], error["status"], error["message"]) == (
+        502,
+        "UNAVAILABLE",
+        "agent ended its stream without a last event",
+    )
     assert error["details"][0]["reason"] == "TRUNCATED"
     assert error["data"]["code"] == "truncated"
     assert error["data"]["last_event_id"] == f"{call_id}-1"

@@ -132,7 +132,7 @@ async def test_the_sdk_yields_the_same_and_reads_how_a_stream_has_ended(world: W
     assert len(cut["events"]) == 2
     assert got == whole
     assert ended["events"] == cut["events"]
-    _check(ended["error"], "failed to read agent response", "truncated")
+    _check(ended["error"], "agent ended its stream without a last event", "truncated")
     assert again["error"] is None
     assert again["events"] == whole["events"], "though its agent cannot"
     async with open_stream(world, target, body=asked("whole")) as response:
@@ -164,7 +164,7 @@ async def test_so_it_does_by_http_json(world: World, sdk_python: Path) -> None:
     assert got == whole
     assert ended["events"] == whole["events"][:2]
     assert ended["error"] is not None, "clients of 0.3 know no errors in a stream, and say that they could not read it"
-    assert not ended["error"]["words_alone"] or "failed to read agent response" in ended["error"]["words"]
+    assert not ended["error"]["words_alone"] or "agent ended its stream without a last event" in ended["error"]["words"]
     assert again == whole, "though its agent cannot"
     [refused] = await run_client(sdk_python, f"{world.url}/workspaces/{lost.id}/a2a", "hi", ADMIN_TOKEN, binding=PLAIN)
     assert refused["events"] == []

@@ -242,3 +242,29 @@ async def test_a_caller_that_does_not_read_is_let_go_and_its_stream_goes_on_to_i
         since = {"Last-Event-ID": f"{row['id']}-{count - 10}"}
         _, rest, _ = await world.request("GET", path, headers=since)
         assert [said["result"]["metadata"]["n"] for _, said in events(rest)] == list(range(count - 9, count + 1))
+
+
+async def test_a_reader_whose_token_is_revoked_reads_no_more_and_the_call_goes_on(world: World):
+    here, there = await asyncio.gather(world.start(), world.start())
+    async with stepping(world) as (steps, _, target):
+        caller = await world.workspace()
+        path = f"/workspaces/{caller.id}/tokens"
+        status, minted, _ = await world.request("POST", path)
+        assert status == 201
+        bearer = {"Authorization": f"Bearer {minted['auth_token']}"}
+        steps.go(2)
+        async with open_stream(world, target, gateway=here, headers=bearer) as response:
+            call_id = response.headers["X-A2A-Call-ID"]
+            before = [await response.content.readuntil(b"\n\n") for _ in range(2)]
+            url = f"{there.url}/workspaces/{target.id}/a2a/calls/{call_id}/stream"
+            async with world.session.get(url, headers=bearer) as follower:
+                assert [await follower.content.readuntil(b"\n\n") for _ in range(2)] == before
+                status, _, _ = await world.request("DELETE", f"{path}/{minted['id']}")
+                assert status == 200
+                async with asyncio.timeout(5):
+                    for reader in (response, follower):
+                        [(id_, said)] = events(await reader.content.read())
+                        assert (id_, said["error"]["data"]["code"]) == (None, "invalid_credential")
+                        assert said["error"]["data"]["last_event_id"] == f"{call_id}-2"
+        steps.go(EVENTS)
+        await call_of(world, target, "completed")

@@ -68,6 +68,10 @@ async def test_the_same_message_joins_a_stream_on_any_replica_and_gets_all_of_it
             assert one.numbers == ALL
             assert one.call_id == maker.call_id
             assert one.ids == [one.rpc_id] * EVENTS
+            assert [id_ for id_, _ in events(one.body)] == [f"{maker.call_id}-{number}" for number in ALL]
+        cut = Caller(world, target, there, "again", **{"Last-Event-ID": f"{maker.call_id}-3"})
+        await cut.call()
+        assert cut.numbers == ALL[3:]
         assert len(agent.asked) == 1
 
 
@@ -113,6 +117,7 @@ async def test_a_stream_that_did_not_complete_is_told_to_those_who_joined_and_to
         path = f"/workspaces/{target.id}/a2a/calls/{maker.call_id}"
         await until(lambda: world.request("GET", path), lambda got: got[0] == 200 and got[1].get("ending"))
         await late.call()
+        assert late.numbers == [1, 2]
         assert events(late.body)[-1][1]["error"]["data"]["code"] == "deadline"
         assert events(late.body)[-1][1]["id"] == "late"
         assert len(agent.asked) == 1

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 import pytest
 from aiohttp import ClientError, ClientResponse, web
+from redis.asyncio import Redis
 
 from tests.e2e.test_streams import OPERATOR, agent_of, asked, events, open_stream, streaming, update
 from tests.harness import agent as agents
@@ -152,7 +153,8 @@ async def test_followers_of_a_replica_that_is_killed_are_told_in_band(world: Wor
     script = Paced(100)
     script.allow(10)
     target, agent = await agent_of(world, script)
-    async with open_stream(world, target, gateway=doomed, body=asked(rpc_id=7)) as response:
+    body = asked(rpc_id=7, message_id="once")
+    async with open_stream(world, target, gateway=doomed, body=body) as response:
         call_id = response.headers["X-A2A-Call-ID"]
         client = Watched()
         while client.count < 10:
@@ -170,6 +172,16 @@ async def test_followers_of_a_replica_that_is_killed_are_told_in_band(world: Wor
     assert last["error"]["data"]["last_event_id"] == f"{call_id}-10"
     assert await rest(world, left, target, call_id, after=10) == (200, raw.partition(expected(call_id, [10], 0))[2])
     assert (await rest(world, left, target, call_id, after=11))[0] == 204
+    async with open_stream(world, target, gateway=left, body=body) as response:
+        assert await response.read() == raw, "who sends it again gets what there is of it"
+    async with Redis.from_url(world.env["GATEWAY_REDIS_URL"]) as live:
+        assert await live.delete(f"{world.env['GATEWAY_REDIS_PREFIX']}:stream:{call_id}:head") == 1
+    async with open_stream(world, target, gateway=left, body=body) as response:
+        assert (response.status, response.content_type) == (200, "text/event-stream")
+        [(_, last)] = events(await response.read())
+    assert (last["id"], last["error"]["data"]["code"]) == (7, "interrupted")
+    assert last["error"]["data"]["call_id"] == call_id
+    assert len(agent.bodies) == 1
 
 
 async def test_a_reader_who_comes_too_late_for_a_long_stream_is_told(world: World) -> None:

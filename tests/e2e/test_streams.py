@@ -118,9 +118,30 @@ async def test_an_end_without_a_last_event_is_told_in_band(world: World):
     assert first["result"]["metadata"]["n"] == 1
     assert (id_, last["id"]) == (f"{call_id}-2", 7)
     assert last["error"]["data"] == {
-        "code": "truncated", "retriable": False, "call_id": call_id, "last_event_id": f"{call_id}-1",
-        "delivery_confirmed": True,
+        "code": "truncated", "http_status": 502, "retriable": False, "call_id": call_id,
+        "last_event_id": f"{call_id}-1", "delivery_confirmed": True,
     }  # fmt: skip
+
+
+async def test_what_keeps_a_call_from_being_sent_is_told_in_band_too(world: World):
+    await world.start()
+    nowhere = await world.workspace()
+    async with open_stream(world, nowhere, body=asked(rpc_id="x")) as response:
+        assert (response.status, response.content_type) == (200, "text/event-stream")
+        assert response.headers["Retry-After"] == "15"
+        [(_, said)] = events(await response.read())
+        call_id = response.headers["X-A2A-Call-ID"]
+    assert (said["id"], said["error"]["message"]) == ("x", "workspace has no URL")
+    assert said["error"]["data"] == {
+        "code": "no_url", "http_status": 503, "retriable": True, "call_id": call_id, "last_event_id": None,
+        "status": "awaiting_agent",
+    }  # fmt: skip
+    for body in (asked() | {"method": "message/send"}, None):
+        async with open_stream(
+            world, nowhere, body=body, headers={} if body else {"Authorization": "Bearer no"}
+        ) as response:
+            assert response.content_type == "application/json"
+            assert response.status == (503 if body else 401)
 
 
 async def test_a_stream_is_resumed_on_another_replica_while_it_goes_on_and_after_its_end(world: World):

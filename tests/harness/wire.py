@@ -46,7 +46,7 @@ class Wire:
         self.closed_at: dict[str, float] = {}
         self.sent: list[str] = []
 
-    def post(self, _: object, *, headers: Mapping[str, str], **__: object) -> "_Exchange":
+    def request(self, _: object, __: object, *, headers: Mapping[str, str], **___: object) -> "_Exchange":
         call_id = headers["X-A2A-Call-ID"]
         return _Exchange(self, call_id, self._scripts[call_id])
 
