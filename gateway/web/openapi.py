@@ -78,7 +78,9 @@ _PLAIN: Final[Schema] = {
     "examples": [{"message": {"messageId": "b2c3", "role": "ROLE_USER", "parts": [{"text": "Hello"}]}}],
 }
 _WAITING: Final[Sequence[Schema]] = (
-    _header("Prefer", "`wait=N`: stay N seconds for the answer if the call has to wait.", _TEXT),
+    _header(
+        "Prefer", "`wait=N`: stay N seconds for the answer if the call has to wait; who streams stays anyway.", _TEXT
+    ),
     _header("X-A2A-Priority", "If it has to wait: 50, for the operator also 100 or 10.", _TEXT),
 )
 _ENDS: Final = frozenset({402, 409, 500, 502, 503, 504, 508})
