@@ -195,7 +195,8 @@ class Sink(Protocol):
     """Takes an answer that is a stream, as it comes (services/relays.py)."""
 
     def feed(self, chunk: bytes) -> bool:
-        """Take the next bytes; return whether they were more than comments. Raises TooLong (core/relay.py)."""
+        """Take the next bytes; return whether they were more than comments. Raises NoRoom, and TooLong
+        (core/relay.py)."""
 
     def finish(self) -> None:
         """Take note that no more bytes will come."""
@@ -207,6 +208,13 @@ class Sink(Protocol):
     @property
     def complete(self) -> bool:
         """Whether the agent has said all that it had to say."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the agent should not be read on for a moment."""
+
+    async def rest(self) -> None:
+        """Wait until that moment is over."""
 
 
 Begin = Callable[[int, Mapping[str, str]], Sink]
@@ -257,6 +265,12 @@ class Journal(Protocol):
     def end(self, call_id: str, number: int | None, error: bytes | None) -> None:
         """Write the end, unless another process has. number: None where the replica has died that knew it."""
 
+    def is_ahead(self, call_id: str) -> bool:
+        """Return whether more of this stream is on its way than should be: others have to wait behind it."""
+
+    async def catch_up(self, call_id: str) -> None:
+        """Wait until that is not so, at most until Redis counts as away."""
+
     def written(self, call_id: str) -> int | None:
         """Return the number of the last event that is known to be there; None once one is not, or after the end."""
 
@@ -273,7 +287,7 @@ class Journal(Protocol):
         """Return the events that were kept after one of these places, "" for all, with their places."""
 
     async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
-        """Return about so many bytes of what comes behind an event."""
+        """Return what comes behind an event and fits into so many bytes, at least one event."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,6 +20,9 @@ log = structlog.get_logger("gateway.process")
 
 KEEPALIVE_S: Final = 75.0
 """How long an idle connection of a client is kept."""
+LEFT_S: Final = 0.75
+"""How long clients have after the drain to take what was written to them; aiohttp waits twice as long for those who do
+not, and the process is to be gone two seconds after the drain."""
 BACKLOG: Final = 1024
 RESERVED_FILES: Final = 192
 """What is neither a client nor an agent: PostgreSQL, Redis, name servers, libraries, those who are turned away."""
@@ -74,7 +77,7 @@ async def serve(settings: Settings, *, host: str, port: int, dev: bool, announce
             access_log=None,
             handle_signals=False,
             keepalive_timeout=KEEPALIVE_S,
-            shutdown_timeout=5.0,
+            shutdown_timeout=LEFT_S,
         )
         await runner.setup()
         try:

@@ -1,5 +1,6 @@
 """When a call is the same as an earlier one: somebody's same message to the same target, and the same words."""
 
+import re
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final, assert_never
@@ -13,6 +14,16 @@ from gateway.core.refusals import Code, Refusal
 
 KEY_BYTES: Final = 20
 FIELD: Final = "params.message.messageId"
+LONG_BYTES: Final = 16 * 1024
+"""An event that takes long to go through, for each of all those who have joined its stream."""
+_END_BYTES: Final = 1024
+"""How far its id may be from either end, as those write it who write JSON-RPC."""
+_ID: Final = rb"""("(?:[^"\\\r\n]|\\[^\r\n])*"|-?[0-9]+|null)"""
+_FIRST: Final = re.compile(
+    rb"""(?:^|\n|\r)data: ?\{(?:"jsonrpc": ?"2\.0", ?"id": ?%b(?=,)|"id": ?%b(?=, ?"jsonrpc"))""" % (_ID, _ID)
+)
+_LAST: Final = re.compile(rb""", ?"id": ?%b\}(?=[\r\n]*\Z)""" % _ID)
+_JSONRPC: Final = re.compile(rb"""(?:^|\n|\r)data: ?\{(?:"jsonrpc"|"result"|"error")""")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +77,21 @@ def _under(body: bytes, id_json: bytes | None) -> bytes:
     except jsontext.Unparsable:  # an agent may answer anything
         return body
     return under(body, id_json) if isinstance(said, dict) and "jsonrpc" in said else body
+
+
+def address_event(raw: bytes, id_json: bytes | None) -> bytes:
+    """Return one event of a stream under another JSON-RPC id. Of a long one not all is looked at where its id is the
+    first or the last member of its response, as with nearly all: it takes as long as to copy it."""
+    if len(raw) > LONG_BYTES:
+        head, tail = raw[:_END_BYTES], raw[-_END_BYTES:]
+        first, last = _FIRST.search(head), _LAST.search(tail)
+        if first is not None and last is None:
+            start, end = first.span(first.lastindex or 0)
+            return b"".join((raw[:start], id_json or b"null", raw[end:]))
+        if first is None and last is not None and _JSONRPC.search(head):
+            start, end = (len(raw) - len(tail) + at for at in last.span(1))
+            return b"".join((raw[:start], id_json or b"null", raw[end:]))
+    return address_events(raw, id_json)
 
 
 def address_events(body: bytes, id_json: bytes | None) -> bytes:

@@ -92,6 +92,11 @@ def find_id(body: bytes) -> bytes | None:
     return found.id_json
 
 
+def is_v1(method: str | None, a2a_version: str | None) -> bool:
+    """Return whether a call is one of A2A 1.0: by its header of that name, or by how its method is written."""
+    return (a2a_version or "").strip().startswith("1") or _PASCAL_CASE.fullmatch(method or "") is not None
+
+
 def cancel_body(task_id: str, *, v1: bool, call_id: str) -> bytes:
     """Return the request that calls off a task, in the words of A2A 1.0 or of those before."""
     method = "CancelTask" if v1 else "tasks/cancel"
@@ -136,7 +141,7 @@ def _weigh(
     message = params.get("message") if isinstance(params, dict) else None
     method = _find_text(call, "method")
     message_id = _find_text(message, "messageId") or None
-    v1 = (a2a_version or "").strip().startswith("1") or _PASCAL_CASE.fullmatch(method or "") is not None
+    v1 = is_v1(method, a2a_version)
     mended = repairs.UNTOUCHED
     if not v1:
         if isinstance(message, dict) and (fault := repairs.find_fault(message)) is not None:

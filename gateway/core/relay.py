@@ -70,6 +70,11 @@ class Framer:
         return f"<Framer held={self._held}>"
 
     @property
+    def held_bytes(self) -> int:
+        """What is held of an event that is incomplete."""
+        return self._held
+
+    @property
     def idle(self) -> bool:
         """Whether nothing of an event is held."""
         return not self._held

@@ -11,7 +11,7 @@ import orjson
 from gateway.core import http_json, inbox, jsontext, usage, views
 from gateway.core.answers import Answer, Ended
 from gateway.core.causes import RETRIABLE
-from gateway.core.claims import address_events
+from gateway.core.claims import address_event, address_events
 from gateway.core.endings import Ending
 from gateway.core.refusals import Code, Refusal
 from gateway.core.usage import Usage
@@ -34,9 +34,8 @@ SHORT_BYTES: Final = 64 * 1024
 """What is read without a look at what it is made of: it takes less than a millisecond whatever that is."""
 READ_BYTES: Final = 1024 * 1024
 """A longer event is not read on its way: that would hold up everybody else."""
-CLOSING: Final = frozenset(
-    {"completed", "canceled", "cancelled", "failed", "rejected", "input-required", "auth-required"}
-)
+OVER: Final = frozenset({"completed", "canceled", "cancelled", "failed", "rejected"})
+WAITING: Final = frozenset({"input-required", "auth-required"})
 """States of a task after which its stream may end: it is over, or it is somebody else's turn."""
 TASK_ID_CHARS: Final = 256
 
@@ -46,14 +45,26 @@ UNUSED: Final = Usage()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Said:
-    """What one event says. `last`: its stream may end with it. `task_id`: None if it names no task."""
+    """What one event says. `last`: its stream may end with it; `for_now`: unless its task is taken up again, which
+    `goes_on` says. `task_id`: None if it names no task."""
 
     last: bool = False
+    for_now: bool = False
+    goes_on: bool = False
     task_id: str | None = None
     usage: Usage = UNUSED
 
 
 NOTHING: Final = Said()
+
+
+def begins(status: int, headers: Mapping[str, str]) -> bool:
+    """Return whether an answer that begins so is a stream that can be passed on: some have no content (RFC 9110, 15.3),
+    and what a stream is ended with would be taken for the next answer on the caller's connection."""
+    return status < HTTPStatus.MULTIPLE_CHOICES and status not in _WITHOUT_CONTENT and is_stream(headers)
+
+
+_WITHOUT_CONTENT: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT})
 
 
 def is_stream(headers: Mapping[str, str]) -> bool:
@@ -73,7 +84,7 @@ def read(data: bytes, *, long: bool = False) -> Said:
         said = orjson.loads(data)
     if not isinstance(said, dict):
         return NOTHING
-    if "error" in said and "result" not in said:
+    if said.get("error") is not None and said.get("result") is None:
         return Said(last=True, usage=usage.read(said))
     result = said.get("result", said)
     if not isinstance(result, dict):
@@ -85,8 +96,16 @@ def read(data: bytes, *, long: bool = False) -> Said:
     task_id = one.get("id" if kind == "task" else "taskId")
     if not isinstance(task_id, str) or not 0 < len(task_id) <= TASK_ID_CHARS:
         task_id = None
-    last = kind == "message" or one.get("final") is True or (kind in _WITH_STATE and _state(one) in CLOSING)
-    return Said(last=last, task_id=task_id, usage=used)
+    state = _state(one) if kind in _WITH_STATE else ""
+    over = kind == "message" or one.get("final") is True or state in OVER
+    waits = state in WAITING
+    return Said(
+        last=over or waits,
+        for_now=waits and not over,
+        goes_on=bool(state) and not (over or waits),
+        task_id=task_id,
+        usage=used,
+    )
 
 
 _V1: Final = {
@@ -119,10 +138,15 @@ def _state(one: dict[str, Any]) -> str:
 
 
 def address(raw: bytes, id_json: bytes | None) -> bytes:
-    """Return an event under another JSON-RPC id."""
+    """Return an event under another JSON-RPC id, or all those of an answer that is kept whole."""
     if b'"jsonrpc"' not in raw:
         return raw
     return address_events(raw, id_json)
+
+
+def address_one(raw: bytes, id_json: bytes | None) -> bytes:
+    """Return one event, or a comment, under another JSON-RPC id: for each of its readers, who may be many."""
+    return address_event(raw, id_json) if b'"jsonrpc"' in raw else raw
 
 
 def event_id(call_id: str, number: int) -> str:

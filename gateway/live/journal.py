@@ -4,10 +4,12 @@ One Redis stream a call, whose entries have the numbers of the events for ids, s
 behind all others, of which there can be only one: who writes it first has said how the stream ended.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from importlib.resources import files
 from typing import Any, Final
 
 import orjson
@@ -31,18 +33,22 @@ LATER: Final = 40_000
 """What is to be said of ends, and waits for Redis."""
 TASKS: Final = 8
 """Tasks of which one stream may tell, and by which it is found: the newest."""
+AHEAD_BYTES: Final = 4 * 1024 * 1024
+"""What may be on its way to Redis: whatever is behind more than that may come too late to be waited for."""
 COUNT: Final = 256
 """Entries that are read at once, at most."""
+_SCRIPTS: Final = {"passage": files("gateway.live").joinpath("passage.lua").read_text()}
 
 
 class _Sizes:
     """What the journal of one stream holds, as far as this process has written it; `written` is what Redis has said
-    to have. `tasks`: the keys under which it is found."""
+    to have, and `ahead` counts the bytes behind it. `tasks`: the keys under which it is found."""
 
-    __slots__ = ("bytes", "entries", "tasks", "written")
+    __slots__ = ("ahead", "bytes", "entries", "tasks", "written")
 
     def __init__(self) -> None:
         self.entries: deque[tuple[int, int]] = deque()
+        self.ahead = 0
         self.bytes = 0
         self.written = 0
         self.tasks: tuple[str, ...] = ()
@@ -58,13 +64,15 @@ class Journal:
     def __init__(
         self, servers: Servers, *, prefix: str, answer_s: float, kept_s: float, entries: int, limit_bytes: int
     ) -> None:
-        self._pipe = Pipe(servers, {}, answer_s=answer_s, on_up=self._say_ends)
+        self._pipe = Pipe(servers, _SCRIPTS, answer_s=answer_s, on_up=self._say_ends)
         self._prefix = prefix
         self._kept_s = kept_s
         self._kept_ms = ms(kept_s)
         self._entries = entries
         self._limit_bytes = limit_bytes
         self._sizes: dict[str, _Sizes] = {}
+        self._ahead = 0
+        self._moved = asyncio.Event()
         self._ends: deque[tuple[str | int | bytes, ...]] = deque(maxlen=LATER)
         self.lost = 0
 
@@ -85,16 +93,24 @@ class Journal:
 
     # -- writing
 
-    def _tell(self, call_id: str, *command: str | int | bytes, number: int = 0) -> None:
+    def _tell(self, call_id: str, *command: str | int | bytes, number: int = 0, size: int = 0) -> None:
         """Send a command; one that is lost makes a hole in the journal, which whoever reads it sees."""
         try:
             answer = self._pipe.ask(*command)
         except LiveUnavailable:
             self._lose(call_id)
             return
-        answer.add_done_callback(lambda one: self._told(call_id, number, one.exception()))
+        self._go_ahead(call_id, size)
+        answer.add_done_callback(lambda one: self._told(call_id, number, size, one.exception()))
 
-    def _told(self, call_id: str, number: int, why: BaseException | None) -> None:
+    def _go_ahead(self, call_id: str, size: int) -> None:
+        self._ahead += size
+        if (sizes := self._sizes.get(call_id)) is not None:
+            sizes.ahead += size
+
+    def _told(self, call_id: str, number: int, size: int, why: BaseException | None) -> None:
+        self._go_ahead(call_id, -size)
+        self._moved.set()
         if why is not None:
             self._lose(call_id)
         elif number and (sizes := self._sizes.get(call_id)) is not None:
@@ -136,12 +152,24 @@ class Journal:
             while len(sizes.entries) > 1 and (sizes.bytes > self._limit_bytes or len(sizes.entries) > self._entries):
                 sizes.bytes -= sizes.entries.popleft()[1]
             trim = ("MINID", sizes.entries[0][0])
-        self._tell(call_id, "XADD", self._events(call_id), *trim, f"{number}-0", "e", raw, number=number)
+        self._tell(call_id, "XADD", self._events(call_id), *trim, f"{number}-0", "e", raw, number=number, size=len(raw))
 
     def written(self, call_id: str) -> int | None:
         """Return the number of the last event that Redis has said to have; None once it lacks one, or after the end."""
         sizes = self._sizes.get(call_id)
         return None if sizes is None else sizes.written
+
+    def is_ahead(self, call_id: str) -> bool:
+        """Return whether as much is on its way to Redis as may be, and this stream has more than its share of it."""
+        if self._ahead <= AHEAD_BYTES or (sizes := self._sizes.get(call_id)) is None:
+            return False
+        return sizes.ahead * len(self._sizes) > AHEAD_BYTES
+
+    async def catch_up(self, call_id: str) -> None:
+        """Wait until Redis has taken more of it, or counts as away."""
+        while self.is_ahead(call_id):
+            self._moved.clear()
+            await self._moved.wait()
 
     async def run(self, stamp: Stamp = unwatched) -> None:
         """Be connected, for ever."""
@@ -215,10 +243,9 @@ class Journal:
         return None if said is None else said.decode()
 
     async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
-        """Return about so many bytes of what comes behind an event. Raises LiveUnavailable."""
-        entries = await self._pipe.ask("XRANGE", self._events(call_id), f"({after}-0", "+", "COUNT", COUNT)
+        """Return what comes behind an event and fits into so many bytes, at least one event. Raises LiveUnavailable."""
+        entries = await self._pipe.script("passage", (self._events(call_id),), after, at_most, COUNT)
         events: list[tuple[int, bytes]] = []
-        size = 0
         broken = False
         for id_, (name, value) in entries:
             if name == b"end":
@@ -227,9 +254,6 @@ class Journal:
                 broken = True
                 continue
             events.append((int(id_.partition(b"-")[0]), value))
-            size += len(value)
-            if size >= at_most:
-                break
         return Passage(events=tuple(events), ended=broken, number=HOLE if broken else 0)
 
     async def _ended(self, call_id: str, events: tuple[tuple[int, bytes], ...], said: dict[str, Any]) -> Passage:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -100,7 +99,7 @@ class Dispatcher:
                 watch.touch()
                 meter.first_byte_s = watch.age_s
                 headers = _returned(response.headers)
-                if begin is not None and response.status < HTTPStatus.MULTIPLE_CHOICES and sse.is_stream(headers):
+                if begin is not None and sse.begins(response.status, headers):
                     return await self._relay(response, watch, begin(response.status, headers), meter)
                 return await self._read(response, watch, outbound.hold, meter)
         except (ClientConnectorError, ConnectionTimeoutError, InvalidURL) as error:
@@ -134,6 +133,8 @@ class Dispatcher:
                     if len(chunk) > PIECE_BYTES and loop.time() - turn >= TURN_S:
                         await asyncio.sleep(0)
                         turn = loop.time()
+                if sink.is_ahead:
+                    await sink.rest()
                 if len(chunk) > PIECE_BYTES:  # the next one may be there already
                     await asyncio.sleep(0)
             sink.finish()
@@ -141,6 +142,9 @@ class Dispatcher:
         except TooLong:
             response.close()
             return outcomes.TooLarge()
+        except NoRoom:
+            response.close()
+            return outcomes.Unheld(status=response.status)
         except (ClientPayloadError, ClientError, OSError):  # TimeoutError is one: it lingers
             response.close()
         if sink.complete:

@@ -19,6 +19,7 @@ from gateway.core.refusals import Code, Refusal
 from gateway.core.retry import Back, Pace
 from gateway.core.trace import trace_id
 from gateway.core.workspaces import Workspace
+from gateway.services import parting
 from gateway.services.admission import Admission
 from gateway.services.entrance import Entrance, Ticket, Wish
 from gateway.services.history import publish_status
@@ -125,13 +126,16 @@ class Attempts:
             return
         publish_status(self._bus, call, State.DISPATCHED)
         sessions = "session" in target.metadata.capabilities
-        ended = _cancelled() if attempt.called_off else await self._send(attempt, outbound, sessions)
+        ended, relay = (_cancelled(), None) if attempt.called_off else await self._send(attempt, outbound, sessions)
         then = retry.decide(ended, call, sessions=sessions, pace=pace)
         if not isinstance(then, Back):
             answered()
         elif attempt.called_off:
             then = _cancelled()
         await self._settling.settle(one, then, target, ticket)
+        if relay is not None and relay.task_id is not None and parting.is_due(ended.ending, relay):
+            v1 = envelope.is_v1(call.method, outbound.headers.get("A2A-Version"))
+            await parting.tell(self._dispatcher, outbound, relay.task_id, v1=v1)
 
     async def _enter(self, one: ports.Claimed, target: Workspace, outbound: ports.Outbound) -> Ticket:
         """Let it begin again: nobody pays for that but its target's budget."""
@@ -168,7 +172,7 @@ class Attempts:
                 log.error("call_broke", call_id=call.id, exc_info=error)
                 return answers.classify(outcomes.Broke())
 
-    async def _send(self, attempt: Attempt, outbound: ports.Outbound, sessions: bool) -> Ended:
+    async def _send(self, attempt: Attempt, outbound: ports.Outbound, sessions: bool) -> tuple[Ended, Relay | None]:
         outcome: outcomes.Outcome
         attempt.under_way = True
         relay: Relay | None = None
@@ -200,15 +204,17 @@ class Attempts:
             outcome = outcomes.Broke()
         finally:
             attempt.under_way = False
+        if relay is not None and relay.complete:  # what comes after all has been said changes nothing any more
+            outcome = outcomes.Streamed(status=relay.head.status, headers=relay.head.headers)
         ended = answers.classify(outcome, native_session=sessions)
         if relay is None:
-            return ended
+            return ended, None
         self._streams.end(relay, ended)
         if ended.ending is not Ending.COMPLETED:
-            return ended
+            return ended, relay
         if relay.body is None:  # whoever reads it as it comes gets it all; whoever asks later does not
-            return answers.classify(outcomes.TooLarge())
-        return replace(ended, answer=replace(ended.answer, body=relay.body))
+            return answers.classify(outcomes.TooLarge()), relay
+        return replace(ended, answer=replace(ended.answer, body=relay.body)), relay
 
 
 def _cancelled() -> Ended:

@@ -30,14 +30,26 @@ class Reader(Protocol):
 
 
 class Shared:
-    """What all relays of a process take together; past `limit_bytes` each keeps no more than its newest event."""
+    """What all relays of a process take together; past `limit_bytes` each keeps no more than its newest event, and none
+    may take more than its share."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.bytes = 0
+        self.relays = 0
 
     def __repr__(self) -> str:
         return f"<Shared bytes={self.bytes} of {self.limit_bytes}>"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether they take all that they may."""
+        return self.bytes > self.limit_bytes
+
+    @property
+    def share(self) -> int:
+        """What each of them may have when it is full."""
+        return self.limit_bytes // max(1, self.relays)
 
 
 class Relay:
@@ -70,6 +82,7 @@ class Relay:
         self._parts: list[bytes] = []
         self._numbers: list[float] = []
         self._bytes = 0
+        self._incomplete = 0
         self._trimmed = 0
         self._said: list[bytes] | None = []
         self._said_bytes = 0
@@ -78,6 +91,7 @@ class Relay:
         self.readers: set[Reader] = set()
         self.events = 0
         self.complete = False
+        self._for_now = False
         self.over = False
         self._resumable = True
         self.task_id: str | None = None
@@ -85,6 +99,7 @@ class Relay:
         self.on_usage: Callable[[Usage], None] = lambda _: None
         self.last: bytes = b""
         """The data of the last event."""
+        shared.relays += 1
         journal.begin(head)
 
     def __repr__(self) -> str:
@@ -93,7 +108,8 @@ class Relay:
     # -- from the agent
 
     def feed(self, chunk: bytes) -> bool:
-        """Take the next bytes; return whether they were more than comments. Raises TooLong."""
+        """Take the next bytes; return whether they were more than comments. Raises TooLong, and NoRoom where all relays
+        take what they may and this one has more than its share, events that are not whole yet among it."""
         before = self.events
         for part in self._framer.feed(chunk):
             if isinstance(part, Comment):
@@ -101,7 +117,15 @@ class Relay:
             else:
                 self._take(part)
         self._wake()
+        self._count(self._framer.held_bytes)
+        if self._shared.is_full and self._bytes + self._incomplete > max(self._kept_bytes, self._shared.share):
+            raise ports.NoRoom
         return self.events != before or not self._framer.idle
+
+    def _count(self, incomplete: int) -> None:
+        """Count what is held of an event that is not whole yet."""
+        self._shared.bytes += incomplete - self._incomplete
+        self._incomplete = incomplete
 
     def finish(self) -> None:
         """Take note that no more bytes will come: an event that lacks but its end counts if all is said with it.
@@ -118,7 +142,11 @@ class Relay:
     def _take(self, event: Event) -> None:
         self.events += 1
         said = streams.read(event.data)
-        self.complete = self.complete or said.last
+        if said.last:
+            self._for_now = said.for_now and (self._for_now or not self.complete)
+            self.complete = True
+        elif said.goes_on and self._for_now:  # its task was taken up again, and is to end once more
+            self.complete = self._for_now = False
         if said.task_id is not None and said.task_id != self.task_id:
             self.task_id = said.task_id
             if self._names:
@@ -144,6 +172,16 @@ class Relay:
         return True
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether it comes faster than its journal takes it, so that all others' would have to wait. Not while Redis is
+        away, nor for longer than that takes to be known: nobody is held up by it."""
+        return self._journal.is_ahead(self.head.call_id)
+
+    async def rest(self) -> None:
+        """Wait until that is not so."""
+        await self._journal.catch_up(self.head.call_id)
+
+    @property
     def resumable(self) -> bool:
         """Whether its journal has it all, as far as is known, or was when it ended."""
         return self._resumable if self.over else self._journal.written(self.head.call_id) is not None
@@ -166,6 +204,9 @@ class Relay:
             self.events += 1
             self._keep(streams.numbered(raw, self.head.call_id, self.events), self.events)
         self.over = True
+        self._count(0)
+        self._framer = Framer(0)
+        self._shared.relays -= 1
         self._wake()
 
     def close(self) -> None:
@@ -181,7 +222,7 @@ class Relay:
         self._numbers.append(number)
         self._bytes += weight
         self._shared.bytes += weight
-        room = self._shared.bytes <= self._shared.limit_bytes
+        room = not self._shared.is_full
         limit = self._kept_bytes if room else 0
         if self._bytes <= limit or len(self._parts) == 1:
             return
@@ -216,7 +257,10 @@ class Relay:
         return self._trimmed + bisect_right(self._numbers, number)
 
     def since(self, place: int, at_most: int) -> tuple[list[bytes], int] | None:
-        """Return about so many bytes from a place on, and the place behind them; None if they are not kept any more."""
+        """Return what fits into so many bytes from a place on, at least one part, and the place behind that.
+
+        None if it is not kept any more.
+        """
         if place < self._trimmed:
             return None
         start = place - self._trimmed
@@ -224,9 +268,13 @@ class Relay:
         size = 0
         for count, part in enumerate(found, 1):
             size += len(part)
-            if size >= at_most:
-                return found[:count], place + count
+            if size > at_most and count > 1:
+                return found[: count - 1], place + count - 1
         return found, place + len(found)
+
+    def bytes_since(self, place: int) -> int:
+        """Return what there is from a place on, in bytes."""
+        return sum(map(len, self._parts[max(0, place - self._trimmed) :]))
 
     def number(self, place: int) -> int:
         """Return the number of the event before a place, which is kept or the first one."""

@@ -19,6 +19,11 @@ class Room:
     def __repr__(self) -> str:
         return f"<Room held={self.held} of {self._limit_bytes}>"
 
+    @property
+    def is_half_empty(self) -> bool:
+        """Whether there is room for as much as is held."""
+        return 2 * self.held <= self._limit_bytes
+
     def hold(self) -> "Hold":
         """Return what counts the bytes of one request and its answer; it is to be released."""
         return Hold(self)

@@ -14,6 +14,7 @@ from gateway.core.endings import Ending
 from gateway.core.prices import MILLION
 from gateway.core.refusals import Refusal
 from gateway.core.usage import Usage
+from gateway.services import parting
 from gateway.services.arrivals import Arrivals, Sent
 from gateway.services.concurrency import Concurrency
 from gateway.services.entrance import METHOD_CHARS, Entrance, Ticket
@@ -29,10 +30,6 @@ log = structlog.get_logger("gateway.proxy")
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
-PARTING: Final = frozenset({Ending.CANCELLED, Ending.BUDGET})
-"""Endings after which an agent is told that it need not go on."""
-PART_S: Final = 10.0
-"""How long it may take to hear it."""
 GONE_S: Final = 0.5
 """How often it is looked whether a caller is still there that wants its call ended when it leaves."""
 
@@ -200,27 +197,10 @@ class Sending:
             call.flight.stop(outcomes.Spent())
 
     def _part(self, call: Sent, ended: Ended, relay: Relay) -> None:
-        """Tell an agent that nobody wants its task any more, if it has named one and is not done with it."""
-        if ended.ending not in PARTING or relay.task_id is None or relay.complete:
-            return
-        operation = call.outbound.operation
-        body = b"{}"
-        if operation is None:
-            body = envelope.cancel_body(relay.task_id, v1=call.wanted.message.v1, call_id=call.wanted.asked.call_id)
-        outbound = replace(
-            call.outbound,
-            body=body,
-            operation=None if operation is None else operation.cancel(relay.task_id),
-            idle_s=PART_S,
-            limit_s=PART_S,
-            by_deadline=False,
-            meter=ports.Meter(),
-        )
-        self._spawn(self._tell_agent(outbound), f"call:part:{call.wanted.asked.call_id}")
-
-    async def _tell_agent(self, outbound: ports.Outbound) -> None:
-        outcome = await self._dispatcher.send(outbound)
-        log.info("task_called_off", call_id=outbound.call_id, outcome=type(outcome).__name__)
+        """Tell an agent that nobody wants its task any more, if that is so."""
+        if parting.is_due(ended.ending, relay) and relay.task_id is not None:
+            telling = parting.tell(self._dispatcher, call.outbound, relay.task_id, v1=call.wanted.message.v1)
+            self._spawn(telling, f"call:part:{call.wanted.asked.call_id}")
 
     async def _is_late(self, call: Sent) -> bool:
         """Whether this process was held up for so long that another one has ended the call for it."""

@@ -11,6 +11,7 @@ from gateway.core import answers, outcomes, streams
 from gateway.core.answers import Ended
 from gateway.core.endings import Ending
 from gateway.services.relays import Relay, Shared
+from gateway.services.room import Room
 
 SOON_S: Final = 0.02
 LATER_S: Final = 0.5
@@ -20,9 +21,12 @@ LOOK_S: Final = 5.0
 BLIND_S: Final = 15.0
 """How long Redis may be away until a reader of a journal is told that it cannot go on."""
 READ_BYTES: Final = 256 * 1024
-"""What is written to a reader at once, about."""
+"""What is written to a reader at once, about ..."""
+SHORT_BYTES: Final = 64 * 1024
+"""... and when much is on its way to readers; no more than that is written without counting it."""
 LOST: Final = "events_lost"
 UNAVAILABLE: Final = "journal_unavailable"
+OVERLOADED: Final = Ending.OVERLOADED.value
 SHUTDOWN: Final = Ending.GATEWAY_SHUTDOWN.value
 
 
@@ -57,6 +61,7 @@ class Streams:
         self._sizes = sizes
         self._shared = Shared(sizes.all_kept)
         self._relays: dict[str, Relay] = {}
+        self.room = Room(sizes.all_kept)
         self.readers = 0
         self.closed = False
 
@@ -65,6 +70,11 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self._relays)
+
+    @property
+    def read_bytes(self) -> int:
+        """What a reader is given at once, about."""
+        return READ_BYTES if self.room.is_half_empty else SHORT_BYTES // 2
 
     @property
     def bytes(self) -> int:
@@ -142,7 +152,10 @@ class Streams:
 
 class Reading:
     """One reader of a stream, as the block in which it reads. `over`: it has read all, the last event too. `place`: how
-    far it is in what the relay keeps; None if it has not begun there, or reads the journal."""
+    far it is in what the relay keeps; None if it has not begun there, or reads the journal.
+
+    What it was given last counts until it asks for more: readers may be many, and take nothing.
+    """
 
     def __init__(self, owner: Streams, journal: ports.Journal, opened: Opened) -> None:
         self.head = opened.head
@@ -155,6 +168,7 @@ class Reading:
         self.place: int | None = None
         self._write: Callable[[bytes], bool] = lambda _: False
         self._rested: asyncio.Future[None]
+        self._hold = owner.room.hold()
         self._pause_s = SOON_S
         self._seen_at = self._said_at = monotonic()
 
@@ -166,6 +180,7 @@ class Reading:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._hold.release()
         self._owner.leave(self, self._relay)
 
     @property
@@ -180,6 +195,7 @@ class Reading:
         """
         relay = self._relay
         assert relay is not None, "who reads a journal fetches"
+        self._hold.release()
         self._write = write
         self._rested = asyncio.get_running_loop().create_future()
         relay.push_to(self)
@@ -193,7 +209,7 @@ class Reading:
         relay, place = self._relay, self.place
         assert relay is not None
         assert place is not None
-        found = self._kept(relay, place)
+        found = self._kept(relay, place) if relay.bytes_since(place) <= SHORT_BYTES else None
         goes_on = found is not None and (not found or self._write(found))
         if not goes_on or not self.keeps_up:
             relay.push_no_more(self)
@@ -202,6 +218,19 @@ class Reading:
 
     async def read(self, within_s: float) -> bytes:
         """Return what comes next; b"" if nothing has within this time, or nothing will."""
+        number = self.number
+        self._hold.release()
+        block = await self._read(within_s)
+        if len(block) > SHORT_BYTES:
+            self._hold = self._owner.room.hold()
+            try:
+                self._hold.grow(len(block))
+            except ports.NoRoom:
+                self.number = number
+                return self.fail(OVERLOADED, "too much is on its way to readers who do not read", retriable=True)
+        return block
+
+    async def _read(self, within_s: float) -> bytes:
         if self.over:
             return b""
         if self._relay is not None:
@@ -217,7 +246,7 @@ class Reading:
 
     def _kept(self, relay: Relay, place: int) -> bytes | None:
         """What the relay has of it; None if it does not keep that any more."""
-        found = relay.since(place, READ_BYTES)
+        found = relay.since(place, self._owner.read_bytes)
         if found is None:
             return None
         parts, self.place = found
@@ -225,14 +254,14 @@ class Reading:
             self.number = relay.number(self.place)
         self.over = relay.over and self.place == relay.position
         if self._id_json is not None:
-            return b"".join(streams.address(part, self._id_json) for part in parts)
+            return b"".join(streams.address_one(part, self._id_json) for part in parts)
         return b"".join(parts)
 
     async def _journalled(self, within_s: float) -> bytes:
         until = monotonic() + within_s
         while True:
             try:
-                passage = await self._journal.read(self.head.call_id, self.number, at_most=READ_BYTES)
+                passage = await self._journal.read(self.head.call_id, self.number, at_most=self._owner.read_bytes)
             except ports.LiveUnavailable:
                 if monotonic() - self._seen_at > BLIND_S:
                     return self.fail(UNAVAILABLE, "the stream's journal cannot be read")
@@ -283,7 +312,7 @@ class Reading:
 
     def _wire(self, raw: bytes, number: int) -> bytes:
         if self._id_json is not None:
-            raw = streams.address(raw, self._id_json)
+            raw = streams.address_one(raw, self._id_json)
         return streams.numbered(raw, self.head.call_id, number)
 
     def _farewell(self, error: bytes) -> bytes:

@@ -1,12 +1,14 @@
 """Which calls are the same: whose message it is, to whom, and what it says."""
 
+import json
+
 import orjson
 import pytest
 
 from gateway.core import claims
 from gateway.core.answers import Answer
 from gateway.core.callers import Admin, Credential, Holder, Local, Member, Principal, Proof, System
-from gateway.core.claims import Claim, find_claim, readdress
+from gateway.core.claims import LONG_BYTES, Claim, address_event, address_events, find_claim, readdress
 from gateway.core.envelope import Envelope, normalise
 from gateway.core.refusals import Refusal
 
@@ -148,3 +150,52 @@ def test_a_refusal_names_the_earlier_call(make):
     refused = make("c-1")
     assert isinstance(refused, Refusal)
     assert orjson.loads(orjson.dumps(refused.to_json()))["call_id"] == "c-1"
+
+
+LONG = '"result":{"kind":"task","id":"inner","text":"' + "x" * LONG_BYTES + '\\",\\"id\\":\\"y"}'
+
+
+@pytest.mark.parametrize("id_json", ["1", "-7", "null", '"a"', '"a\\"b\\u00fc"', "18446744073709551617"])
+@pytest.mark.parametrize("space", ["", " "])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "members",
+    [
+        ('"jsonrpc":"2.0"', "ID", LONG),
+        ("ID", '"jsonrpc":"2.0"', LONG),
+        ('"jsonrpc":"2.0"', LONG, "ID"),
+        (LONG, '"jsonrpc":"2.0"', "ID"),
+        (LONG, "ID", '"jsonrpc":"2.0"'),
+        ("ID", '"jsonrpc":"2.0"', LONG, "ID"),
+    ],
+)
+def test_a_long_event_is_readdressed_wherever_its_id_is(members, end, space, id_json):
+    def text(one: str) -> bytes:
+        said = ("," + space).join(
+            one.join(("'id':".replace("'", '"') + space, "")) if m == "ID" else m for m in members
+        )
+        return f"id: c-1{end}event: x{end}data: {{{said}}}{end}{end}".encode()
+
+    def said(raw: bytes) -> object:
+        [line] = [line for line in raw.splitlines() if line.startswith(b"data:")]
+        return json.loads(line[5:])
+
+    got = address_event(text(id_json), b'"other"')
+    assert said(got) == json.loads(address_events(text(id_json), b'"other"').split(b"data: ")[1])
+    assert got.startswith(f"id: c-1{end}event: x{end}data: ".encode())
+    assert got.endswith((end + end).encode())
+    assert b'"other"' in address_event(text(id_json), b'"other"')
+
+
+def test_what_looks_like_an_id_within_a_long_event_stays():
+    raw = b'data: {"jsonrpc":"2.0","result":{"text":"' + b"x" * LONG_BYTES + b'","id":"inner"}}\n\n'
+    assert orjson.loads(address_event(raw, b"7")[6:]) == {**orjson.loads(raw[6:]), "id": 7}
+    odd = b'data: {"id":"1","jsonrpc":"2.0","result":{"text":"' + b"x" * LONG_BYTES + b'\\",\\"id\\":1"}}\n\n'
+    assert orjson.loads(address_event(odd, b"7")[6:]) == {**orjson.loads(odd[6:]), "id": 7}
+
+
+def test_a_long_event_is_not_gone_through_for_each_of_its_readers(monkeypatch):
+    """Its time is not measured here: that what takes it is not done at all is."""
+    raw = b'data: {"jsonrpc":"2.0","id":1,' + LONG.encode() + b"}\n\n"
+    monkeypatch.setattr(claims, "address_events", None)
+    assert orjson.loads(address_event(raw, b"7")[6:])["id"] == 7

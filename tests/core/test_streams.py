@@ -35,6 +35,9 @@ def rpc(result: object, **fields: object) -> bytes:
         (rpc({"message": {"messageId": "m"}}), True, None),
         (orjson.dumps({"statusUpdate": {"taskId": "t", "status": {"state": "TASK_STATE_FAILED"}}}), True, "t"),
         (orjson.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -32603, "message": "no"}}), True, None),
+        (orjson.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -1, "message": "no"}, "result": None}), True, None),
+        (rpc({"kind": "message", "messageId": "m"}, error=None), True, None),
+        (rpc(None, error=None), False, None),
         (rpc({"kind": "task", "id": 7, "status": "odd"}), False, None),
         (rpc({"kind": "task", "id": "t" * 300, "status": {"state": 3}}), False, None),
     ],
@@ -42,6 +45,23 @@ def rpc(result: object, **fields: object) -> bytes:
 def test_an_event_says_whose_task_it_is_and_whether_a_stream_may_end_with_it(data, last, task_id):
     said = read(data)
     assert (said.last, said.task_id) == (last, task_id)
+
+
+@pytest.mark.parametrize(
+    ("fields", "last", "for_now", "goes_on"),
+    [
+        ({"status": {"state": "input-required"}}, True, True, False),
+        ({"status": {"state": "input-required"}, "final": True}, True, False, False),
+        ({"status": {"state": "auth-required"}}, True, True, False),
+        ({"status": {"state": "completed"}}, True, False, False),
+        ({"status": {"state": "working"}}, False, False, True),
+        ({"status": {"state": "working"}, "final": True}, True, False, False),
+        ({}, False, False, False),
+    ],
+)
+def test_a_task_that_waits_for_somebody_is_over_for_now(fields, last, for_now, goes_on):
+    said = read(rpc({"kind": "status-update", "taskId": "t", **fields}))
+    assert (said.last, said.for_now, said.goes_on) == (last, for_now, goes_on)
 
 
 @given(st.binary(max_size=60) | st.recursive(
@@ -68,6 +88,12 @@ def test_usage_is_found_in_all_versions():
         rpc({}, **used),
     ):
         assert read(data).usage == Usage(input_tokens=3, output_tokens=4)
+
+
+def test_what_has_no_content_begins_no_stream():
+    kind = {"Content-Type": "text/event-stream"}
+    assert [status for status in (200, 201, 204, 205, 206, 302, 404) if streams.begins(status, kind)] == [200, 201, 206]
+    assert not streams.begins(200, {"Content-Type": "application/json"})
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,14 @@ def beating_on(pause_s: float, *, comments: bool = False, events_each: int = 0, 
     return behave
 
 
+async def commenting(peer: Peer) -> None:
+    """An agent that begins its stream and never says anything."""
+    await peer.say(CHUNKED)
+    while not peer.gone:
+        await peer.say(chunk(b": still here\n\n"))
+        await asyncio.sleep(BEAT_S)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ended:
     """How a stream ended for its caller, and after how long."""
@@ -122,11 +130,13 @@ async def test_heartbeats_and_comments_do_not_keep_a_stream_alive_for_ever_that_
     async with AsyncExitStack() as stack:
         cast = Cast(world, stack)
         stalls = await cast.workspace(beating_on(BEAT_S, comments=True))
+        mute = await cast.workspace(commenting)
         goes_on = await cast.workspace(beating_on(BEAT_S, comments=True, events_each=4, last_after_s=4.0))
-        async with world.beating(stalls, BEAT_S), world.beating(goes_on, BEAT_S):
-            stalled, done = await asyncio.gather(cast.stream(stalls), cast.stream(goes_on))
+        async with world.beating(stalls, BEAT_S), world.beating(mute, BEAT_S), world.beating(goes_on, BEAT_S):
+            stalled, silent, done = await asyncio.gather(cast.stream(stalls), cast.stream(mute), cast.stream(goes_on))
     stalled.check("stalled", after_s=2.0)
-    assert stalled.events == 1
+    silent.check("stalled", after_s=2.0)
+    assert (stalled.events, silent.events) == (1, 0)
     assert done.ending == "completed"
     assert done.took_s > 4.0
 

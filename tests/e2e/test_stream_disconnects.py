@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -268,3 +268,42 @@ async def test_a_reader_whose_token_is_revoked_reads_no_more_and_the_call_goes_o
                         assert said["error"]["data"]["last_event_id"] == f"{call_id}-2"
         steps.go(EVENTS)
         await call_of(world, target, "completed")
+
+
+async def test_readers_who_take_nothing_of_a_long_event_are_no_more_than_all_streams_may_take(world: World):
+    limit, size, count = 16 * 1024 * 1024, 4 * 1024 * 1024, 40
+    gateway = await world.start(A2A_STREAMS_KEPT_BYTES=str(limit))
+    go = asyncio.Event()
+
+    async def behave(peer: Peer) -> None:
+        await peer.say(CHUNKED, chunk(event(1)))
+        await go.wait()
+        await peer.say(chunk(event(2, pad=size)), chunk(event(3, final=True)), LAST_CHUNK)
+
+    async with AsyncExitStack() as stack:
+        agent = await stack.enter_async_context(faces.running(behave))
+        target = await world.workspace(agent.url)
+        maker = await stack.enter_async_context(open_stream(world, target))
+        path = f"/workspaces/{target.id}/a2a/calls/{maker.headers['X-A2A-Call-ID']}/stream"
+        lines = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {OPERATOR['Authorization']}\r\n\r\n".encode()
+        where = urlsplit(gateway.url)
+        connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        for _ in range(count):
+            small = socket.socket()
+            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            small.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(small, (where.hostname, where.port))
+            reader, writer = await asyncio.open_connection(sock=small, limit=1024)
+            stack.callback(writer.transport.abort)
+            writer.write(lines)
+            await reader.readuntil(b"\r\n\r\n")
+            connections.append((reader, writer))
+        process = psutil.Process(gateway.pid)
+        before = process.memory_info().rss
+        go.set()
+        await call_of(world, target, "completed")
+        firsts = [await reader.read(1000) for reader, _ in connections]
+        grown = process.memory_info().rss - before
+        told = [one for one in firsts if b"overloaded" in one]
+        assert len(told) >= count - limit / size
+        assert grown < count * size / 2

@@ -117,6 +117,15 @@ async def reset_after_events(peer: Peer) -> None:
     peer.reset()
 
 
+async def end_after_a_question(peer: Peer) -> None:
+    """It asks for something, gets it by other ways, goes on with its task, and breaks off."""
+    await peer.say(CHUNKED, chunk(event(1).replace(b'"working"', b'"input-required"')), chunk(event(2)))
+
+
+async def question(peer: Peer) -> None:
+    await peer.say(CHUNKED, chunk(event(1)), chunk(event(2).replace(b'"working"', b'"input-required"')), LAST_CHUNK)
+
+
 async def garbage_for_chunks(peer: Peer) -> None:
     await peer.say(CHUNKED, chunk(event(1)))
     await peer.shown(1)
@@ -194,6 +203,8 @@ FACES = {
     "end before length": Face(behave=end_before_length, ending="truncated", events=2),
     "all by close": Face(behave=all_by_close, ending="completed", events=2),
     "all but the last chunk": Face(behave=all_but_the_last_chunk, ending="completed", events=2),
+    "end after a question": Face(behave=end_after_a_question, ending="truncated", events=2),
+    "question": Face(behave=question, ending="completed", events=2),
     "reset at once": Face(behave=reset_at_once, ending="agent_reset"),
     "reset after events": Face(behave=reset_after_events, ending="truncated", events=2),
     "SIGSTOP before headers": Face(stops_after=0, ending="idle_timeout", after_s=IDLE_S),

@@ -5,15 +5,16 @@ import re
 import time
 import zlib
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import orjson
 import psutil
 import pytest
 
-from tests.e2e.test_streams import asked, events, open_stream
+from tests.e2e.test_streams import OPERATOR, asked, events, open_stream
 from tests.harness import faces
 from tests.harness.faces import CHUNKED, HEAD, LAST_CHUNK, UNTIL_CLOSED, Behave, Peer, chunk, event
-from tests.harness.world import World
+from tests.harness.world import World, until
 
 DEADLINE_S = 2.0
 SEEN_S = 1.0
@@ -208,3 +209,62 @@ async def test_whoever_joins_gets_events_of_several_lines_under_its_own_id(world
                 ids.append([one["id"] for _, one in events(await response.read())])
     assert ids == [["1", "1", "1"], [7, 7, 7]]
     assert len(agent.asked) == 1
+
+
+async def test_an_answer_without_content_is_no_stream_and_nothing_follows_it(world: World):
+    """What followed a 204 would be the next answer on the caller's connection: of somebody else, behind a proxy."""
+    gateway = await world.start()
+    head = b"HTTP/1.1 204 No Content\r\nContent-Type: text/event-stream\r\n\r\n"
+
+    async def behave(peer: Peer) -> None:
+        await peer.say(head)
+
+    async with faces.running(behave) as agent:
+        target = await world.workspace(agent.url)
+        where = urlsplit(gateway.url)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        body = orjson.dumps(asked())
+        lines = (
+            f"POST /workspaces/{target.id}/a2a HTTP/1.1\r\nHost: a\r\nAuthorization: {OPERATOR['Authorization']}\r\n"
+        )
+        writer.write(f"{lines}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        async with asyncio.timeout(10):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_events_that_are_never_whole_take_no_more_than_all_streams_may(world: World):
+    limit = 16 * MIB
+    await world.start(A2A_STREAMS_KEPT_BYTES=str(limit))
+
+    async def behave(peer: Peer) -> None:
+        await peer.say(CHUNKED, chunk(event(1)), *(chunk(b"data: " + b"x" * MIB) for _ in range(5)))
+        await peer.stay()
+
+    async def small(peer: Peer) -> None:
+        await peer.say(CHUNKED, chunk(event(1)), chunk(event(2, final=True, pad=10_000)), LAST_CHUNK)
+
+    async with faces.running(behave) as agent, faces.running(small) as other, asyncio.TaskGroup() as group:
+        target, modest = await world.workspace(agent.url), await world.workspace(other.url)
+
+        async def read() -> str:
+            async with open_stream(world, target) as response:
+                code: str = events(await response.read())[-1][1]["error"]["data"]["code"]
+                return code
+
+        async def kept() -> float:
+            _, text, _ = await world.request("GET", "/metrics")
+            [line] = [line for line in text.decode().splitlines() if line.startswith("gateway_agent_stream_bytes ")]
+            return float(line.split()[1])
+
+        reading = [group.create_task(read()) for _ in range(20)]
+        await until(kept, lambda count: count > limit / 2, within_s=20)
+        await until(kept, lambda _: agent.open < 10, within_s=20)
+        assert {one.result() for one in reading if one.done()} == {"overloaded"}
+        assert limit / 2 < await kept() <= 2 * limit
+        async with open_stream(world, modest) as response:
+            assert [said["result"]["metadata"]["n"] for _, said in events(await response.read())] == [1, 2]
+        for one in reading:
+            one.cancel()

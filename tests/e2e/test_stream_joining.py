@@ -49,7 +49,7 @@ async def test_the_same_message_joins_a_stream_on_any_replica_and_gets_all_of_it
     async with stepping(world) as (steps, agent, target):
         maker, *joiners = [
             Caller(world, target, gateway, rpc_id)
-            for gateway, rpc_id in ((here, "1"), (here, 2), (there, "three"), (there, None), (here, 2**60))
+            for gateway, rpc_id in ((here, "1"), (here, 2), (there, "three"), (there, None), (here, 2**60 + 1))
         ]
         async with asyncio.TaskGroup() as group:
             group.create_task(maker.call())

@@ -319,3 +319,39 @@ async def test_a_stream_says_that_it_cannot_be_resumed(world: World, broker: Val
         *_, (_, last) = events(await response.read())
     assert last["error"]["data"]["code"] == "truncated"
     assert last["error"]["data"]["resumable"] is False
+
+
+async def test_an_agent_that_is_faster_than_redis_is_read_no_faster_and_costs_other_streams_nothing(
+    world: World, broker: Valkey
+) -> None:
+    """What waits for Redis would take memory, and come so late that Redis counted as away, for all streams."""
+    gateway = await world.start(GATEWAY_ADMISSION_SECONDS="3")
+    said, mib, count = 0, 1024 * 1024, 64
+
+    async def script(response: web.StreamResponse, _: bytes) -> None:
+        nonlocal said
+        await response.write(update(1))
+        await go.wait()
+        for n in range(2, count + 1):
+            await response.write(update(n, final=n == count, pad="x" * mib))
+            said += 1
+
+    go = asyncio.Event()
+    target, _ = await agent_of(world, script)
+    async with open_stream(world, target) as response, asyncio.timeout(30):
+        call_id = response.headers["X-A2A-Call-ID"]
+        await response.content.readuntil(b"\n\n")
+        broker.stall()
+        go.set()
+        await eventually(lambda: said > 4)
+        await asyncio.sleep(1)  # the time in which it could have said all
+        assert said < count / 2, "beside what Redis may have to write, what the kernel takes"
+        broker.go_on()
+        size = 0
+        async for piece in response.content.iter_any():
+            size += len(piece)
+        assert size > (count - 1) * mib
+    status, raw = await rest(world, gateway, target, call_id, after=count - 5)
+    assert (status, len(events(raw))) == (200, 5)
+    _, text, _ = await world.request("GET", "/metrics")
+    assert b"gateway_agent_streams_unjournalled_total 0.0" in text

@@ -2,11 +2,14 @@
 
 import asyncio
 import signal
+import socket
 import time
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
+import orjson
 import pytest
 
 from tests.e2e.test_streams import OPERATOR, asked, events, open_stream
@@ -148,6 +151,37 @@ async def test_who_wants_to_follow_a_call_that_has_not_begun_to_answer_is_sent_e
             assert await leaving.wait() == 0
             await asyncio.wait([holds])
             call.cancel()
+
+
+async def test_readers_who_take_nothing_do_not_keep_the_process(world: World):
+    gateway = await world.start(GATEWAY_DRAIN_SECONDS=str(DRAIN_S))
+
+    async def long(peer: Peer) -> None:
+        await peer.say(CHUNKED, chunk(event(1)), chunk(event(2, pad=3 * 1024 * 1024)))
+        await peer.stay()
+
+    async with AsyncExitStack() as stack:
+        agent = await stack.enter_async_context(faces.running(long))
+        target = await world.workspace(agent.url)
+        where, body = urlsplit(gateway.url), orjson.dumps(asked())
+        lines = (
+            f"POST /workspaces/{target.id}/a2a HTTP/1.1\r\nHost: a\r\nAuthorization: {OPERATOR['Authorization']}\r\n"
+        )
+        request = f"{lines}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        loop = asyncio.get_running_loop()
+        for _ in range(5):
+            small = stack.enter_context(socket.socket())
+            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            small.setblocking(False)
+            await loop.sock_connect(small, (where.hostname, where.port))
+            await loop.sock_sendall(small, request)
+            async with asyncio.timeout(10):
+                assert await loop.sock_recv(small, 100)
+        await eventually(lambda: agent.open == 5)
+        signalled = time.monotonic()
+        gateway.send(signal.SIGTERM)
+        assert await gateway.wait() == 0
+        assert time.monotonic() - signalled <= DRAIN_S + 2.0
 
 
 async def test_a_second_signal_ends_streams_at_once(world: World):

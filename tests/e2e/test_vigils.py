@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tests.e2e.test_streams import asked, events, open_stream, streaming, update
 from tests.harness.busy import QUICK, BusyAgent, busy
-from tests.harness.world import Workspace, World, until
+from tests.harness.world import Workspace, World, eventually, until
 
 
 async def heard_of(response: Any, wanted: bytes) -> bytes:
@@ -58,6 +58,30 @@ async def test_a_busy_agents_stream_reaches_the_caller_that_waited_on_another_re
             lambda got: got[1]["status"] == "completed",
         )
         assert said["response_body"]
+
+
+async def test_a_busy_agent_that_has_said_all_and_goes_on_for_ever_has_completed(world: World):
+    await world.start(**QUICK)
+    shut = True
+
+    async def script(response: web.StreamResponse, _: bytes) -> None:
+        await response.write(update(1, final=True))
+        while True:
+            await response.write(b": still here\n\n")
+            await asyncio.sleep(0.2)
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        return web.json_response({}, status=429) if shut else await streaming(script)(request)
+
+    agent = await world.agent(behave)
+    target = await world.workspace(agent.url)
+    async with open_stream(world, target, headers={"X-Timeout": "3"}) as response, asyncio.timeout(10):
+        await heard_of(response, b": place 1\n")
+        shut = False
+        [(_, said)] = events(await response.read())
+    assert said["result"]["metadata"]["n"] == 1
+    path = f"/workspaces/{target.id}/a2a/queue/{response.headers['X-A2A-Call-ID']}"
+    await until(lambda: world.request("GET", path), lambda got: got[1]["status"] == "completed")
 
 
 async def test_an_agent_that_polls_answers_a_streaming_caller(world: World):
@@ -176,3 +200,33 @@ async def test_who_lost_its_stream_while_its_call_waited_is_in_it_again_by_the_s
         [(_, data)] = events(await response.read())
     assert "later" in orjson.dumps(data).decode()
     assert agent.taken == ["later"]
+
+
+@pytest.mark.parametrize("v1", [False, True])
+async def test_a_busy_agent_whose_stream_is_called_off_is_told(world: World, v1: bool):
+    await world.start(**QUICK)
+    shut, told = True, []
+
+    async def script(response: web.StreamResponse, _: bytes) -> None:
+        await response.write(update(1))
+        await asyncio.Event().wait()
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        said = await request.json()
+        if said["method"] in ("tasks/cancel", "CancelTask"):
+            told.append((said["method"], said["params"]["id"]))
+            return web.json_response({"jsonrpc": "2.0", "id": said["id"], "result": {}})
+        return web.json_response({}, status=429) if shut else await streaming(script)(request)
+
+    agent = await world.agent(behave)
+    target = await world.workspace(agent.url)
+    body = {**asked(), "method": "SendStreamingMessage"} if v1 else asked()
+    async with open_stream(world, target, body=body) as response:
+        await heard_of(response, b": place 1\n")
+        shut = False
+        await heard_of(response, b"\n\n")
+        path = f"/workspaces/{target.id}/a2a/calls/{response.headers['X-A2A-Call-ID']}/cancel"
+        status, said, _ = await world.request("POST", path)
+        assert (status, said["status"]) == (200, "cancelled")
+        assert events(await response.read())[-1][1]["error"]["data"]["code"] == "cancelled"
+    await eventually(lambda: told == [("CancelTask" if v1 else "tasks/cancel", "task-1")])

@@ -1,5 +1,6 @@
 """The journals of streams, on a real Valkey."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from uuid import uuid4
@@ -71,7 +72,9 @@ async def test_a_reader_gets_no_more_at_once_than_it_wants(pair):
     one.end("c", 11, None)
     await until(lambda: other.read("c", 10, at_most=1), lambda got: got.ended)
     got = await other.read("c", 0, at_most=250)
-    assert ([number for number, _ in got.events], got.ended) == ([1, 2, 3], False)
+    assert ([number for number, _ in got.events], got.ended) == ([1, 2], False)
+    got = await other.read("c", 0, at_most=10)
+    assert [number for number, _ in got.events] == [1], "however long that is"
 
 
 async def test_a_stream_has_one_end_whoever_writes_it(pair):
@@ -242,3 +245,49 @@ async def test_what_is_added_to_a_call_is_read_from_any_place_and_bounded(pair):
     for _ in range(30):
         await one.add("c", b"x" * 1000)
     assert len(await other.list_added("c", "")) == 10, "no more than a journal may take"
+
+
+async def test_redis_is_asked_for_no_more_than_a_reader_takes(stack_of_one):
+    broker, one, other = stack_of_one
+    one.begin(head("c"))
+    for n in range(1, 101):
+        one.append("c", n, b"x" * 100)
+    one.end("c", 101, None)
+    await until(lambda: other.read("c", 100, at_most=1), lambda got: got.ended)
+
+    async with Redis.from_url(broker.url) as client:
+        before = (await client.info("stats"))["total_net_output_bytes"]
+        after, got = 0, Passage()
+        while not got.ended:
+            got = await other.read("c", after, at_most=200)
+            after = got.events[-1][0] if got.events else after
+        told = (await client.info("stats"))["total_net_output_bytes"] - before
+    assert after == 100
+    assert told < 3 * 100 * 100, "whoever reads a long stream by pieces fetches each event once"
+
+
+async def test_a_stream_that_is_ahead_of_redis_is_known_and_one_beside_it_is_not(stack_of_one):
+    broker, one, _ = stack_of_one
+    for call_id in ("fast", "slow"):
+        one.begin(head(call_id))
+    broker.stall()
+    one.append("slow", 1, b"x" * 1000)
+    for n in range(1, 5):
+        one.append("fast", n, b"x" * 1024 * 1024)
+        assert not one.is_ahead("slow")
+    one.append("fast", 5, b"x" * 1024)
+    assert (one.is_ahead("fast"), one.is_ahead("slow"), one.is_ahead("none")) == (True, False, False)
+    broker.go_on()
+    async with asyncio.timeout(10):
+        await one.catch_up("fast")
+    assert not one.is_ahead("fast")
+    await eventually(lambda: one.written("slow") == 1 and one.written("fast") == 5)
+    assert one._ahead == 0
+    broker.stall()
+    for n in range(6, 12):
+        one.append("fast", n, b"x" * 1024 * 1024)
+    assert one.is_ahead("fast")
+    broker.kill()
+    async with asyncio.timeout(10):
+        await one.catch_up("fast")
+    assert one._ahead == 0

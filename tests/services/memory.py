@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -340,6 +341,12 @@ class Journal:
     def end(self, call_id: str, number: int | None, error: bytes | None) -> None:
         self.ends.setdefault(call_id, (number, error))
 
+    def is_ahead(self, call_id: str) -> bool:
+        return False
+
+    async def catch_up(self, call_id: str) -> None:
+        return
+
     def written(self, call_id: str) -> int | None:
         return None if self.away or call_id in self.ends else len(self.events[call_id])
 
@@ -354,6 +361,10 @@ class Journal:
     async def read(self, call_id: str, after: int, *, at_most: int) -> Passage:
         self._check()
         found = [(number, raw) for number, raw in self.events.get(call_id, ()) if number > after]
+        sizes = accumulate(len(raw) for _, raw in found)
+        fits = max(1, sum(size <= at_most for size in sizes))
+        if fits < len(found):
+            return Passage(events=found[:fits])
         if call_id not in self.ends:
             return Passage(events=found)
         number, error = self.ends[call_id]
@@ -375,9 +386,11 @@ class Journal:
             raise LiveUnavailable("away")
 
 
-def agent_streams(journal: Journal | None = None, *, event: int = 10**6, kept: int = 10**5) -> Streams:
+def agent_streams(
+    journal: Journal | None = None, *, event: int = 10**6, kept: int = 10**5, all_kept: int = 10**7
+) -> Streams:
     """Streams of agents with a journal in memory."""
-    sizes = Sizes(event=event, kept=kept, unwritten=10**6, all_kept=10**7, answer=10**5)
+    sizes = Sizes(event=event, kept=kept, unwritten=10**6, all_kept=all_kept, answer=10**5)
     return Streams(journal or Journal(), sizes)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core import answers, outcomes
 from gateway.core.relay import TooLong
-from gateway.ports import StreamHead
+from gateway.ports import NoRoom, StreamHead
 from gateway.services.relays import Relay, Shared
 from tests.services.memory import Journal
 
@@ -200,3 +200,48 @@ def test_a_long_event_that_says_all_is_known_as_the_last_when_the_stream_is_over
     assert not one.complete
     one.finish()
     assert one.complete
+
+
+def test_what_is_not_whole_yet_counts_and_is_given_back():
+    shared = Shared(10**6)
+    one = relay(shared=shared)
+    one.feed(event(1))
+    kept = shared.bytes
+    one.feed(b"data: " + b"x" * 5000)
+    assert shared.bytes >= kept + 5000
+    one.end(CUT)
+    one.close()
+    assert (shared.bytes, shared.relays) == (0, 0)
+
+
+def test_past_what_all_may_take_who_has_more_than_its_share_ends_and_nobody_else():
+    shared = Shared(100_000)
+    greedy, modest = (relay(shared=shared, kept=1000, event_bytes=10**6) for _ in range(2))
+    modest.feed(b"data: " + b"x" * 20_000)
+    greedy.feed(b"data: " + b"x" * 70_000)
+    modest.feed(b"x" * 20_000)
+    assert shared.is_full
+    with pytest.raises(NoRoom):
+        greedy.feed(b"x")
+    modest.feed(b"x")
+    assert shared.bytes <= 2 * shared.limit_bytes
+
+
+def test_a_newest_event_that_is_too_much_for_all_ends_its_stream_too():
+    shared = Shared(100_000)
+    one, _ = (relay(shared=shared, kept=1000) for _ in range(2))
+    with pytest.raises(NoRoom):
+        one.feed(event(1, size=150_000))
+
+
+@pytest.mark.parametrize("state", ["input-required", "auth-required"])
+def test_a_task_that_is_taken_up_again_is_not_over(state):
+    one = relay()
+    one.feed(event(1, state=state))
+    assert one.complete
+    one.feed(event(2))
+    assert not one.complete
+    one.feed(event(3, state=state) + event(4, state="completed"))
+    assert one.complete
+    one.feed(event(5))
+    assert one.complete, "what comes after the end changes nothing"

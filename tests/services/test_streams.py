@@ -1,5 +1,7 @@
 """services.streams: a reader gets a whole stream, from a relay, from its journal, or from one after the other."""
 
+import asyncio
+
 import orjson
 import pytest
 
@@ -169,3 +171,51 @@ async def test_a_journal_that_redis_has_forgotten_is_not_waited_for(here, elsewh
     journal.heads.clear()
     assert b"events_lost" in await reading.read(0.0)
     assert reading.over
+
+
+def long_event(number: int) -> bytes:
+    return b'data: {"jsonrpc":"2.0","id":"1","result":{"n":%d,"pad":"%b"}}\n\n' % (number, b"x" * 100_000)
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+async def test_what_readers_have_not_taken_is_bounded_for_all_and_said_to_who_has_no_room(journal, where):
+    here, elsewhere = (agent_streams(journal, all_kept=250_000) for _ in range(2))
+    relay = here.begin(HEAD)
+    relay.feed(event(1) + long_event(2))
+    streams = here if where == "here" else elsewhere
+    with (
+        streams.read(await opened(streams, after=1)) as one,
+        streams.read(await opened(streams, after=1)) as two,
+        streams.read(await opened(streams, after=1)) as three,
+        streams.read(await opened(streams)) as four,
+    ):
+        for reading in (one, two):
+            assert numbers(await reading.read(0.0)) == ["2"]
+        told = await three.read(0.0)
+        said = orjson.loads(told.removeprefix(b"data: "))["error"]["data"]
+        assert (said["code"], said["retriable"], said["last_event_id"]) == ("overloaded", True, "c-1")
+        assert three.over
+        assert numbers(await four.read(0.0))[:1] == ["1"], "what is short comes"
+        assert await one.read(0.0) == b"", "it has taken what it was given"
+        with streams.read(await opened(streams, after=1)) as again:
+            assert numbers(await again.read(0.0)) == ["2"]
+    assert streams.room.held == 0
+
+
+async def test_a_long_event_is_not_pushed_to_all_at_once_but_fetched_by_each(here):
+    relay = here.begin(HEAD)
+    written: list[bytes] = []
+
+    def write(block: bytes) -> bool:
+        written.append(block)
+        return True
+
+    with here.read(await opened(here)) as reading:
+        await reading.read(0.0)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reading.push(write, 5.0))
+            await asyncio.sleep(0)
+            relay.feed(event(1))
+            relay.feed(long_event(2))
+        assert numbers(b"".join(written)) == ["1"]
+        assert numbers(await reading.read(0.0)) == ["2"]
