@@ -518,35 +518,102 @@ async def opened(settings: Settings, *, dev: bool) -> AsyncIterator[Gateway]:
         leases = Instances(instances, bus, every_s=settings.probe_s)
 
         # what turns for ever
-        loops.loop(turnstile.run, "gate:connect")
-        loops.loop(turnstile.leases.run, "gate:renew")
-        loops.loop(journal.run, "streams:journal")
-        loops.loop(bus.run, "bus:publish")
-        loops.loop(prober.run, "bus:probe")
-        loops.loop(subscriber.run, "bus:listen")
-        loops.loop(subscriber.watch, "bus:watch")
-        loops.loop(hub.run, "bus:serve")
-        loops.loop(reader.run, "changes:read")
-        loops.loop(heartbeats.run, "heartbeats:write")
-        loops.loop(activity.run, "activity:write")
-        loops.loop(feeds.run, "feeds:keep")
-        loops.loop(streams.feed, "streams:feed")
-        loops.loop(streams.run, "streams:sweep")
-        loops.loop(visibility.run, "streams:visible")
-        loops.every(settings.probe_s, leases.tick, "instances:renew", outage=Outage("renewing the lease"), at_once=True)
-        loops.every(settings.write_every_s, waiting.tick, "waiting:write", outage=Outage("writing who waits"))
-        loops.every(journal.renew_s, journal.renew, "streams:renew", outage=Outage("keeping journals"))
-        for name, one in (("queue", drain), ("delegations", dispatching)):
-            loops.every(settings.queue_every_s, one.tick, f"{name}:send", outage=one.outage, shared=True)
-            loops.every(one.renew_s, one.renew, f"{name}:renew", outage=Outage(f"renewing leases: {name}"))
-        for every_s, tick, name, what in (
-            (settings.probe_s * PROBES_A_RENEWAL, reaper.tick, "calls:reap", "ending calls of dead replicas"),
-            (settings.queue_every_s, recall.tick, "calls:recall", "telling Redis of the calls that wait"),
-            (settings.expiry_every_s, expiry.tick, "calls:expire", "ending calls whose time is over"),
-            (FORGET_EVERY_S, retention.tick, "calls:forget", "forgetting calls"),
-            (TOKENS_USED_EVERY_S, identity.flush, "tokens:used", "writing when tokens were used"),
+        loops.loop(turnstile.run, "gate:connect", "Holds the connection to Redis by which calls are let in.")
+        loops.loop(turnstile.leases.run, "gate:renew", "Renews this process's lease on its calls in Redis.")
+        loops.loop(journal.run, "streams:journal", "Holds the connection to Redis by which streams are written down.")
+        loops.loop(bus.run, "bus:publish", "Sends the events of this process to Redis, in order.")
+        loops.loop(prober.run, "bus:probe", "Sends probes, by which it is known whether this process hears all events.")
+        loops.loop(subscriber.run, "bus:listen", "Hears the events of all processes, and fetches what was missed.")
+        loops.loop(subscriber.watch, "bus:watch", "Cuts the connection on which no probes come any more.")
+        loops.loop(hub.run, "bus:serve", "Writes events to the readers that keep up.")
+        loops.loop(reader.run, "changes:read", "Reads what others have changed, and forgets what was known of it here.")
+        loops.loop(heartbeats.run, "heartbeats:write", "Writes heartbeats into PostgreSQL, many at once.")
+        loops.loop(activity.run, "activity:write", "Writes rows of history and the ends of calls into PostgreSQL.")
+        loops.loop(
+            feeds.run, "feeds:keep", "Takes up the agents' feeds that somebody wants, and lets go of the others."
+        )
+        loops.loop(streams.feed, "streams:feed", "Writes events to the readers that do not keep up, a piece for each.")
+        loops.loop(streams.run, "streams:sweep", "Cuts readers of events that take nothing; keeps silent ones alive.")
+        loops.loop(visibility.run, "streams:visible", "Ends readers of events who may not see any more what they read.")
+        loops.every(
+            settings.probe_s,
+            leases.tick,
+            "instances:renew",
+            "Renews this process's lease in PostgreSQL, and tells all when that of another is over.",
+            outage=Outage("renewing the lease"),
+            at_once=True,
+        )
+        loops.every(
+            settings.write_every_s,
+            waiting.tick,
+            "waiting:write",
+            "Writes who waits for a call and is therefore alive.",
+            outage=Outage("writing who waits"),
+        )
+        loops.every(
+            journal.renew_s,
+            journal.renew,
+            "streams:renew",
+            "Keeps the journals of streams that go on from running out in Redis.",
+            outage=Outage("keeping journals"),
+        )
+        for name, one, what in (
+            ("queue", drain, "calls that waited for busy agents"),
+            ("delegations", dispatching, "delegated tasks"),
         ):
-            loops.every(every_s, tick, name, outage=Outage(what), hangs_s=SWEEP_S, shared=True)
+            loops.every(
+                settings.queue_every_s,
+                one.tick,
+                f"{name}:send",
+                f"Sends {what}, when they are due or a dead process has left them.",
+                outage=one.outage,
+                shared=True,
+            )
+            loops.every(
+                one.renew_s,
+                one.renew,
+                f"{name}:renew",
+                f"Renews the leases on {what}, of those that this process has sent.",
+                outage=Outage(f"renewing leases: {name}"),
+            )
+        for every_s, tick, name, does, what in (
+            (
+                settings.probe_s * PROBES_A_RENEWAL,
+                reaper.tick,
+                "calls:reap",
+                "Ends the calls of processes that have died.",
+                "ending calls of dead replicas",
+            ),
+            (
+                settings.queue_every_s,
+                recall.tick,
+                "calls:recall",
+                "Tells a Redis that was away of the messages whose calls wait.",
+                "telling Redis of the calls that wait",
+            ),
+            (
+                settings.expiry_every_s,
+                expiry.tick,
+                "calls:expire",
+                "Ends calls and delegations whose time is over, or whose process is gone.",
+                "ending calls whose time is over",
+            ),
+            (
+                FORGET_EVERY_S,
+                retention.tick,
+                "calls:forget",
+                "Forgets calls that ended long ago.",
+                "forgetting calls",
+            ),
+            (
+                TOKENS_USED_EVERY_S,
+                identity.flush,
+                "tokens:used",
+                "Writes when tokens were used last.",
+                "writing when tokens were used",
+            ),
+        ):
+            loops.every(every_s, tick, name, does, outage=Outage(what), hangs_s=SWEEP_S, shared=True)
         stack.push_async_callback(write_down, heartbeats, activity, bus, leases)
         await bus_start.wait_until_up(subscriber.up)
         await bus_start.check_eviction(link)

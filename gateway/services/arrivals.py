@@ -1,7 +1,6 @@
 """The end of a call that was sent, told: to Redis, to the histories of both sides, to whoever listens, to the log."""
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 import structlog
 
@@ -23,9 +22,6 @@ from gateway.services.relays import Relay
 from gateway.services.requests import Wanted
 
 log = structlog.get_logger("gateway.proxy")
-
-CLIENT_CLOSED: Final = 499
-"""How the log shows a call that was called off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +123,7 @@ class Arrivals:
                 caller_id=call.wanted.caller_id,
                 method=method,
                 ending=ended.ending.value,
-                status=CLIENT_CLOSED if ended.ending is Ending.CANCELLED else int(ended.answer.status),
+                status=int(ended.answer.status),
                 duration_ms=duration_ms,
             )
 

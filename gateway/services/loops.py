@@ -45,10 +45,11 @@ _WORSE: Final = tuple(State)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Liveness:
-    """How one loop stands. `last_error`: the type of what it ended with last. Seconds: since it turned, and until when
-    it has to turn again."""
+    """How one loop stands. `does`: what it is there for, in a sentence. `last_error`: the type of what it ended with
+    last. Seconds: since it turned, and until when it has to turn again."""
 
     name: str
+    does: str
     state: State
     restarts: int
     last_error: str | None
@@ -60,8 +61,9 @@ class Liveness:
 class Loop:
     """What is known of one loop; called, it is the loop's stamp."""
 
-    def __init__(self, name: str, *, hangs_s: float, shared: bool, now: Callable[[], float]) -> None:
+    def __init__(self, name: str, does: str, *, hangs_s: float, shared: bool, now: Callable[[], float]) -> None:
         self._name = name
+        self._does = does
         self._hangs_s = hangs_s
         self._shared = shared
         self._now = now
@@ -85,6 +87,7 @@ class Loop:
         late = self._state is State.RUNNING and silent_s > self._hangs_s
         return Liveness(
             name=self._name,
+            does=self._does,
             state=State.HUNG if late else self._state,
             restarts=self.restarts,
             last_error=self.last_error,
@@ -108,13 +111,20 @@ class Loops(Tasks):
         self._loops: list[Loop] = []
 
     def loop(
-        self, work: Callable[[Stamp], Awaitable[None]], name: str, *, hangs_s: float | None = None, shared: bool = False
+        self,
+        work: Callable[[Stamp], Awaitable[None]],
+        name: str,
+        does: str,
+        *,
+        hangs_s: float | None = None,
+        shared: bool = False,
     ) -> None:
         """Keep this running: it stamps at each turn, and hangs when it has not for `hangs_s` seconds, or as all do.
 
-        shared: other replicas do the same work, so that this process is of use without it.
+        does: what it is there for, a sentence for the operator. shared: other replicas do the same work, so that this
+        process is of use without it.
         """
-        one = Loop(name, hangs_s=self._hangs_s if hangs_s is None else hangs_s, shared=shared, now=self._now)
+        one = Loop(name, does, hangs_s=self._hangs_s if hangs_s is None else hangs_s, shared=shared, now=self._now)
         self._loops.append(one)
         self.spawn(self._supervise(work, one, name), name)
 
@@ -123,6 +133,7 @@ class Loops(Tasks):
         every_s: float,
         tick: Callable[[], Awaitable[None]],
         name: str,
+        does: str,
         *,
         outage: Outage,
         at_once: bool = False,
@@ -131,7 +142,7 @@ class Loops(Tasks):
     ) -> None:
         """Keep doing this, after pauses of `every_s` seconds; while a datastore is away, that is said once.
 
-        at_once: without a pause before the first time.
+        does: as of `loop`. at_once: without a pause before the first time.
         """
 
         async def turn(stamp: Stamp) -> None:
@@ -143,7 +154,7 @@ class Loops(Tasks):
                 with outage.noted():
                     await tick()
 
-        self.loop(turn, name, hangs_s=every_s + hangs_s, shared=shared)
+        self.loop(turn, name, does, hangs_s=every_s + hangs_s, shared=shared)
 
     def liveness(self) -> Sequence[Liveness]:
         """Return how each loop stands, in the order in which they were started."""

@@ -107,7 +107,7 @@ class Requests:
         polls = self._parking.takes(admitted.target)
         if polls and asked.operation is not None:
             raise Refusal(Code.INVALID_REQUEST, "the agent polls, and so is called by JSON-RPC only")
-        wait_s = read_wait(asked.headers.get("Prefer"))
+        wait_s = 0.0 if message.streaming else read_wait(asked.headers.get("Prefer"))  # who streams stays in its stream
         return Wanted(
             asked=asked,
             target=admitted.target,

@@ -39,9 +39,10 @@ class Ready(TypedDict):
 
 @with_config(EXACT)
 class Loop(TypedDict):
-    """One loop of a process. `last_error`: the type of what it ended with last."""
+    """One loop of a process. `does`: what it is there for. `last_error`: the type of what it ended with last."""
 
     name: str
+    does: str
     state: LoopState
     restarts: int
     last_error: str | None
@@ -52,7 +53,11 @@ class Loop(TypedDict):
 
 @with_config(EXACT)
 class Liveness(TypedDict):
-    """`GET /admin/liveness`: the loops of the process that answers, and the tasks that have died in it."""
+    """`GET /admin/liveness`: the loops of the process that answers.
+
+    `tasks_died`: how often, since it has begun, one of them or of the tasks beside them has ended by an error that
+    nobody expected.
+    """
 
     loops: list[Loop]
     tasks_died: int

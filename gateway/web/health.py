@@ -24,6 +24,7 @@ async def liveness(request: web.Request) -> web.Response:
     shown = [
         answers.Loop(
             name=one.name,
+            does=one.does,
             state=one.state,
             restarts=one.restarts,
             last_error=one.last_error,

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from events.event import CATALOGUE
 from gateway.core.endings import Ending
 from gateway.core.envelope import CODES
+from gateway.core.rates import Tariff
 from gateway.core.refusals import Code
 from gateway.web.parse import MAX_SEARCH_CHARS, SESSION_COOKIE
 from gateway.web.routes import Route, Scope
@@ -77,9 +78,14 @@ _PLAIN: Final[Schema] = {
     "examples": [{"message": {"messageId": "b2c3", "role": "ROLE_USER", "parts": [{"text": "Hello"}]}}],
 }
 _WAITING: Final[Sequence[Schema]] = (
-    _header("Prefer", "`wait=N`: stay N seconds for the answer if the call has to wait.", _TEXT),
+    _header(
+        "Prefer", "`wait=N`: stay N seconds for the answer if the call has to wait; who streams stays anyway.", _TEXT
+    ),
     _header("X-A2A-Priority", "If it has to wait: 50, for the operator also 100 or 10.", _TEXT),
 )
+_ENDS: Final = frozenset({402, 409, 500, 502, 503, 504, 508})
+"""How calls are refused, or end without an answer, beside what is implied otherwise."""
+_ANYTHING: Final[Schema] = {"content": {"*/*": {}}}
 _OPERATIONS: Final[Mapping[str, Schema]] = {
     verb: {
         "description": f"A path of the binding, with `v1/` before it in A2A 0.3: {', '.join(paths)}.",
@@ -171,7 +177,13 @@ def _operation(row: Route, schemas: _Schemas) -> dict[str, Any]:
 def _statuses(row: Route) -> set[int]:
     statuses = {row.status, *row.refuses}
     if row.scope is not Scope.EVERYBODY:
-        statuses |= {401, 403, 503}
+        statuses |= {401, 403, 429, 503}  # who shows no good credential pays, too
+    if row.tariff is not Tariff.FREE:
+        statuses.add(429)
+    if row.a2a:
+        statuses |= _ENDS
+    if row.rpc:  # those by HTTP+JSON do not wait
+        statuses.add(HTTPStatus.ACCEPTED)
     if "{workspace_id}" in row.path:
         statuses |= {404, 410}
     if row.takes_body:
@@ -194,8 +206,10 @@ def _response(status: int, row: Route, schemas: _Schemas) -> dict[str, Any]:
         return {"description": description, "content": {"text/html": {}}}
     if row.text:
         return {"description": description, "content": {"text/plain": {}}}
+    if row.a2a and status == HTTPStatus.ACCEPTED:
+        return {"description": "Its agent is busy, and the call waits: `Location` tells how it stands.", **_ANYTHING}
     if row.a2a:
-        return {"description": "The agent's answer, as it is.", "content": {"*/*": {}}}
+        return {"description": "The agent's answer, as it is.", **_ANYTHING}
     return {"description": description, **_json({} if row.gives is None else schemas.of(row.gives))}
 
 

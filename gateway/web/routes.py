@@ -54,11 +54,11 @@ class Route:
     """One row.
 
     `gives`: the type of its JSON answer, None where that is not ours to say. `refuses`: the statuses it may answer
-    besides those that its scope, path and body imply. `a2a`: takes an A2A call, by JSON-RPC, or by HTTP+JSON if
-    `plain`: `{operation}` is a path of that binding (core/http_json.py). `stream`: answers with events of ours,
-    `relays`: with those of an agent. `text`: answers with plain text, `html`: with a page. `confirm`: takes
-    `?confirm=`, `search`: `?q=`; `query`: what else it takes there, with the schema of each. `tariff`: what a request
-    counts as.
+    besides those that its scope, tariff, path and body imply, or with which any call may end. `a2a`: takes a call, by
+    JSON-RPC, or by HTTP+JSON if `plain`: `{operation}` is a path of that binding (core/http_json.py). `stream`: answers
+    with events of ours, `relays`: with those of an agent. `text`: answers with plain text, `html`: with a page.
+    `confirm`: takes `?confirm=`, `search`: `?q=`; `query`: what else it takes there, with the schema of each. `tariff`:
+    what a request counts as.
     """
 
     method: str
@@ -169,7 +169,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/tokens", handler=tokens.mint, tariff=T.STRICT, scope=S.OWNER,
-        status=201, gives=answers.Token, refuses=(429,), about="A new token of a workspace, shown once.",
+        status=201, gives=answers.Token, about="A new token of a workspace, shown once.",
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/tokens", handler=tokens.list_live, scope=S.OWNER,
@@ -181,7 +181,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST", path="/org/tokens", handler=tokens.mint_for_organisation, scope=S.OPERATOR, status=201,
-        tariff=T.STRICT, body=models.MintToken, gives=answers.OrgToken, refuses=(429,),
+        tariff=T.STRICT, body=models.MintToken, gives=answers.OrgToken,
         about="A new token of the organisation, shown once.",
     ),
     Route(
@@ -194,11 +194,11 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="GET", path="/admin/workspaces/{workspace_id}/test-token", handler=tokens.mint_for_tests,
-        scope=S.TESTER, gives=answers.Token, refuses=(429,), about="A token of a workspace, for tests.",
+        scope=S.TESTER, gives=answers.Token, about="A token of a workspace, for tests.",
     ),
     Route(
         method="POST", path="/admin/workspaces/{workspace_id}/test-token", handler=tokens.mint_for_tests,
-        scope=S.TESTER, gives=answers.Token, refuses=(429,), about="A token of a workspace, for tests.",
+        scope=S.TESTER, gives=answers.Token, about="A token of a workspace, for tests.",
     ),
     Route(
         method="GET", path="/login", handler=sessions.page, scope=S.EVERYBODY, html=True,
@@ -262,7 +262,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/delegate", handler=delegations.delegate, tariff=T.CALL,
-        scope=S.OWNER, status=202, body=models.Delegate, gives=answers.Delegated, refuses=(402, 429, 508),
+        scope=S.OWNER, status=202, body=models.Delegate, gives=answers.Delegated, refuses=(402, 508),
         about="Leave a task to another workspace: it is sent, and its result told, though nobody waits for it.",
     ),
     Route(
@@ -294,11 +294,11 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a", handler=a2a.call, tariff=T.CALL, scope=S.CALLER, a2a=True,
-        refuses=(402, 502, 504), about="An A2A JSON-RPC call, forwarded to the workspace's agent.",
+        about="An A2A JSON-RPC call, forwarded to the workspace's agent.",
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a/", handler=a2a.call, scope=S.CALLER, a2a=True,
-        tariff=T.CALL, refuses=(402, 502, 504), about="The same, for clients that add a slash.",
+        tariff=T.CALL, about="The same, for clients that add a slash.",
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/a2a/calls/{call_id}", handler=calls.show, scope=S.PARTY,
@@ -330,17 +330,17 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="GET", path="/workspaces/{workspace_id}/a2a/{operation}", handler=a2a.operate, scope=S.CALLER,
-        tariff=T.CALL, a2a=True, plain=True, refuses=(400, 402, 405, 502, 504),
+        tariff=T.CALL, a2a=True, plain=True, refuses=(400, 405),
         about="The same by HTTP+JSON: a task, tasks, its stream, its push notification configurations.",
     ),
     Route(
         method="POST", path="/workspaces/{workspace_id}/a2a/{operation}", handler=a2a.operate, scope=S.CALLER,
-        tariff=T.CALL, a2a=True, plain=True, refuses=(402, 405, 502, 504),
+        tariff=T.CALL, a2a=True, plain=True, refuses=(405,),
         about="The same by HTTP+JSON: a message, to be answered at once or as a stream, and what is done to tasks.",
     ),
     Route(
         method="DELETE", path="/workspaces/{workspace_id}/a2a/{operation}", handler=a2a.operate, scope=S.CALLER,
-        tariff=T.CALL, a2a=True, plain=True, refuses=(400, 402, 405, 502, 504),
+        tariff=T.CALL, a2a=True, plain=True, refuses=(400, 405),
         about="The same by HTTP+JSON: a push notification configuration of a task is removed.",
     ),
     Route(

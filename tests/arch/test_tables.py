@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
 
+import orjson
 import pytest
 
 from events.event import CATALOGUE
@@ -15,8 +16,9 @@ from gateway.core.causes import RULES, Anew, cause_of
 from gateway.core.endings import Ending
 from gateway.core.outcomes import Clock, Outcome
 from gateway.core.refusals import Code
+from gateway.web import openapi
 from gateway.web.refusals import STATUS
-from gateway.web.routes import ROUTES
+from gateway.web.routes import ROUTES, Route
 from tests.harness.cast import GOOD
 from tests.harness.source import ROOT, below
 
@@ -47,6 +49,14 @@ OUTCOMES: Final[Mapping[Ending, Outcome]] = {
     Ending.INTERNAL: outcomes.Broke(),
 }
 """What brings each ending about."""
+
+
+DOCUMENT: Final = orjson.loads(openapi.document(ROUTES, version="0"))
+
+
+def statuses(route: Route) -> set[int]:
+    """Those that /openapi.json has for a route."""
+    return {int(one) for one in DOCUMENT["paths"][route.path][route.method.lower()]["responses"] if one != "default"}
 
 
 def row_of(ending: Ending) -> str:
@@ -129,6 +139,23 @@ def test_every_ending_is_in_the_readme_with_what_its_caller_gets(ending: Ending)
     assert "`Retry-After`" not in shown or "Retry-After" in answer.headers
     assert "`outcome: unknown`" not in shown or b'"outcome":"unknown"' in answer.body
     assert "`delivery_confirmed`" not in shown or b'"delivery_confirmed":' in answer.body
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.a2a], ids=lambda one: f"{one.method} {one.path}")
+def test_the_openapi_document_has_every_status_with_which_a_call_ends_or_is_refused(route: Route):
+    ends = {answers.classify(outcome).answer.status for outcome in OUTCOMES.values()}
+    [refused] = re.findall(r"^Refused before anything goes out:.*?\n\n", README, re.DOTALL | re.MULTILINE)
+    refusals = {int(one) for one in re.findall(r"\b\d{3}\b", refused)}
+    assert refusals > {402, 429, 508}
+    waits = {202} if route.rpc else set()  # by HTTP+JSON nothing does
+    bodiless = set() if route.takes_body else {413, 415}
+    assert statuses(route) >= (ends | refusals | waits) - bodiless
+    assert (202 in statuses(route)) == route.rpc
+
+
+def test_the_openapi_document_has_429_for_all_that_counts():
+    said = {f"{route.method} {route.path}" for route in ROUTES if 429 not in statuses(route)}
+    assert said == {"GET /healthz", "GET /health", "GET /readyz"}
 
 
 def test_the_readme_shows_every_setting_as_it_is():

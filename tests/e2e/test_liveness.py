@@ -1,6 +1,7 @@
 """How the loops of a process stand, as its operator sees it, while it works and while its datastores are away."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ async def test_the_operator_sees_every_loop_turn(world: World) -> None:
     assert all(one["seconds_since_turn"] < one["hangs_after_seconds"] for one in loops.values())
     status, said, _ = await world.request("GET", "/readyz", headers={"Authorization": None})
     assert (status, said["loops"]) == (200, "running")
+    told = [one["does"] for one in loops.values()]
+    assert all(re.fullmatch(r"[A-Z][^\n]{10,100}\.", one) for one in told), told
+    assert len(set(told)) == len(told), "no two do the same"
     seen: list[float] = []
 
     def turned(now: dict[str, Any]) -> bool:

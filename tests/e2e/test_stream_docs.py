@@ -7,14 +7,21 @@ import shutil
 import tempfile
 from typing import Any, Final
 
+import orjson
 import pytest
 from aiohttp import web
 
+from gateway.core.answers import classify
+from gateway.core.endings import Ending
+from gateway.core.streams import farewell
+from tests.arch.test_tables import OUTCOMES
 from tests.e2e.test_resubscribe import error
-from tests.e2e.test_streams import events, streaming, update
+from tests.e2e.test_streams import events, open_stream, streaming, update
 from tests.harness import process
 from tests.harness.source import ROOT
 from tests.harness.world import World
+
+DOCUMENT: Final = (ROOT / "docs" / "streams.md").read_text()
 
 
 def examples(page: str) -> list[str]:
@@ -26,7 +33,6 @@ README: Final = next(one for one in examples("README.md") if "message/stream" in
 HERE: Final = "http://127.0.0.1:8080"
 """Where `make run` serves."""
 SHOWN_CALL, SHOWN_TASK, TASK = "5d0c...", "t-1", "task-1"
-
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 
 
@@ -97,3 +103,41 @@ async def test_they_work_with_what_make_run_starts() -> None:
             assert await gateway.stop() == 0
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("ending", [one for one in sorted(OUTCOMES) if classify(OUTCOMES[one]).answer.status >= 300])
+def test_all_that_the_last_event_of_a_stream_says_is_in_the_table(ending: Ending) -> None:
+    _, table = DOCUMENT.split("  | of `data` | |\n")
+    rows = table.split("\n\n")[0].splitlines()[1:]
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert {"code", "last_event_id"} < documented
+    ended = classify(OUTCOMES[ending], native_session=True)
+    for last in (0, 1):
+        said = orjson.loads(farewell(ended.answer, ending.value, call_id="c", last=last, resumable=False))["data"]
+        assert set(said) <= documented
+
+
+async def test_behind_the_last_event_of_a_stream_there_is_nothing_and_who_names_none_of_its_events_has_it_all(
+    world: World,
+) -> None:
+    await world.start()
+
+    async def script(response: web.StreamResponse, _: bytes) -> None:
+        for n in (1, 2, 3):
+            await response.write(update(n, final=n == 3))
+
+    agent = await world.agent(streaming(script))
+    target = await world.workspace(agent.url)
+    async with open_stream(world, target) as response:
+        call_id = response.headers["X-A2A-Call-ID"]
+        assert numbers(events(await response.read())) == [1, 2, 3]
+    path = f"/workspaces/{target.id}/a2a/calls/{call_id}/stream"
+    for seen, status in ((f"{call_id}-3", 204), (f"{call_id}-99", 204), (f"{target.id}-1", 400), ("odd", 400)):
+        got, said, _ = await world.request("GET", path, headers={"Last-Event-ID": seen})
+        assert got == status, said
+    agent.behave = error(-32601)
+    for seen, rest in ((f"{call_id}-3", []), (f"{target.id}-2", [1, 2, 3]), ("odd", [1, 2, 3])):
+        again = {"jsonrpc": "2.0", "id": 2, "method": "tasks/resubscribe", "params": {"id": TASK}}
+        async with open_stream(world, target, body=again, headers={"Last-Event-ID": seen}) as response:
+            assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream")
+            assert numbers(events(await response.read())) == rest

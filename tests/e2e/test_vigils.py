@@ -165,6 +165,48 @@ async def test_a_unary_answer_of_a_busy_agent_is_one_event(world: World):
     assert "later" in orjson.dumps(data).decode()
 
 
+@pytest.mark.parametrize("polls", [False, True], ids=["busy", "polls"])
+async def test_who_streams_stays_in_its_stream_whatever_it_prefers(world: World, polls: bool):
+    await world.start(**{**QUICK, "GATEWAY_QUEUE_RETRY_SECONDS": "1000"})
+    target = await world.workspace(delivery_mode="poll") if polls else (await busy(world, BusyAgent()))[0]
+    async with asyncio.timeout(15), open_stream(world, target, headers={"Prefer": "wait=300"}) as response:
+        assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream")
+        if not polls:
+            await heard_of(response, b": place 1\n")
+
+
+async def test_an_agent_that_polls_and_only_acknowledges_leaves_a_streaming_caller_without_an_answer(world: World):
+    await world.start()
+    target = await world.workspace(delivery_mode="poll")
+    async with open_stream(world, target) as response:
+        call_id = response.headers["X-A2A-Call-ID"]
+        path = f"/workspaces/{target.id}/inbox"
+        assert (await world.request("GET", path, headers=target.bearer))[1]["messages"]
+        status, _, _ = await world.request("POST", f"{path}/{call_id}/ack", headers=target.bearer)
+        assert status == 200
+        [(id_, data)] = events(await response.read())
+    assert (id_, data["error"]["data"]["code"]) == (None, "delivered_to_inbox")
+
+
+async def test_who_lost_its_stream_while_its_call_waited_is_in_it_again_by_the_same_message(world: World):
+    one, other = await asyncio.gather(world.start(**QUICK), world.start(**QUICK))
+    target, agent = await busy(world, BusyAgent())
+    body = asked("later", message_id="m-again")
+    async with open_stream(world, target, gateway=one, body=body) as response:
+        call_id = response.headers["X-A2A-Call-ID"]
+        await heard_of(response, b": place 1\n")
+    path = f"/workspaces/{target.id}/a2a/calls/{call_id}/stream"
+    status, said, _ = await world.request("GET", path, gateway=other)
+    assert (status, said["code"]) == (409, "no_stream")
+    async with open_stream(world, target, gateway=other, body=body) as response:
+        assert response.headers["X-A2A-Call-ID"] == call_id
+        await heard_of(response, b": place 1\n")
+        agent.shut = False
+        [(_, data)] = events(await response.read())
+    assert "later" in orjson.dumps(data).decode()
+    assert agent.taken == ["later"]
+
+
 @pytest.mark.parametrize("v1", [False, True])
 async def test_a_busy_agent_whose_stream_is_called_off_is_told(world: World, v1: bool):
     await world.start(**QUICK)

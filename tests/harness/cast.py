@@ -38,6 +38,8 @@ def _call(_: Cast) -> Mapping[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": message}}
 
 
+OPERATIONS: Final = {"GET": "tasks/1", "POST": "message:send", "DELETE": "tasks/1/pushNotificationConfigs/1"}
+"""A path of HTTP+JSON for each verb."""
 GOOD: Final[Mapping[str, Body | None]] = {
     "GET /healthz": None,
     "GET /health": None,

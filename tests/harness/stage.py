@@ -16,7 +16,7 @@ import psycopg2
 from gateway.web.parse import SESSION_COOKIE
 from gateway.web.routes import ROUTES
 from tests.harness.agent import ScriptedAgent
-from tests.harness.cast import GOOD, Cast
+from tests.harness.cast import GOOD, OPERATIONS, Cast
 from tests.harness.process import GatewayProcess
 from tests.harness.raw import exchange
 from tests.harness.valkey import Valkey
@@ -78,7 +78,13 @@ class Stage:
             make = GOOD[f"{route.method} {route.path}"]
             body = orjson.dumps(make(cast)) if make is not None else b""
             of = UNKNOWN if route.method == "DELETE" else self.target.id
-            path = route.path.format(workspace_id=of, token_id=UNKNOWN, call_id=UNKNOWN, delegation_id=UNKNOWN)
+            path = route.path.format(
+                workspace_id=of,
+                token_id=UNKNOWN,
+                call_id=UNKNOWN,
+                delegation_id=UNKNOWN,
+                operation=OPERATIONS.get(route.method, ""),
+            )
             if "wait" in route.query:
                 path += "?wait=0"
             for shows in (

@@ -132,7 +132,7 @@ async def test_a_stream_that_is_silent_for_long_keeps_its_journal(valkey_url):
     async with AsyncExitStack() as stack:
         journal = await connected(stack, valkey_url, uuid4().hex, kept_s=0.6)
         loops = await stack.enter_async_context(Loops())
-        loops.every(journal.renew_s, journal.renew, "renew", outage=Outage("keeping journals"))
+        loops.every(journal.renew_s, journal.renew, "renew", "Keeps journals.", outage=Outage("keeping journals"))
         journal.begin(head("c"))
         journal.append("c", 1, b"x")
         client = await stack.enter_async_context(Redis.from_url(valkey_url))

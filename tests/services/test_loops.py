@@ -14,6 +14,8 @@ from gateway.services.outage import Outage
 from tests.harness.world import eventually
 from tests.services.memory import Clock
 
+DOES = "Does what a test wants."
+
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -59,7 +61,7 @@ async def test_a_loop_that_raises_or_returns_is_started_again_and_said_to_be() -
 
     with capture_logs() as logs:
         async with Loops() as loops:
-            loops.loop(work, "restless")
+            loops.loop(work, "restless", DOES)
             await eventually(lambda: len(turns) == 3)
             [one] = loops.liveness()
             assert (loops.deaths, one.restarts, one.state) == (1, 2, State.RUNNING)
@@ -78,7 +80,7 @@ async def test_a_timeout_inside_a_loop_is_a_death_like_any_other() -> None:
             await for_ever()
 
     async with Loops() as loops:
-        loops.loop(work, "late")
+        loops.loop(work, "late", DOES)
         await eventually(lambda: len(turns) == 2)
         [one] = loops.liveness()
         assert (loops.deaths, one.last_error) == (1, "TimeoutError")
@@ -91,7 +93,7 @@ async def test_a_loop_that_ends_again_and_again_is_started_ever_later_and_given_
     turns: list[int] = []
     with capture_logs() as logs:
         async with Loops() as loops:
-            loops.loop(ends(turns, raises=raises), "hopeless")
+            loops.loop(ends(turns, raises=raises), "hopeless", DOES)
             await eventually(lambda: loops.worst is State.GAVE_UP)
             await eventually(lambda: len(loops) == 0)
             [one] = loops.liveness()
@@ -109,7 +111,7 @@ async def test_a_loop_that_ran_for_long_has_all_its_restarts_again(pauses: list[
         clock.at += HEALTHY_S if len(turns) <= 2 * RESTARTS else 0
 
     async with Loops(now=clock) as loops:
-        loops.loop(ends(turns, then=run_long), "sturdy")
+        loops.loop(ends(turns, then=run_long), "sturdy", DOES)
         await eventually(lambda: loops.worst is State.GAVE_UP)
     assert len(turns) == 3 * RESTARTS
     assert pauses[: 2 * RESTARTS] == [1.0] * 2 * RESTARTS
@@ -129,8 +131,8 @@ async def test_a_loop_that_does_not_turn_hangs_until_it_does_and_one_that_waits_
         await for_ever()
 
     async with Loops(now=clock) as loops:
-        loops.loop(work, "slow", hangs_s=5)
-        loops.loop(wait, "patient", hangs_s=5)
+        loops.loop(work, "slow", DOES, hangs_s=5)
+        loops.loop(wait, "patient", DOES, hangs_s=5)
         await asyncio.sleep(0)
         clock.at += 5
         assert [one.state for one in loops.liveness()] == [State.RUNNING, State.IDLE]
@@ -152,7 +154,7 @@ async def test_what_is_done_again_and_again_goes_on_while_a_datastore_is_away_an
 
     with capture_logs() as logs:
         async with Loops() as loops:
-            loops.every(0.001, tick, "sweep", outage=Outage("sweeping"))
+            loops.every(0.001, tick, "sweep", DOES, outage=Outage("sweeping"))
             await eventually(lambda: len(turns) >= 5)
             [one] = loops.liveness()
     told = [entry["event"] for entry in logs]
@@ -163,7 +165,7 @@ async def test_what_is_done_again_and_again_goes_on_while_a_datastore_is_away_an
 async def test_a_turn_that_does_not_come_back_hangs() -> None:
     clock = Clock()
     async with Loops(now=clock) as loops:
-        loops.every(60, for_ever, "stuck", outage=Outage("being stuck"), at_once=True)
+        loops.every(60, for_ever, "stuck", DOES, outage=Outage("being stuck"), at_once=True)
         await asyncio.sleep(0)
         clock.at += 60 + HANGS_S
         assert loops.worst is State.RUNNING
@@ -174,6 +176,6 @@ async def test_a_turn_that_does_not_come_back_hangs() -> None:
 @pytest.mark.parametrize("shared", [True, False])
 async def test_a_process_is_of_use_without_what_others_do_too(shared: bool) -> None:
     async with Loops() as loops:
-        loops.loop(ends([]), "sweep", shared=shared)
+        loops.loop(ends([]), "sweep", DOES, shared=shared)
         await eventually(lambda: loops.count(State.GAVE_UP) == 1)
         assert loops.crippled is not shared

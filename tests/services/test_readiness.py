@@ -65,7 +65,7 @@ async def test_a_loop_that_was_given_up_is_shown_and_counts_if_nobody_else_does_
         raise ZeroDivisionError
 
     async with Loops() as own:
-        own.loop(die, "mortal", shared=shared)
+        own.loop(die, "mortal", "Dies.", shared=shared)
         await eventually(lambda: own.count(State.GAVE_UP))
         report = await Readiness(Changes(), lambda: "up", own).report()
     assert (report.loops, report.ready) == ("gave_up", shared)

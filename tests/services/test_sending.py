@@ -140,7 +140,7 @@ async def test_a_call_that_is_called_off_ends_at_once_and_its_row_says_so(board)
         answer = await waits
     said = orjson.loads(answer.body)
     assert (answer.status, said["code"], said["outcome"]) == (409, "cancelled", "unknown")
-    assert [(one["ending"], one["status"]) for one in logs if one["event"] == "call_ended"] == [("cancelled", 499)]
+    assert [(one["ending"], one["status"]) for one in logs if one["event"] == "call_ended"] == [("cancelled", 409)]
     received, _sent = await board.written()
     assert (received["call"]["state"], received["call"]["journey"].status) == ("cancelled", 409)
     _, ended = await board.heard.one("CALL_ENDED")

@@ -50,7 +50,7 @@ async def test_those_that_wait_are_written_again_and_again_whatever_fails() -> N
     liveness = Written(fails=1)
     waiting = Waiting(liveness)
     async with Loops() as loops:
-        loops.every(0.01, waiting.tick, "waiting", outage=Outage("writing who waits"))
+        loops.every(0.01, waiting.tick, "waiting", "Writes who waits.", outage=Outage("writing who waits"))
         with waiting.call("a", "t"):
             await eventually(lambda: len(liveness.waits) >= 2)
     assert {wait.caller_id for waits in liveness.waits for wait in waits} == {"a"}

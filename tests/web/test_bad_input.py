@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.callers import SYSTEM_PREFIXES
 from gateway.web.routes import ROUTES, Route, Scope
-from tests.harness.cast import GOOD, LIMIT_BYTES, Cast, trickle
+from tests.harness.cast import GOOD, LIMIT_BYTES, OPERATIONS, Cast, trickle
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -189,9 +189,6 @@ def rows_of(route: Route) -> Iterator[Bad]:
         yield Bad(what="an object that is no call", status=400, code="invalid_request", data=b"{}", names="method")
     elif route.body is not None:
         yield Bad(what="a lone surrogate", status=400, code="invalid_request", data=b'{"name":"\\ud800"}')
-
-
-OPERATIONS: Final = {"GET": "tasks/1", "POST": "message:send", "DELETE": "tasks/1/pushNotificationConfigs/1"}
 
 
 def path_of(path: str, workspace_id: str, method: str = "GET") -> str:
