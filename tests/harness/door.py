@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
+from tests.harness.listening import break_off, listening
 from tests.harness.process import GatewayProcess
 from tests.harness.world import eventually
 
@@ -14,20 +16,18 @@ class Door:
     def __init__(self, gateways: Callable[[], Sequence[GatewayProcess]]) -> None:
         self._gateways = gateways
         self._turn = 0
-        self._server: asyncio.Server | None = None
+        self._stack = AsyncExitStack()
         self._writers: set[asyncio.StreamWriter] = set()
         self.url = ""
 
     async def __aenter__(self) -> "Door":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{await self._stack.enter_async_context(listening(self._serve))}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
+        await self._stack.aclose()
         for writer in list(self._writers):
-            writer.transport.abort()
+            break_off(writer)
         await eventually(lambda: not self._writers)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from tests.harness.listening import listening
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 UNTIL_CLOSED = HEAD + b"Connection: close\r\n\r\n"
@@ -113,15 +115,11 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
     """Answer every request so; afterwards its connection is closed."""
     agent = Faced()
 
-    connected: set[asyncio.StreamWriter] = set()
-    all_: list[asyncio.StreamWriter] = []  # one that is closed still flushes what nobody reads
     left = asyncio.Event()
     left.set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         agent.open += 1
-        connected.add(writer)
-        all_.append(writer)
         left.clear()
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -133,26 +131,15 @@ async def running(behave: Behave) -> AsyncIterator[Faced]:
                 await behave(Peer(agent, reader, writer, head, body))
         finally:
             agent.open -= 1
-            connected.discard(writer)
             writer.close()
-            if not connected:
+            if not agent.open:
                 left.set()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1024)
-    agent.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    try:
+    async with listening(serve) as port:
+        agent.url = f"http://127.0.0.1:{port}/"
         yield agent
-    finally:
-        server.close()
-        for writer in all_:
-            # asyncio's transports cannot be aborted once they are closed and have nothing left to flush.
-            if not writer.transport.is_closing() or writer.transport.get_write_buffer_size():
-                writer.transport.abort()
-        async with asyncio.timeout(READY_S):
-            await left.wait()
-            for writer in all_:
-                with suppress(OSError):
-                    await writer.wait_closed()
+    async with asyncio.timeout(READY_S):
+        await left.wait()
 
 
 @asynccontextmanager

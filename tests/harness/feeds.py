@@ -6,6 +6,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+from tests.harness.listening import listening
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 LAST = b"0\r\n\r\n"
@@ -129,15 +131,9 @@ class FeedAgent:
 @asynccontextmanager
 async def running(behave: Behaviour | None = None, *, port: int = 0) -> AsyncIterator[FeedAgent]:
     agent = FeedAgent(behave or stays())
-    server = await asyncio.start_server(agent.serve, "127.0.0.1", port)
-    agent.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/events"
-    try:
+    async with listening(agent.serve, port=port) as found:
+        agent.url = f"http://127.0.0.1:{found}/events"
         yield agent
-    finally:
-        server.close()
-        for visit in agent.there:
-            visit.reset()
-        await server.wait_closed()
 
 
 async def main(port: int, every_s: float) -> None:

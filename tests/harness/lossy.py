@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import parse_qs, urlsplit
 
+from tests.harness.listening import break_off, listening
+
 
 class Lossy:
     """Passes bytes on. While `loses` is set, the next transaction with these words is committed, and its connection is
@@ -14,7 +16,7 @@ class Lossy:
         parts = urlsplit(database_url)
         self._socket = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
         self._user, self._name = parts.username, parts.path
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._backs: set[asyncio.StreamWriter] = set()
         self._port = 0
         self.loses: bytes | None = None
         self.lost = 0
@@ -25,22 +27,18 @@ class Lossy:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Lossy"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._port = server.sockets[0].getsockname()[1]
-        try:
+        async with listening(self._serve) as self._port:
             yield self
-        finally:
-            server.close()
-            for writer in list(self._writers):
-                writer.transport.abort()
+        for back in list(self._backs):
+            break_off(back)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_unix_connection(self._socket)
-        self._writers |= {writer, back}
+        self._backs.add(back)
         doomed = asyncio.Event()
         with suppress(OSError):
             await asyncio.gather(self._ask(reader, back, doomed), self._answer(there, writer, doomed))
-        self._writers -= {writer, back}
+        self._backs.discard(back)
 
     async def _ask(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
         met = False

@@ -1,7 +1,9 @@
 """A way to a server that a test may stall without either end noticing."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
+from tests.harness.listening import break_off, listening
 from tests.harness.world import eventually
 
 
@@ -12,7 +14,7 @@ class Proxy:
         self._port = port
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._server: asyncio.Server | None = None
+        self._stack = AsyncExitStack()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
 
@@ -21,16 +23,14 @@ class Proxy:
         return f"redis://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._stack.enter_async_context(listening(self._serve))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
+        await self._stack.aclose()
         self.go_on()
         for writer in list(self._writers):
-            writer.transport.abort()
+            break_off(writer)
         await eventually(lambda: not self._writers)
 
     def stall(self) -> None:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
+from tests.harness.listening import listening
+
 ANSWER_S = 15.0
 """The longest that any answer may take to come to its end."""
 
@@ -27,12 +29,8 @@ async def running(answer: bytes, *, reset: bool = False) -> AsyncIterator[str]:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with listening(serve) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 async def exchange(url: str, sent: bytes, *, until: bytes | None = None) -> bytes:
