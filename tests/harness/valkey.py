@@ -1,6 +1,7 @@
 """A Valkey of a test's own, that may be stalled, killed and started again, alone or watched by a sentinel."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -22,12 +23,19 @@ START_S: Final = 10.0
 KEPT: Final = ("--save", "", "--appendonly", "yes", "--repl-diskless-sync-delay", "0")
 
 
+_PORTS: Final = itertools.cycle(range(12_000, 32_000))
+"""Below those that the kernel gives to clients, of which one could take it while a server is down."""
+
+
 def free_port() -> int:
-    """A port of loopback on which nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+    """A port of loopback on which nobody listens, and that no client is given."""
+    apart = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) * 2_000
+    for number in _PORTS:
+        port = 12_000 + (number - 12_000 + apart) % 20_000
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a cycle has no end")
 
 
 class Valkey:
