@@ -140,13 +140,19 @@ def _match(path: str) -> tuple[re.Match[str], Mapping[str, str]] | None:
 
 def _is_name(raw: str) -> bool:
     """Whether a segment names something, whoever reads it: not a way to other paths, once it is decoded."""
-    name = unquote(raw)
-    return name not in (".", "..") and not any(mark in name for mark in "/\\") and not _CONTROL.search(name)
+    try:
+        name = unquote(raw, errors="strict")
+    except UnicodeDecodeError:  # too long a way to write a dot is one to some
+        return False
+    bare = name.partition(";")[0]  # some take what follows for a parameter, and leave it out
+    return bare not in ("", ".", "..") and not any(mark in name for mark in "/\\") and not _CONTROL.search(name)
 
 
 def read(operation: Operation, body: bytes) -> Envelope | BadEnvelope:
     """Return what a request says, its body untouched, or why it must not go on. Never raises; takes linear time."""
     message_id = None
+    if body and operation.verb != "POST":  # a server that does not expect one takes it for the next request
+        return BadEnvelope(code=INVALID_REQUEST, message="only a POST may have a body")
     if body:
         try:
             said = jsontext.parse(body)
@@ -190,9 +196,12 @@ def _find_message_id(said: Mapping[str, Any]) -> str | None:
 
 def find_url(card: Mapping[str, Any] | None, url: str, *, v1: bool) -> str:
     """Return where an agent takes requests of this binding: what its card says, if that is on the host of its own url,
-    and else that url. v1: for A2A 1.0; what the card says of that version goes before what it says of others."""
-    host = _host(url)
-    named = [one for one in _interfaces(card or {}) if _host(one[0]) == host]
+    and else that url. v1: for A2A 1.0; what the card says of that version goes before what it says of others.
+
+    An agent that is called by TLS is not called without it, whatever its card says: its credential goes there.
+    """
+    host, safe = _host(url), _is_safe(url)
+    named = [one for one in _interfaces(card or {}) if _host(one[0]) == host and (_is_safe(one[0]) or not safe)]
     version = "1" if v1 else "0"
     return next((one for one, of in named if of.startswith(version)), named[0][0] if named else url)
 
@@ -209,6 +218,10 @@ def _interfaces(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     if card.get("preferredTransport") == BINDING and isinstance(card.get("url"), str):
         found.append((card["url"], "0"))
     return found
+
+
+def _is_safe(url: str) -> bool:
+    return url[:6].lower() == "https:"
 
 
 def _host(url: str) -> str | None:
