@@ -25,6 +25,8 @@ V0: Final = "v1/"
 SUBSCRIBE: Final = "tasks:subscribe"
 STREAM: Final = "message:stream"
 DOMAIN: Final = "a2a-gateway"
+MOST_INTERFACES: Final = 64
+"""How many of each list of a card are looked at, for each request: an agent may write thousands."""
 
 _CHARACTER: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=@:-]|%[0-9A-Fa-f]{2})"
 _TASK: Final = rf"tasks/(?P<task>{_CHARACTER}+)"
@@ -211,7 +213,7 @@ def _interfaces(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for name, kind in (("supportedInterfaces", "protocolBinding"), ("additionalInterfaces", "transport")):
         listed = card.get(name)
-        for one in listed if isinstance(listed, list) else ():
+        for one in listed[:MOST_INTERFACES] if isinstance(listed, list) else ():
             if isinstance(one, dict) and one.get(kind) == BINDING and isinstance(one.get("url"), str):
                 version = one.get("protocolVersion")
                 found.append((one["url"], version if isinstance(version, str) else ""))

@@ -195,6 +195,13 @@ def test_an_agent_that_is_called_by_tls_is_not_called_without_it():
     assert http_json.find_url(card, "https://agent/rpc", v1=True) == "https://agent/safe"
 
 
+def test_of_a_card_with_no_end_of_interfaces_only_the_first_are_looked_at():
+    others = [{"url": f"http://other{n}/", "protocolBinding": "HTTP+JSON"} for n in range(http_json.MOST_INTERFACES)]
+    one = {"url": "http://agent:8001/new", "protocolBinding": "HTTP+JSON"}
+    assert http_json.find_url({"supportedInterfaces": [*others[1:], one]}, OWN, v1=True) == one["url"]
+    assert http_json.find_url({"supportedInterfaces": [*others, one]}, OWN, v1=True) == OWN
+
+
 def test_the_agents_own_query_stays():
     assert http_json.below("http://a/b?tenant=1", "tasks?x=2") == "http://a/b/tasks?tenant=1&x=2"
 
