@@ -29,6 +29,11 @@ def exhausted(limit_cents: int | None, spend: Spend) -> bool:
     return limit_cents is not None and spend.millionths >= limit_cents * MILLION
 
 
+def outspent(limit_cents: int | None, spend: Spend, cost: int, *, held: int) -> bool:
+    """Return whether a call under way has cost more than it holds and than was left when it began (millionths)."""
+    return limit_cents is not None and cost > held and spend.millionths + cost > limit_cents * MILLION
+
+
 def remaining(limit_cents: int | None, spend: Spend) -> int | None:
     """Return the cents that are left, None without a limit."""
     return None if limit_cents is None else max(0, limit_cents - spend.cents)

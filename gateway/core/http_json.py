@@ -25,6 +25,8 @@ V0: Final = "v1/"
 SUBSCRIBE: Final = "tasks:subscribe"
 STREAM: Final = "message:stream"
 DOMAIN: Final = "a2a-gateway"
+MOST_INTERFACES: Final = 64
+"""How many of each list of a card are looked at, for each request: an agent may write thousands."""
 
 _CHARACTER: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=@:-]|%[0-9A-Fa-f]{2})"
 _TASK: Final = rf"tasks/(?P<task>{_CHARACTER}+)"
@@ -140,13 +142,19 @@ def _match(path: str) -> tuple[re.Match[str], Mapping[str, str]] | None:
 
 def _is_name(raw: str) -> bool:
     """Whether a segment names something, whoever reads it: not a way to other paths, once it is decoded."""
-    name = unquote(raw)
-    return name not in (".", "..") and not any(mark in name for mark in "/\\") and not _CONTROL.search(name)
+    try:
+        name = unquote(raw, errors="strict")
+    except UnicodeDecodeError:  # too long a way to write a dot is one to some
+        return False
+    bare = name.partition(";")[0]  # some take what follows for a parameter, and leave it out
+    return bare not in ("", ".", "..") and not any(mark in name for mark in "/\\") and not _CONTROL.search(name)
 
 
 def read(operation: Operation, body: bytes) -> Envelope | BadEnvelope:
     """Return what a request says, its body untouched, or why it must not go on. Never raises; takes linear time."""
     message_id = None
+    if body and operation.verb != "POST":  # a server that does not expect one takes it for the next request
+        return BadEnvelope(code=INVALID_REQUEST, message="only a POST may have a body")
     if body:
         try:
             said = jsontext.parse(body)
@@ -190,9 +198,12 @@ def _find_message_id(said: Mapping[str, Any]) -> str | None:
 
 def find_url(card: Mapping[str, Any] | None, url: str, *, v1: bool) -> str:
     """Return where an agent takes requests of this binding: what its card says, if that is on the host of its own url,
-    and else that url. v1: for A2A 1.0; what the card says of that version goes before what it says of others."""
-    host = _host(url)
-    named = [one for one in _interfaces(card or {}) if _host(one[0]) == host]
+    and else that url. v1: for A2A 1.0; what the card says of that version goes before what it says of others.
+
+    An agent that is called by TLS is not called without it, whatever its card says: its credential goes there.
+    """
+    host, safe = _host(url), _is_safe(url)
+    named = [one for one in _interfaces(card or {}) if _host(one[0]) == host and (_is_safe(one[0]) or not safe)]
     version = "1" if v1 else "0"
     return next((one for one, of in named if of.startswith(version)), named[0][0] if named else url)
 
@@ -202,13 +213,17 @@ def _interfaces(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for name, kind in (("supportedInterfaces", "protocolBinding"), ("additionalInterfaces", "transport")):
         listed = card.get(name)
-        for one in listed if isinstance(listed, list) else ():
+        for one in listed[:MOST_INTERFACES] if isinstance(listed, list) else ():
             if isinstance(one, dict) and one.get(kind) == BINDING and isinstance(one.get("url"), str):
                 version = one.get("protocolVersion")
                 found.append((one["url"], version if isinstance(version, str) else ""))
     if card.get("preferredTransport") == BINDING and isinstance(card.get("url"), str):
         found.append((card["url"], "0"))
     return found
+
+
+def _is_safe(url: str) -> bool:
+    return url[:6].lower() == "https:"
 
 
 def _host(url: str) -> str | None:

@@ -27,6 +27,12 @@ from gateway.core.sse import EventParser
 from gateway.net.connector import refused
 from gateway.ports import FeedListener, FeedSource
 
+PIECE_BYTES: Final = 4 * 1024
+TURN_S: Final = 0.002
+"""How long a feed may hold the loop, about: what is no event costs as much to read as what is one ..."""
+RESTS: Final = 19
+"""... and for how many times as long it is not read afterwards: nobody else may notice an agent that talks for ever."""
+REST_MOST_S: Final = 0.1
 _FIXED: Final = {
     "Accept": "text/event-stream",
     "Accept-Encoding": "identity",
@@ -103,6 +109,7 @@ class EventFeed:
 
     async def _follow(self, response: ClientResponse, source: FeedSource, listener: FeedListener) -> How:
         parser = EventParser(limit_bytes=self._limit_bytes, last_id=source.last_id)
+        loop, worked_s = asyncio.get_running_loop(), 0.0
         while True:
             try:
                 async with asyncio.timeout(self._silence_s):
@@ -114,9 +121,16 @@ class EventFeed:
             if not chunk:
                 retry_s = None if parser.retry_ms is None else parser.retry_ms / 1000
                 return outcomes.Streamed(status=response.status, headers={}, retry_after_s=retry_s)
-            for came in parser.feed(chunk):
-                await listener.heard(came)
-            listener.passed(parser.last_id, parser.dropped)
+            for start in range(0, len(chunk), PIECE_BYTES):
+                began = loop.time()
+                events = parser.feed(chunk[start : start + PIECE_BYTES])
+                worked_s += loop.time() - began
+                for came in events:
+                    await listener.heard(came)
+                listener.passed(parser.last_id, parser.dropped)
+                if worked_s >= TURN_S:
+                    await asyncio.sleep(min(RESTS * worked_s, REST_MOST_S))
+                    worked_s = 0.0
 
 
 @asynccontextmanager

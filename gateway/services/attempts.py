@@ -9,15 +9,15 @@ import structlog
 
 from events.bus import Bus
 from gateway import ports
-from gateway.core import answers, envelope, outcomes, retry
+from gateway.core import answers, budget, envelope, outcomes, retry
 from gateway.core.answers import Ended
-from gateway.core.budget import exhausted
 from gateway.core.calls import Call, State
 from gateway.core.endings import Ending
 from gateway.core.rates import Tariff
 from gateway.core.refusals import Code, Refusal
 from gateway.core.retry import Back, Pace
 from gateway.core.trace import trace_id
+from gateway.core.usage import Usage
 from gateway.core.workspaces import Workspace
 from gateway.services import parting
 from gateway.services.admission import Admission
@@ -36,27 +36,36 @@ log = structlog.get_logger("gateway.drain")
 class Attempt:
     """One call that is out, claimed as `one`.
 
-    `task` makes the attempt. Once it is `called_off` the call ends as cancelled: that cancels the task while it is
-    `under_way`, and before and after that the task looks by itself.
+    `task` makes the attempt; `stopped` is why it is to end early, if it is. Once it is `called_off` the call ends as
+    cancelled: that cancels the task while it is `under_way`, and before and after that the task looks by itself.
     """
 
-    __slots__ = ("called_off", "one", "task", "under_way")
+    __slots__ = ("one", "stopped", "task", "under_way")
 
     task: "asyncio.Task[None]"
 
     def __init__(self, one: ports.Claimed) -> None:
         self.one = one
         self.under_way = False
-        self.called_off = False
+        self.stopped: outcomes.Outcome | None = None
 
     def __repr__(self) -> str:
-        return f"<Attempt {self.one.call.id} under_way={self.under_way} called_off={self.called_off}>"
+        return f"<Attempt {self.one.call.id} under_way={self.under_way} stopped={self.stopped}>"
+
+    @property
+    def called_off(self) -> bool:
+        """Whether somebody wants it to end."""
+        return isinstance(self.stopped, outcomes.Cancelled)
 
     def call_off(self) -> None:
         """Let the call end, at once if its agent works on it; to say so twice changes nothing."""
-        if self.called_off:
+        self.stop(outcomes.Cancelled(under_way=True))
+
+    def stop(self, outcome: outcomes.Outcome) -> None:
+        """Let it end with this; whoever comes first says how."""
+        if self.stopped is not None:
             return
-        self.called_off = True
+        self.stopped = outcome
         if self.under_way:
             self.task.cancel()
 
@@ -126,13 +135,24 @@ class Attempts:
             return
         publish_status(self._bus, call, State.DISPATCHED)
         sessions = "session" in target.metadata.capabilities
-        ended, relay = (_cancelled(), None) if attempt.called_off else await self._send(attempt, outbound, sessions)
+        held = ticket.held
+
+        def weigh(used: Usage) -> None:
+            """End a stream in whose middle its agent says that it has used more than its budget has left."""
+            cost = self._settling.cost(target.model, used)
+            if budget.outspent(target.budget_limit, target.spend, cost, held=held):
+                attempt.stop(outcomes.Spent())
+
+        ended, relay = _cancelled(), None
+        if not attempt.called_off:
+            ended, relay = await self._send(attempt, outbound, sessions, weigh)
         then = retry.decide(ended, call, sessions=sessions, pace=pace)
         if not isinstance(then, Back):
             answered()
         elif attempt.called_off:
             then = _cancelled()
-        await self._settling.settle(one, then, target, ticket)
+        used = None if relay is None or ended.ending is Ending.COMPLETED else relay.usage
+        await self._settling.settle(one, then, target, ticket, used)
         if relay is not None and relay.task_id is not None and parting.is_due(ended.ending, relay):
             v1 = envelope.is_v1(call.method, outbound.headers.get("A2A-Version"))
             await parting.tell(self._dispatcher, outbound, relay.task_id, v1=v1)
@@ -151,7 +171,7 @@ class Attempts:
         try:
             return await self._entrance.enter(Toll(Tariff.CALL, "queue", free=True), wish)
         except Refusal as refused:
-            if refused.code is Code.BUDGET_EXCEEDED and not exhausted(target.budget_limit, target.spend):
+            if refused.code is Code.BUDGET_EXCEEDED and not budget.exhausted(target.budget_limit, target.spend):
                 raise _Reserved from refused
             raise
 
@@ -172,7 +192,9 @@ class Attempts:
                 log.error("call_broke", call_id=call.id, exc_info=error)
                 return answers.classify(outcomes.Broke())
 
-    async def _send(self, attempt: Attempt, outbound: ports.Outbound, sessions: bool) -> tuple[Ended, Relay | None]:
+    async def _send(
+        self, attempt: Attempt, outbound: ports.Outbound, sessions: bool, weigh: Callable[[Usage], None]
+    ) -> tuple[Ended, Relay | None]:
         outcome: outcomes.Outcome
         attempt.under_way = True
         relay: Relay | None = None
@@ -193,12 +215,13 @@ class Attempts:
                 answer_bytes=self._answer_bytes,
                 names=attempt.one.call.method not in envelope.RESUBSCRIBING_METHODS,
             )
+            relay.on_usage = weigh
             return relay
 
         try:
             outcome = await self._dispatcher.send(outbound, begin)
         except asyncio.CancelledError:
-            outcome = outcomes.Cancelled(under_way=True) if attempt.called_off else outcomes.Stopped()
+            outcome = attempt.stopped or outcomes.Stopped()
         except Exception:  # a bug of ours must not leave a call without an end; it is logged and told
             log.exception("call_broke", call_id=outbound.call_id)
             outcome = outcomes.Broke()

@@ -183,7 +183,9 @@ class Loops(Tasks):
                 await work(loop)
                 loop.last_error = None
                 log.error("loop_returned", name=name)
-            except Exception as error:  # whatever it is, the loop goes on; CancelledError is not an Exception
+            except (Exception, asyncio.CancelledError) as error:  # whatever it is, the loop goes on
+                if isinstance(error, asyncio.CancelledError) and _is_asked_to_end():
+                    raise
                 self.deaths += 1
                 loop.last_error = type(error).__name__
                 log.exception("loop_died", name=name)
@@ -196,3 +198,9 @@ class Loops(Tasks):
             in_a_row += 1
             await asyncio.sleep(RESTART.after_s(in_a_row, 1.0))
             loop.restarts += 1
+
+
+def _is_asked_to_end() -> bool:
+    """Whether somebody has cancelled this task; a CancelledError without that is of something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -74,6 +74,8 @@ class Proxy:
             message = await self._requests.read_message(asked)
             if isinstance(message, envelope.BadEnvelope) or not message.streaming:
                 raise
+            if asked.toll.standing is None:  # refused before it has paid; nobody further out sees that it was
+                await self._tolls.take(asked.toll)
             return streams.refused_in_band(refused, call_id=asked.call_id, id_json=message.id_json)
 
     async def _call(self, asked: Asked) -> Answer | Opened | Awaited:

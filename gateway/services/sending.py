@@ -8,10 +8,9 @@ from typing import Any, Final
 import structlog
 
 from gateway import ports
-from gateway.core import answers, envelope, outcomes, queue
+from gateway.core import answers, budget, envelope, outcomes, queue
 from gateway.core.answers import Answer, Ended
 from gateway.core.endings import Ending
-from gateway.core.prices import MILLION
 from gateway.core.refusals import Refusal
 from gateway.core.usage import Usage
 from gateway.services import parting
@@ -109,15 +108,26 @@ class Sending:
         return await asyncio.shield(answer)  # others may wait for it, too
 
     def forsake(self, call_id: str) -> None:
-        """Call off a call whose caller has left, unless somebody else wants its answer, or will within the grace."""
+        """Call off a call whose caller has left, once nobody else here wants its answer, nor will within the grace."""
         self._spawn(self._forsake(call_id), f"call:forsake:{call_id}")
 
     async def _forsake(self, call_id: str) -> None:
         await asyncio.sleep(self._grace_s)
-        flight = self._flights.find(call_id)
-        if flight is None or (flight.relay is not None and flight.relay.readers) or self._joining.is_shared(call_id):
-            return
+        wanted = self._is_wanted(call_id)
+        while wanted:  # by others, who may leave, and come back, as well
+            await asyncio.sleep(GONE_S)
+            wanted = self._is_wanted(call_id)
+            if not wanted and self._grace_s:
+                await asyncio.sleep(self._grace_s)
+                wanted = self._is_wanted(call_id)
         self._flights.call_off(call_id)
+
+    def _is_wanted(self, call_id: str) -> bool:
+        """Whether somebody here reads the stream of a call under way, or waits for its answer."""
+        flight = self._flights.find(call_id)
+        if flight is None:
+            return False
+        return (flight.relay is not None and bool(flight.relay.readers)) or self._joining.is_shared(call_id)
 
     def _out(self, wanted: Wanted) -> None:
         self._flights.remove(wanted.asked.call_id)
@@ -190,10 +200,8 @@ class Sending:
     def _weigh(self, call: Sent, used: Usage) -> None:
         """End a stream in whose middle its agent says that it has used more than its budget has left."""
         target = call.wanted.target
-        if target.budget_limit is None:
-            return
         cost = self._arrivals.cost(target.model, used)
-        if cost > call.ticket.held and target.spend.millionths + cost > target.budget_limit * MILLION:
+        if budget.outspent(target.budget_limit, target.spend, cost, held=call.ticket.held):
             call.flight.stop(outcomes.Spent())
 
     def _part(self, call: Sent, ended: Ended, relay: Relay) -> None:

@@ -55,17 +55,34 @@ class Settling:
     def __repr__(self) -> str:
         return f"<Settling writing={len(self._writing)}>"
 
+    def cost(self, model: str | None, used: usage.Usage) -> int:
+        """Return what so much costs, in millionths of a cent."""
+        return self._prices.cost(model, used)
+
     async def settle(
-        self, one: ports.Claimed, then: Back | Ended, target: Workspace | None, ticket: Ticket | None
+        self,
+        one: ports.Claimed,
+        then: Back | Ended,
+        target: Workspace | None,
+        ticket: Ticket | None,
+        used: usage.Usage | None = None,
     ) -> None:
-        """Have it written down by a task of its own: whoever cancels the attempt does not cancel that."""
-        writing = self._spawn(self._write(one, then, target, ticket), f"queued:settle:{one.call.id}")
+        """Have it written down by a task of its own: whoever cancels the attempt does not cancel that.
+
+        used: what its agent has said of its usage in a stream that has not completed; None: its answer says it.
+        """
+        writing = self._spawn(self._write(one, then, target, ticket, used), f"queued:settle:{one.call.id}")
         self._writing.add(writing)
         writing.add_done_callback(self._writing.discard)
         await asyncio.shield(writing)
 
     async def _write(
-        self, one: ports.Claimed, then: Back | Ended, target: Workspace | None, ticket: Ticket | None
+        self,
+        one: ports.Claimed,
+        then: Back | Ended,
+        target: Workspace | None,
+        ticket: Ticket | None,
+        streamed: usage.Usage | None,
     ) -> None:
         """Write it down, however long that takes: while it cannot be written its lease is renewed, or runs out."""
         call = one.call
@@ -73,10 +90,11 @@ class Settling:
         if isinstance(then, Ended) and target is not None and ticket is not None:
             body = then.answer.body
             said = views.parse(body)
-            used = usage.find(body) if said is None else usage.read(said)  # a stream is found through, too
+            found = usage.find(body) if said is None else usage.read(said)  # a stream is found through, too
+            used = found if streamed is None else streamed
             cost = self._prices.cost(target.model, used)
             unknown = then.delivered is None or then.ending in UNREAD
-            if unknown and self._prices.has(target.model):
+            if unknown and self._prices.has(target.model) and cost < ticket.held:
                 cost = ticket.held  # nobody knows what the agent has used: what it held of the budget
         if ticket is not None:
             waits_s = max(0.0, one.left_s) if isinstance(then, Back) else None

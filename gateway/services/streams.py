@@ -164,7 +164,8 @@ class Reading:
         self._owner = owner
         self._journal = journal
         self._relay = opened.relay
-        self._id_json = opened.id_json if opened.id_json != opened.head.id_json else None
+        other = opened.id_json != opened.head.id_json and not opened.head.plain  # HTTP+JSON has no such ids
+        self._id_json = opened.id_json if other else None
         self.place: int | None = None
         self._write: Callable[[bytes], bool] = lambda _: False
         self._rested: asyncio.Future[None]

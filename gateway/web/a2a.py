@@ -55,7 +55,9 @@ async def _forward(request: web.Request, operation: http_json.Operation | None) 
     answer = await request.app[keys.PROXY].call(asked)
     if isinstance(answer, Opened):
         made_here = answer.head.call_id == asked.call_id  # who has joined a call does not end it
-        return await relayed.serve(request, answer, call_off=call_off and made_here)
+        if not made_here:
+            return await relayed.join(request, answer)
+        return await relayed.serve(request, answer, call_off=call_off)
     if isinstance(answer, Awaited):
         made_here = answer.call_id == asked.call_id
         return await relayed.stay(request, answer, call_off=call_off and made_here)

@@ -15,7 +15,7 @@ from gateway.core.refusals import Code, Refusal, bad_field, platform_unavailable
 from gateway.ports import LiveUnavailable
 from gateway.services.streams import Opened, Reading
 from gateway.services.vigils import Awaited, Vigil
-from gateway.web import keys, parse
+from gateway.web import keys, parse, render
 
 HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 UNRESUMABLE: Final = {"X-A2A-Resumable": "false"}
@@ -49,14 +49,32 @@ async def serve(request: web.Request, opened: Opened, *, call_off: bool) -> web.
     return response
 
 
+async def join(request: web.Request, opened: Opened) -> web.StreamResponse:
+    """Write a stream that an earlier call has begun, as `serve` does; who makes no call takes a place as a reader."""
+    places = request.app[keys.PLACES]
+    if not places.take():
+        return _no_place(request, opened.head.call_id, opened.id_json, plain=opened.head.plain)
+    try:
+        return await serve(request, opened, call_off=False)
+    finally:
+        places.free()
+
+
+def _no_place(request: web.Request, call_id: str, id_json: bytes | None, *, plain: bool) -> web.StreamResponse:
+    """Tell who called, in its stream, that there is no room for that; plain: by HTTP+JSON it is told by the status."""
+    refused = Refusal(Code.OVERLOADED, "too many streams are open: the call goes on", retry_after_s=2, call_id=call_id)
+    if plain:
+        raise refused
+    request[keys.CALL_ID] = call_id
+    return render.answer(streams.refused_in_band(refused, call_id=call_id, id_json=id_json))
+
+
 async def stay(request: web.Request, awaited: Awaited, *, call_off: bool) -> web.StreamResponse:
     """Write how a call stands that waits for its agent, and then its answer, as a stream, as `serve` does."""
     request[keys.CALL_ID] = awaited.call_id
     places = request.app[keys.PLACES]
     if not places.take():
-        raise Refusal(
-            Code.OVERLOADED, "too many streams are open: the call waits", retry_after_s=2, call_id=awaited.call_id
-        )
+        return _no_place(request, awaited.call_id, awaited.id_json, plain=False)
     vigil = request.app[keys.VIGILS].begin(awaited, lambda: request.transport is None)
     try:
         with vigil:

@@ -54,6 +54,7 @@ def test_a_path_of_the_binding_goes_on_as_it_was_written(verb: str, path: str, n
         "tasks/a%5Cb", "tasks/a%00b", "tasks/a\\b", "tasks/a b", "tasks/ä", "tasks/%zz", "tasks/a/b", "../tasks",
         "%2e%2e/tasks", "./message:send", "a/b/message:send", "a%2Fb/message:send", "tasks/1?x", "tasks/1#x",
         ".well-known/agent-card.json", "tasks/1/pushNotificationConfigs/..", "tasks/../pushNotificationConfigs",
+        "tasks/..;", "tasks/.;a=b", "tasks/;", "..;/tasks", "%2e%2e%3Ba/tasks", "tasks/%c0%ae%c0%ae", "tasks/%ff",
     ],
 )  # fmt: skip
 def test_another_path_does_not(path: str):
@@ -140,6 +141,13 @@ def test_a_body_that_is_no_object_does_not_go_on(body: bytes):
     assert isinstance(http_json.read(SEND, body), BadEnvelope)
 
 
+@pytest.mark.parametrize(
+    ("verb", "path"), [("GET", "tasks"), ("GET", "tasks/1"), ("DELETE", "tasks/1/pushNotificationConfigs/2")]
+)
+def test_only_a_post_has_a_body(verb: str, path: str):
+    assert isinstance(http_json.read(found(verb, path), b"{}"), BadEnvelope)
+
+
 @pytest.mark.parametrize(("verb", "path"), [("GET", "tasks"), ("POST", "tasks/1:cancel"), ("GET", "tasks/1:subscribe")])
 def test_where_no_message_is_said_no_body_is_needed(verb: str, path: str):
     assert isinstance(http_json.read(found(verb, path), b""), Envelope)
@@ -177,6 +185,21 @@ CARD_1 = {
 )
 def test_an_agents_card_says_where_on_its_host_it_takes_them(card: dict[str, object] | None, v1: bool, url: str):
     assert http_json.find_url(card, OWN, v1=v1) == url
+
+
+def test_an_agent_that_is_called_by_tls_is_not_called_without_it():
+    card = {"supportedInterfaces": [{"url": "http://agent/rest", "protocolBinding": "HTTP+JSON"}]}
+    assert http_json.find_url(card, "HTTPS://agent/rpc", v1=True) == "HTTPS://agent/rpc"
+    assert http_json.find_url(card, "http://agent/rpc", v1=True) == "http://agent/rest"
+    card["supportedInterfaces"].append({"url": "https://agent/safe", "protocolBinding": "HTTP+JSON"})
+    assert http_json.find_url(card, "https://agent/rpc", v1=True) == "https://agent/safe"
+
+
+def test_of_a_card_with_no_end_of_interfaces_only_the_first_are_looked_at():
+    others = [{"url": f"http://other{n}/", "protocolBinding": "HTTP+JSON"} for n in range(http_json.MOST_INTERFACES)]
+    one = {"url": "http://agent:8001/new", "protocolBinding": "HTTP+JSON"}
+    assert http_json.find_url({"supportedInterfaces": [*others[1:], one]}, OWN, v1=True) == one["url"]
+    assert http_json.find_url({"supportedInterfaces": [*others, one]}, OWN, v1=True) == OWN
 
 
 def test_the_agents_own_query_stays():

@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness import feeds, process
 from tests.harness.agent import silent_for
-from tests.harness.feeds import FeedAgent, block, refusal, says, stays
+from tests.harness.feeds import HEAD, FeedAgent, Visit, block, chunk, refusal, says, stays
 from tests.harness.process import GatewayProcess
 from tests.harness.valkey import free_port
 from tests.harness.world import Workspace, World, eventually, until
@@ -340,3 +340,22 @@ async def test_what_may_keep_its_type_does_so_under_our_stamp(world: World):
             await eventually(lambda: reader.of("AGENT_MESSAGE") and reader.of("AGENT_EVENT"))
         assert reader.of("AGENT_MESSAGE") == [{"message": "hi", "workspace_id": one.id}]
         assert reader.of("CALL_ENDED") == []
+
+
+@pytest.mark.parametrize("said", [b":\n", b"id: 1\n\n", b"data\n"], ids=["comments", "ids", "too large"])
+async def test_an_agent_that_talks_for_ever_takes_but_little_of_the_gateway(world: World, said: bytes):
+    gateway = await world.start(**PINNED)
+    many = chunk(said * (256 * 1024 // len(said)))
+
+    async def talks(visit: Visit) -> None:
+        await visit.say(HEAD)
+        while True:
+            await visit.say(many)
+
+    async with feeds.running(talks) as agent:
+        one = await declare(world, agent.url)
+        await until_shown(world, one, state="live")
+        process = psutil.Process(gateway.pid)
+        before, began = sum(process.cpu_times()[:2]), time.monotonic()
+        await asyncio.sleep(2)  # the time over which it is measured
+        assert (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began) < 0.5

@@ -253,6 +253,27 @@ async def test_an_agents_own_errors_are_its_callers(world: World, answer: Any, s
     assert (status, got) == (404, said)
 
 
+async def test_the_same_message_once_more_gets_the_bytes_of_the_same_stream(world: World):
+    await world.start()
+    said = b'data: {"task": {"id": "t", "status": {"state": "%b"}}, "jsonrpc": "2.0"}\n\n' % DONE.encode()
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        response = web.StreamResponse(headers=HEADERS)
+        await response.prepare(request)
+        await response.write(said)
+        return response
+
+    target = await world.workspace((await world.agent(behave)).url)
+    says = {"message": {**SAYS["message"], "messageId": "m-1"}}
+    got = []
+    for _ in range(2):
+        async with open_path(world, target, "a2a/message:stream", json=says) as response:
+            got.append(await response.read())
+    assert got[0].endswith(said)
+    assert got[0] == got[1]
+
+
 async def test_the_same_message_is_one_call(world: World):
     await world.start()
     behave = Agent()

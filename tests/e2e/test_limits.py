@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.test_streams import asked, open_stream
 from tests.harness import valkey as valkeys
 from tests.harness.agent import Behaviour, result, silent_for
 from tests.harness.process import GatewayProcess
@@ -53,6 +54,16 @@ async def test_a_credential_has_so_many_calls_on_all_replicas_together(world: Wo
     counted = [await metrics(world, gateway) for gateway in gateways]
     assert sum(one["gateway_requests_limited_total"] for one in counted) == 4
     assert sum(one["gateway_calls_admitted_total"] for one in counted) == 6
+
+
+async def test_a_streaming_caller_pays_for_a_refusal_as_well_that_it_is_told_in_its_stream(world: World) -> None:
+    await world.start(GATEWAY_RATE_CALLS=f"3{SLOW}")
+    target = await world.workspace()
+    said = []
+    for _ in range(5):
+        async with open_stream(world, target, body=asked(), headers=target.bearer) as response:
+            said.append((response.status, b'"no_url"' in await response.read()))
+    assert said == [(200, True)] * 3 + [(429, False)] * 2
 
 
 async def test_a_workspace_has_one_bucket_however_many_tokens_it_makes_itself(world: World) -> None:

@@ -12,6 +12,7 @@ import orjson
 from tests.e2e.test_limits import PRICED, TEN_CENTS, budget, spent
 from tests.e2e.test_streams import asked, events, open_stream
 from tests.harness import faces
+from tests.harness.busy import QUICK
 from tests.harness.faces import CHUNKED, LAST_CHUNK, Behave, Peer, chunk, event
 from tests.harness.process import GatewayProcess
 from tests.harness.world import Workspace, World, eventually, until
@@ -171,34 +172,37 @@ async def test_the_total_time_holds_for_streams_that_go_on(world: World):
     assert lifted.ending == "completed"
 
 
+def spending(count: int, told: list[str], shut: list[bool] | None = None) -> Behave:
+    """An agent that has six things to say, each for ten cents, and says so many; busy while it is `shut`."""
+
+    async def behave(peer: Peer) -> None:
+        said = orjson.loads(peer.body)
+        if said["method"] == "tasks/cancel":
+            told.append(said["params"]["id"])
+            return
+        if shut:
+            await peer.say(b"HTTP/1.1 429 Busy\r\nContent-Length: 0\r\n\r\n")
+            return
+        await peer.say(CHUNKED)
+        for number in range(1, count + 1):
+            used = {"input_tokens": number * TEN_CENTS, "output_tokens": 0}
+            line = orjson.loads(event(number, final=number == 6).removeprefix(b"data: "))
+            line["result"]["metadata"]["usage"] = used
+            await peer.say(chunk(b"data: " + orjson.dumps(line) + b"\n\n"))
+        if count < 6:
+            await peer.stay()
+        await peer.say(LAST_CHUNK)
+
+    return behave
+
+
 async def test_a_stream_whose_agent_has_spent_its_budget_ends_in_its_middle(world: World):
     await world.start(**PRICED)
-
-    def spending(count: int) -> Behave:
-        """An agent that has six things to say, each for ten cents, and says so many."""
-
-        async def behave(peer: Peer) -> None:
-            said = orjson.loads(peer.body)
-            if said["method"] == "tasks/cancel":
-                told.append(said["params"]["id"])
-                return
-            await peer.say(CHUNKED)
-            for number in range(1, count + 1):
-                used = {"input_tokens": number * TEN_CENTS, "output_tokens": 0}
-                line = orjson.loads(event(number, final=number == 6).removeprefix(b"data: "))
-                line["result"]["metadata"]["usage"] = used
-                await peer.say(chunk(b"data: " + orjson.dumps(line) + b"\n\n"))
-            if count < 6:
-                await peer.stay()
-            await peer.say(LAST_CHUNK)
-
-        return behave
-
     told: list[str] = []
     async with AsyncExitStack() as stack:
         cast = Cast(world, stack)
-        poor = await cast.workspace(spending(4), model="large", budget_limit=35)
-        rich = await cast.workspace(spending(6), model="large", budget_limit=1000)
+        poor = await cast.workspace(spending(4, told), model="large", budget_limit=35)
+        rich = await cast.workspace(spending(6, told), model="large", budget_limit=1000)
         cut, whole = await asyncio.gather(cast.stream(poor), cast.stream(rich))
         assert (cut.ending, whole.ending) == ("budget", "completed")
         assert (cut.events, whole.events) == (4, 6)
@@ -209,3 +213,48 @@ async def test_a_stream_whose_agent_has_spent_its_budget_ends_in_its_middle(worl
         assert shown["budget_remaining"] == 0
         async with open_stream(world, poor, body=asked()) as response:
             assert response.status == 402, "nor does the next one begin"
+
+
+async def test_a_stream_that_has_waited_for_its_agent_ends_with_its_budget_as_well(world: World):
+    await world.start(**PRICED, **QUICK)
+    told: list[str] = []
+    shut = [True]
+    async with AsyncExitStack() as stack:
+        cast = Cast(world, stack)
+        poor = await cast.workspace(spending(4, told, shut), model="large", budget_limit=35)
+        async with open_stream(world, poor, body=asked()) as response, asyncio.timeout(15):
+            assert b": place 1" in await response.content.readline()
+            shut.clear()
+            said = events(await response.read())
+        assert len(said) == 5
+        assert said[-1][1]["error"]["data"]["code"] == "budget"
+        await eventually(lambda: told == ["task-1"])
+        path = f"/workspaces/{poor.id}/a2a/queue/{response.headers['X-A2A-Call-ID']}"
+        status, row, _ = await until(lambda: world.request("GET", path), lambda got: got[1]["status"] != "dispatched")
+        assert (status, row["status"], row["last_error"]) == (200, "failed", "budget")
+        shown = await until(lambda: budget(world, poor), lambda shown: shown["monthly_spend"])
+        assert shown["monthly_spend"] == 40, "what it has said that it used"
+
+
+async def test_a_task_that_was_delegated_ends_with_its_targets_budget(world: World):
+    await world.start(**PRICED, **QUICK)
+    told: list[str] = []
+    async with AsyncExitStack() as stack:
+        cast = Cast(world, stack)
+        source = await world.workspace()
+        poor = await cast.workspace(spending(4, told), model="large", budget_limit=35)
+        status, _, _ = await world.request(
+            "POST",
+            f"/workspaces/{source.id}/delegate",
+            headers=source.bearer,
+            json={"target_id": poor.id, "task": "spend"},
+        )
+        assert status == 202
+        path = f"/workspaces/{source.id}/delegations"
+        _, [row], _ = await until(
+            lambda: world.request("GET", path, headers=source.bearer), lambda got: got[1][0]["status"] == "failed"
+        )
+        assert row["error"] == "budget"
+        await eventually(lambda: told == ["task-1"])
+        shown = await until(lambda: budget(world, poor), lambda shown: shown["monthly_spend"])
+        assert shown["monthly_spend"] == 40

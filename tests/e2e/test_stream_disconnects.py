@@ -179,6 +179,34 @@ async def test_who_has_joined_a_stream_does_not_end_it_for_its_maker_who_has_lef
         await call_of(world, target, "completed")
 
 
+async def test_who_wants_its_call_ended_has_it_ended_when_the_last_who_has_joined_it_leaves(world: World):
+    await world.start()
+    async with stepping(world) as (steps, agent, target):
+        steps.go()
+        body = asked(message_id="one")
+        async with open_stream(world, target, body=body) as joiner:
+            async with open_stream(world, target, body=body, headers=CANCEL) as joined_too:
+                await joined_too.content.readuntil(b"\n\n")
+            await joiner.content.readuntil(b"\n\n")
+        await asyncio.sleep(SOON_S)  # the time in which it would have been noticed
+        assert agent.open == 1, "only who has made it says how it ends"
+    async with stepping(world) as (steps, agent, target):
+        steps.go()
+        body = asked(message_id="two")
+        async with open_stream(world, target, body=body, headers=CANCEL) as maker:
+            await maker.content.readuntil(b"\n\n")
+            async with open_stream(world, target, body=body) as joiner:
+                await joiner.content.readuntil(b"\n\n")
+                maker.close()
+                await asyncio.sleep(SOON_S)  # it is noticed, and somebody reads on
+                assert agent.open == 1
+                steps.go()
+                await joiner.content.readuntil(b"\n\n")
+        await eventually(lambda: steps.cancelled == ["task-1"])
+        await call_of(world, target, "cancelled")
+        assert agent.open == 0
+
+
 async def test_who_comes_back_in_time_keeps_a_stream_and_who_does_not_loses_it(world: World):
     await world.start(A2A_DISCONNECT_GRACE_SECONDS="2")
     async with stepping(world) as (steps, agent, target):

@@ -1,6 +1,7 @@
 """The same message to a streaming agent once more: it joins the stream that is under way, or gets it all again."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -121,3 +122,26 @@ async def test_a_stream_that_did_not_complete_is_told_to_those_who_joined_and_to
         assert events(late.body)[-1][1]["error"]["data"]["code"] == "deadline"
         assert events(late.body)[-1][1]["id"] == "late"
         assert len(agent.asked) == 1
+
+
+async def test_who_joins_a_stream_takes_a_place_as_all_its_readers_do(world: World):
+    await world.start(GATEWAY_MAX_READERS="2")
+    async with stepping(world) as (steps, agent, target), AsyncExitStack() as stack:
+        steps.go()
+        body = asked(message_id="one")
+        for _ in range(1 + 2):
+            response = await stack.enter_async_context(open_stream(world, target, body=body))
+            [(_, said)] = events(await response.content.readuntil(b"\n\n"))
+            assert said["result"]["metadata"]["n"] == 1
+        async with open_stream(world, target, body=body) as late:
+            assert late.headers["X-A2A-Call-ID"] == response.headers["X-A2A-Call-ID"]
+            [(_, said)] = events(await late.read())
+        assert (said["error"]["data"]["code"], said["error"]["data"]["http_status"]) == ("overloaded", 503)
+        response.close()
+
+        async def comes() -> bool:
+            async with open_stream(world, target, body=body) as again:
+                return b'"result"' in await again.content.readuntil(b"\n\n")
+
+        await until(comes, bool)
+        assert agent.methods() == ["message/stream"]

@@ -11,7 +11,7 @@ import pytest
 from gateway.core.address import Reach
 from gateway.core.calls import Call, State
 from gateway.core.endings import Ending
-from gateway.core.outcomes import Answered, NotConnected, Reset, TooLarge
+from gateway.core.outcomes import Answered, Cancelled, NotConnected, Reset, TooLarge
 from gateway.core.prices import Price, Prices
 from gateway.core.rates import Tariff
 from gateway.core.workspaces import Workspace
@@ -354,7 +354,7 @@ async def test_a_call_that_is_called_off_as_its_agent_turns_it_away_does_not_wai
     async def turned_away(outbound: Any, begin: Any) -> Any:
         got = await send(outbound, begin)
         [attempt] = bench.drain._out.values()
-        attempt.called_off = True  # as if the word came when there was nothing left to cancel
+        attempt.stopped = Cancelled(under_way=True)  # as if the word came when there was nothing left to cancel
         return got
 
     bench.dispatcher.send = turned_away

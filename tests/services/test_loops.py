@@ -49,6 +49,25 @@ def ends(turns: list[int], *, raises: bool = True, then: Callable[[], Awaitable[
     return work
 
 
+async def test_a_loop_that_waited_for_what_was_cancelled_is_started_again() -> None:
+    turns: list[int] = []
+
+    async def work(stamp: Stamp) -> None:
+        turns.append(1)
+        if len(turns) == 1:
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            await cancelled
+        await for_ever()
+
+    async with Loops() as loops:
+        loops.loop(work, "one")
+        await eventually(lambda: len(turns) == 2)
+        [one] = loops.liveness()
+        assert (one.state, one.restarts, one.last_error) == (State.RUNNING, 1, "CancelledError")
+    assert len(loops) == 0, "and still ends when it is asked to"
+
+
 async def test_a_loop_that_raises_or_returns_is_started_again_and_said_to_be() -> None:
     turns: list[int] = []
 
