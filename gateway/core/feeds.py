@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from hashlib import blake2b
 from http import HTTPStatus
 from typing import Final, assert_never
 
@@ -155,21 +156,26 @@ def _move(standing: Standing, to: State, reason: str | None, wait_s: float = 0.0
     return replace(standing, state=to, reason=reason, wait_s=wait_s)
 
 
+SHORT_CHARS: Final = 64
+HASH_BYTES: Final = 16
+
+
 class Recent:
-    """The ids that came last, so that what a server sends again is known; of `capacity` ids at most."""
+    """The ids that came last, so that what a server sends again is known: `capacity` at most, long ones by a hash."""
 
     def __init__(self, *, capacity: int) -> None:
         self._capacity = capacity
-        self._ids: dict[str, None] = {}
+        self._ids: dict[str | bytes, None] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def is_new(self, id_: str) -> bool:
         """Return whether this id has not come lately, and remember it."""
-        if id_ in self._ids:
+        key = id_ if len(id_) <= SHORT_CHARS else blake2b(id_.encode(errors="replace"), digest_size=HASH_BYTES).digest()
+        if key in self._ids:
             return False
-        self._ids[id_] = None
+        self._ids[key] = None
         if len(self._ids) > self._capacity:
             del self._ids[next(iter(self._ids))]
         return True

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import accumulate
 from json import JSONDecoder
-from typing import Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import orjson
 
@@ -169,3 +170,11 @@ def _unescaped(raw: bytes) -> bytes:
 def _depth(bare: bytes) -> int:
     steps = memoryview(bare.translate(_STEPS, _NOT_BRACKETS)).cast("b")
     return max(accumulate(steps), default=0)
+
+
+def find_object(body: bytes) -> dict[str, Any]:
+    """Return the members of a body that is a JSON object; none of any other."""
+    said: Any = None
+    with suppress(orjson.JSONDecodeError):
+        said = orjson.loads(body)
+    return said if isinstance(said, dict) else {}

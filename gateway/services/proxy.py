@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway import ports
-from gateway.core import answers, envelope, streams
+from gateway.core import answers, envelope, farewells
 from gateway.core.answers import Answer
 from gateway.core.claims import Claim
 from gateway.core.refusals import Code, Refusal
@@ -69,14 +69,14 @@ class Proxy:
         try:
             return await self._call(asked)
         except Refusal as refused:
-            if asked.operation is not None or refused.code not in streams.CODES_TOLD_IN_BAND:
+            if asked.operation is not None or refused.code not in farewells.CODES_TOLD_IN_BAND:
                 raise
             message = await self._requests.read_message(asked)
             if isinstance(message, envelope.BadEnvelope) or not message.streaming:
                 raise
             if asked.toll.standing is None:  # refused before it has paid; nobody further out sees that it was
                 await self._tolls.take(asked.toll)
-            return streams.refused_in_band(refused, call_id=asked.call_id, id_json=message.id_json)
+            return farewells.refused_in_band(refused, call_id=asked.call_id, id_json=message.id_json)
 
     async def _call(self, asked: Asked) -> Answer | Opened | Awaited:
         wanted = await self._requests.read(asked)
@@ -91,7 +91,7 @@ class Proxy:
         if got.waits:
             call_id = got.call_id or asked.call_id
             return Awaited(call_id=call_id, workspace_id=wanted.target.id, id_json=wanted.message.id_json)
-        return streams.in_band(got, call_id=got.call_id or asked.call_id, id_json=wanted.message.id_json)
+        return farewells.in_band(got, call_id=got.call_id or asked.call_id, id_json=wanted.message.id_json)
 
     async def _enter(self, wanted: Wanted, limit_s: float | None) -> Ticket:
         """Let a call begin, or refuse; one that is pushed holds money, and is not made if it is the same as another."""

@@ -11,7 +11,7 @@ from math import ceil
 from typing import Final, Protocol
 
 from gateway import ports
-from gateway.core import streams
+from gateway.core import farewells, streams
 from gateway.core.answers import Ended
 from gateway.core.relay import LINE_COST, Comment, Event, Framer
 from gateway.core.usage import Usage
@@ -195,12 +195,12 @@ class Relay:
         """End it for its readers: a stream that has not completed says so in its last event."""
         self._resumable = self.resumable
         plain = self.head.plain
-        said = streams.of_ended(
+        said = farewells.of_ended(
             ended, call_id=self.head.call_id, last=self.events, resumable=self._resumable, plain=plain
         )
         self._journal.end(self.head.call_id, self.events + 1, said)
         if said is not None:
-            raw = streams.error_event(said, self.head.id_json, plain=plain)
+            raw = farewells.error_event(said, self.head.id_json, plain=plain)
             self.events += 1
             self._keep(streams.numbered(raw, self.head.call_id, self.events), self.events)
         self.over = True

@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import streams
+from gateway.core import resubscription, streams
 from gateway.core.answers import Answer
 from gateway.core.refusals import Refusal
 from gateway.services.calls import Calls
@@ -33,7 +33,7 @@ class Resubscribing:
         if isinstance(got, Opened):
             cannot = got.relay is not None and await _says_no(got.relay)
         else:
-            cannot = streams.says_no(got)
+            cannot = resubscription.says_no(got)
         held = await self._find(wanted) if cannot else None
         if held is None:
             return got
@@ -44,7 +44,7 @@ class Resubscribing:
         """The stream of a task as it is wanted; None if there is none for this caller, or nobody knows."""
         asked, message = wanted.asked, wanted.message
         operation = asked.operation
-        task_id = streams.find_task(message.body) if operation is None else operation.task_id
+        task_id = resubscription.find_task(message.body) if operation is None else operation.task_id
         if task_id is None:
             return None
         try:
@@ -55,7 +55,7 @@ class Resubscribing:
             held = await self._streams.find(call_id)
         except (Refusal, ports.LiveUnavailable):
             return None
-        if held is None or not streams.is_one_language(call.method, message.method or ""):
+        if held is None or not resubscription.is_one_language(call.method, message.method or ""):
             return None
         after = streams.find_number(call_id, asked.headers.get("Last-Event-ID"))
         return replace(held, id_json=message.id_json or b"null", after=after or 0)
@@ -68,4 +68,4 @@ async def _says_no(relay: Relay) -> bool:
         await relay.wait(relay.position, left_s)
     if relay.events != 1:
         return False
-    return streams.is_no(relay.last) or (relay.over and not relay.last)
+    return resubscription.is_no(relay.last) or (relay.over and not relay.last)

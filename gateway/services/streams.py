@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final
 
 from gateway import ports
-from gateway.core import answers, outcomes, streams
+from gateway.core import answers, farewells, outcomes, streams
 from gateway.core.answers import Ended
 from gateway.core.endings import Ending
 from gateway.services.relays import Relay, Shared
@@ -318,13 +318,13 @@ class Reading:
 
     def _farewell(self, error: bytes) -> bytes:
         self.number += 1
-        raw = streams.error_event(error, self._id_json or self.head.id_json, plain=self.head.plain)
+        raw = farewells.error_event(error, self._id_json or self.head.id_json, plain=self.head.plain)
         return streams.numbered(raw, self.head.call_id, self.number)
 
     def _interrupted(self) -> bytes:
         """Say that the replica that relayed it has died, and has written no more than this."""
         ended, head = answers.classify(outcomes.Orphaned()), self.head
-        said = streams.of_ended(ended, call_id=head.call_id, last=self.number, plain=head.plain)
+        said = farewells.of_ended(ended, call_id=head.call_id, last=self.number, plain=head.plain)
         assert said is not None
         return self._farewell(said)
 
@@ -335,5 +335,5 @@ class Reading:
         """
         self.over = True
         call_id, plain = self.head.call_id, self.head.plain
-        error = streams.failure(code, sentence, call_id=call_id, last=self.number, retriable=retriable, plain=plain)
-        return streams.error_event(error, self._id_json or self.head.id_json, plain=plain)
+        error = farewells.failure(code, sentence, call_id=call_id, last=self.number, retriable=retriable, plain=plain)
+        return farewells.error_event(error, self._id_json or self.head.id_json, plain=plain)

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from gateway import ports
-from gateway.core import queue, streams
+from gateway.core import farewells, queue, streams
 from gateway.core.answers import Answer
 from gateway.core.calls import Call, Kind, State
 from gateway.core.endings import Ending
@@ -161,8 +161,8 @@ class Vigil:
         if self._reading is not None:
             return self._reading.fail(code, sentence)
         self._over = True
-        error = streams.failure(code, sentence, call_id=self.awaited.call_id, last=0)
-        return streams.error_event(error, self.awaited.id_json)
+        error = farewells.failure(code, sentence, call_id=self.awaited.call_id, last=0)
+        return farewells.error_event(error, self.awaited.id_json)
 
     async def _listen(self) -> bytes:
         """What an agent that polls has said of its work meanwhile."""
@@ -192,4 +192,4 @@ class Vigil:
         self._over = True
         answer = queue.find_answer(call) or Answer(status=502, body=b"")
         ending = "" if call.ending is None else call.ending.value
-        return streams.of_answer(answer, ending, call_id=call.id, id_json=self.awaited.id_json)
+        return farewells.of_answer(answer, ending, call_id=call.id, id_json=self.awaited.id_json)

@@ -29,6 +29,7 @@ async def operate(request: web.Request) -> web.StreamResponse:
         case http_json.Operation():
             return await _forward(request, found)
         case http_json.OtherVerbs(verbs=verbs):
+            await request.app[keys.TOLLS].take(request[keys.TOLL])  # as what is refused otherwise
             raise web.HTTPMethodNotAllowed(request.method, verbs)
         case None:
             raise Refusal(Code.NOT_FOUND, "no such route")

@@ -253,7 +253,7 @@ def _check_same_site(request: web.Request, route: Route) -> None:
     That is told by the Origin, or else by Sec-Fetch-Site; a request with neither is no browser's of today.
     """
     socket = route.status == HTTPStatus.SWITCHING_PROTOCOLS
-    if request.method in SAFE_METHODS and not socket:
+    if request.method in SAFE_METHODS and not socket and not route.plain:  # which calls an agent
         return
     origin = request.headers.get("Origin")
     if origin is None:

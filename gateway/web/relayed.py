@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
-from gateway.core import streams
+from gateway.core import farewells, streams
 from gateway.core.calls import Kind
 from gateway.core.refusals import Code, Refusal, bad_field, platform_unavailable
 from gateway.ports import LiveUnavailable
@@ -66,7 +66,7 @@ def _no_place(request: web.Request, call_id: str, id_json: bytes | None, *, plai
     if plain:
         raise refused
     request[keys.CALL_ID] = call_id
-    return render.answer(streams.refused_in_band(refused, call_id=call_id, id_json=id_json))
+    return render.answer(farewells.refused_in_band(refused, call_id=call_id, id_json=id_json))
 
 
 async def stay(request: web.Request, awaited: Awaited, *, call_off: bool) -> web.StreamResponse:

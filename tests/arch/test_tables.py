@@ -11,7 +11,7 @@ import pytest
 
 from events.event import CATALOGUE
 from gateway import settings
-from gateway.core import answers, feeds, outcomes, streams
+from gateway.core import answers, farewells, feeds, outcomes
 from gateway.core.causes import RULES, Anew, cause_of
 from gateway.core.endings import Ending
 from gateway.core.outcomes import Clock, Outcome
@@ -186,8 +186,8 @@ def test_the_document_of_feeds_names_each_reason_to_give_one_up():
 
 
 def test_a_streaming_caller_gets_those_refusals_as_an_event_whose_words_its_client_would_lose():
-    lost = {code: int(status) for code, status in STATUS.items() if status in streams.STATUS_TOLD_IN_BAND}
-    assert lost == streams.CODES_TOLD_IN_BAND
+    lost = {code: int(status) for code, status in STATUS.items() if status in farewells.STATUS_TOLD_IN_BAND}
+    assert lost == farewells.CODES_TOLD_IN_BAND
 
 
 def test_every_event_that_is_published_is_in_the_catalogue_and_the_other_way_round():

@@ -166,3 +166,11 @@ def test_ids_are_remembered_as_far_as_there_is_room():
         True, False, True, False, True, False, True,
     ]  # fmt: skip
     assert len(recent) == 2
+
+
+def test_long_ids_are_told_apart_and_not_kept():
+    recent = Recent(capacity=100)
+    long = ["x" * 10_000 + str(number) for number in range(3)] + ["\ud800" * 100]
+    assert all(recent.is_new(one) for one in long)
+    assert not any(recent.is_new(one) for one in long)
+    assert sum(map(len, recent._ids)) < 100

@@ -166,3 +166,10 @@ def test_what_stands_in_strings_is_no_crowd_however_long_they_are(before: bytes)
     text = b"[" + before + b'"a", ' * 30_000 + b'"' + b"[:" * 100_000 + b'\\"", "' + b"{:" * 100_000 + b'"]'
     assert not jsontext.is_crowded(text)
     assert jsontext.is_crowded(text + b"[]" * (jsontext.MAX_CROWD + 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "found"), [(b'{"a": 1}', {"a": 1}), (b"[]", {}), (b"{", {}), (b"", {}), (b"\xff", {})]
+)
+def test_the_members_of_an_object_are_found_and_none_of_anything_else(body, found):
+    assert jsontext.find_object(body) == found

@@ -1,13 +1,12 @@
-"""core.streams: what events say, under all versions of A2A, and how a stream is ended."""
+"""core.streams: what events say, under all versions of A2A, and the ids they get."""
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core import answers, outcomes, streams
-from gateway.core.endings import Ending
-from gateway.core.streams import NOTHING, find_number, in_band, is_stream, read
+from gateway.core import streams
+from gateway.core.streams import NOTHING, find_number, is_stream, read
 from gateway.core.usage import Usage
 
 CALL = "00000000-0000-4000-8000-00000000000c"
@@ -120,72 +119,7 @@ def test_ids_are_read_as_they_are_written(number):
     assert find_number(CALL, streams.event_id(CALL, number)) == number
 
 
-@pytest.mark.parametrize(
-    "outcome", [outcomes.NotConnected(), outcomes.Reset(), outcomes.Expired(clock=outcomes.Clock.CEILING)]
-)
-def test_an_end_before_the_stream_began_is_an_event_too(outcome):
-    ended = answers.classify(outcome)
-    told = in_band(ended.answer, call_id=CALL, id_json=b'"7"')
-    assert (told.status, told.headers["Content-Type"]) == (200, "text/event-stream")
-    said = orjson.loads(told.body.removeprefix(b"data: "))
-    assert (said["id"], said["error"]["data"]["code"]) == ("7", ended.ending.value)
-    assert said["error"]["data"]["call_id"] == CALL
-    assert said["error"]["data"]["last_event_id"] is None
-    assert said["error"]["data"]["retriable"] is (ended.ending is Ending.AGENT_UNREACHABLE)
-    assert said["error"]["message"] == orjson.loads(ended.answer.body)["error"]
-
-
-def test_what_clients_of_streams_can_read_stays_as_it_is():
-    own = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"down"}}'
-    for answer in (
-        answers.Answer(status=202, body=b'{"queued":true}'),
-        answers.Answer(status=400, body=b'{"error":"no","code":"invalid_request"}'),
-        answers.Answer(status=503, body=own),
-        answers.Answer(status=502, body=b"<html>"),
-    ):
-        assert in_band(answer, call_id=CALL, id_json=None) is answer
-
-
 def test_an_event_is_readdressed_line_by_line():
     raw = b'event: x\r\ndata: {"jsonrpc":"2.0","id":"1","result":{"a":1}}\r\n\r\n'
     assert streams.address(raw, b"7") == b'event: x\r\ndata: {"jsonrpc":"2.0","id":7,"result":{"a":1}}\r\n\r\n'
     assert streams.address(b"data: {}\n\n", b"7") == b"data: {}\n\n"
-
-
-def test_every_ending_but_the_good_one_has_a_farewell():
-    assert streams.of_ended(answers.classify(outcomes.Streamed(status=200, headers={})), call_id=CALL, last=3) is None
-    said = streams.of_ended(answers.classify(outcomes.Cut(status=200)), call_id=CALL, last=3)
-    assert said is not None
-    assert orjson.loads(said)["data"] == {
-        "code": "truncated", "http_status": 502, "retriable": False, "call_id": CALL, "last_event_id": f"{CALL}-3",
-        "delivery_confirmed": True,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("params", "task_id"),
-    [
-        ({"id": "t-1"}, "t-1"),
-        ({"name": "tasks/t-1"}, "t-1"),
-        ({"id": 7}, None),
-        ({"id": ""}, None),
-        ({"id": "t" * 300}, None),
-        ({}, None),
-        ([], None),
-    ],
-)
-def test_a_request_names_its_task(params: object, task_id: str | None):
-    assert streams.find_task(orjson.dumps({"jsonrpc": "2.0", "params": params})) == task_id
-    assert streams.find_task(b"no json") is None
-
-
-def test_events_look_the_same_within_a_version():
-    assert streams.is_one_language("message/stream", "tasks/resubscribe")
-    assert streams.is_one_language("SendStreamingMessage", "SubscribeToTask")
-    assert not streams.is_one_language("message/stream", "SubscribeToTask")
-
-
-def test_a_farewell_says_that_a_stream_cannot_be_resumed_and_nothing_where_it_can():
-    ended = answers.classify(outcomes.Cut(status=200))
-    said = [orjson.loads(streams.of_ended(ended, call_id=CALL, last=1, resumable=may) or b"") for may in (True, False)]
-    assert [one["data"].get("resumable") for one in said] == [None, False]

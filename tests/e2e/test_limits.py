@@ -66,6 +66,15 @@ async def test_a_streaming_caller_pays_for_a_refusal_as_well_that_it_is_told_in_
     assert said == [(200, True)] * 3 + [(429, False)] * 2
 
 
+async def test_a_path_that_is_none_and_a_verb_that_is_none_are_paid_for_too(world: World) -> None:
+    await world.start(GATEWAY_RATE_CALLS=f"4{SLOW}")
+    target = await world.workspace()
+    path = f"/workspaces/{target.id}/a2a"
+    asked_for = [f"{path}/message:send", f"{path}/nothing"] * 3
+    said = [(await world.request("GET", one, headers=target.bearer))[0] for one in asked_for]
+    assert said == [405, 404, 405, 404, 429, 429]
+
+
 async def test_a_workspace_has_one_bucket_however_many_tokens_it_makes_itself(world: World) -> None:
     await world.start(GATEWAY_RATE_CALLS=f"3{SLOW}")
     one = await world.workspace((await world.agent()).url)

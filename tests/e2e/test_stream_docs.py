@@ -13,7 +13,7 @@ from aiohttp import web
 
 from gateway.core.answers import classify
 from gateway.core.endings import Ending
-from gateway.core.streams import farewell
+from gateway.core.farewells import farewell
 from tests.arch.test_tables import OUTCOMES
 from tests.e2e.test_resubscribe import error
 from tests.e2e.test_streams import events, open_stream, streaming, update

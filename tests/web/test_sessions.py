@@ -105,6 +105,10 @@ async def test_what_changes_something_by_cookie_must_come_from_a_page_of_ours(
     if not lets:
         assert (status, body["code"]) == (403, "cross_site")
     assert (await world.request("GET", "/workspaces", headers=mine))[0] == 200  # a page cannot read this, says CORS
+    agent = await world.agent()
+    target = await world.workspace(agent.url)
+    got = (await world.request("GET", f"/workspaces/{target.id}/a2a/tasks/1", headers=mine))[0]
+    assert (got, len(agent.bodies)) == ((200, 1) if lets else (403, 0)), "it calls an agent"
 
 
 @pytest.mark.parametrize(("origin", "status"), [("own", 101), ("https://evil.example", 403), (None, 403)])
