@@ -52,7 +52,7 @@ _PATHS: Final[tuple[tuple[re.Pattern[str], Mapping[str, str]], ...]] = tuple(
 )
 """Each path with what its verbs ask for: the name that histories show."""
 
-_STATUSES: Final = {
+_STATUSES: Final[Mapping[int, str]] = {
     HTTPStatus.BAD_REQUEST: "INVALID_ARGUMENT",
     HTTPStatus.PAYMENT_REQUIRED: "RESOURCE_EXHAUSTED",
     HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
@@ -256,7 +256,7 @@ def error(status: int, message: str, fields: Mapping[str, Any]) -> bytes:
         "domain": DOMAIN,
         "metadata": {name: _text(value) for name, value in fields.items() if value is not None},
     }
-    name = _STATUSES.get(HTTPStatus(status), "UNKNOWN")
+    name = _STATUSES.get(status, "UNKNOWN")
     return orjson.dumps({"code": status, "status": name, "message": message, "details": [info], "data": dict(fields)})
 
 

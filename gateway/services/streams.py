@@ -168,7 +168,7 @@ class Reading:
         self._id_json = opened.id_json if other else None
         self.place: int | None = None
         self._write: Callable[[bytes], bool] = lambda _: False
-        self._rested: asyncio.Future[None]
+        self._rested: asyncio.Future[None] | None = None
         self._hold = owner.room.hold()
         self._pause_s = SOON_S
         self._seen_at = self._said_at = monotonic()
@@ -198,10 +198,10 @@ class Reading:
         assert relay is not None, "who reads a journal fetches"
         self._hold.release()
         self._write = write
-        self._rested = asyncio.get_running_loop().create_future()
+        rested = self._rested = asyncio.get_running_loop().create_future()
         relay.push_to(self)
         try:
-            await asyncio.wait([self._rested], timeout=within_s)
+            await asyncio.wait([rested], timeout=within_s)
         finally:
             relay.push_no_more(self)
 
@@ -214,8 +214,12 @@ class Reading:
         goes_on = found is not None and (not found or self._write(found))
         if not goes_on or not self.keeps_up:
             relay.push_no_more(self)
-            if not self._rested.done():
-                self._rested.set_result(None)
+            self.rest()
+
+    def rest(self) -> None:
+        """Let who waits in `push` go on, and look what has become of its reader."""
+        if self._rested is not None and not self._rested.done():
+            self._rested.set_result(None)
 
     async def read(self, within_s: float) -> bytes:
         """Return what comes next; b"" if nothing has within this time, or nothing will."""

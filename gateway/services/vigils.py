@@ -114,6 +114,11 @@ class Vigil:
         assert self._reading is not None, "who waits does not keep up"
         await self._reading.push(write, within_s)
 
+    def rest(self) -> None:
+        """As of a Reading; who waits looks by itself."""
+        if self._reading is not None:
+            self._reading.rest()
+
     async def read(self, within_s: float) -> bytes:
         """Return what comes next; b"" if nothing has within this time, or nothing will."""
         if self._reading is None:

@@ -1,6 +1,7 @@
 """What handlers find in the application, and in a request."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from aiohttp import web
@@ -64,5 +65,8 @@ OPENAPI: Final = web.AppKey("openapi", bytes)
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 CALL_ID: Final = web.RequestKey("call_id", str)
+Telling = Callable[[Callable[[], None]], AbstractContextManager[None]]
+TELLING: Final[web.RequestKey[Telling]] = web.RequestKey("telling")
+"""How to be told that the connection is lost (web/protocol.py); only behind our own server."""
 TOLL: Final = web.RequestKey("toll", Toll)
 """What the request pays."""

@@ -1,6 +1,8 @@
 """What clients get whose bytes are no request, or do not come: no word of theirs in it or in the log."""
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
@@ -15,6 +17,7 @@ from gateway.core.refusals import Code, Refusal
 from gateway.web import render
 from gateway.web.doorway import Doorway, TurnedAway
 from gateway.web.guard import SECURITY_HEADERS, SERVER
+from gateway.web.keys import TELLING
 from gateway.web.parse import HOLD
 from gateway.web.stream import bound_silence
 
@@ -30,7 +33,7 @@ AHEAD: Final = 2
 class Protocol(RequestHandler):
     """aiohttp's protocol, whose own answers and log lines would show what the client sent: its token, its body."""
 
-    __slots__ = ("_doorway", "_first_request", "_head_bytes", "_write_s")
+    __slots__ = ("_doorway", "_first_request", "_head_bytes", "_on_lost", "_write_s")
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
@@ -38,6 +41,7 @@ class Protocol(RequestHandler):
         self._doorway: Doorway | None = server.doorway
         self._write_s = server.write_s
         self._head_bytes = 0
+        self._on_lost: dict[Callable[[], None], None] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give a new client a while to send its first request; those that come later have aiohttp's keep-alive time."""
@@ -54,6 +58,17 @@ class Protocol(RequestHandler):
         if doorway is not None:
             doorway.leave()
         super().connection_lost(exc)
+        for tell in tuple(self._on_lost):
+            tell()
+
+    @contextmanager
+    def telling(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Call this when the connection is lost while the block lasts."""
+        self._on_lost[tell] = None
+        try:
+            yield
+        finally:
+            del self._on_lost[tell]
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless a head has no end."""
@@ -173,7 +188,9 @@ class Runner(web.AppRunner):
 
         def request(message: Any, payload: Any, protocol: Any, *others: Any) -> web.BaseRequest:
             protocol.note_request()
-            return made.request_factory(message, payload, protocol, *others)
+            one = made.request_factory(message, payload, protocol, *others)
+            one[TELLING] = protocol.telling
+            return one
 
         server = Server(made.request_handler, request_factory=request, loop=made._loop, **made._kwargs)
         server.first_request_s = self._first_request_s

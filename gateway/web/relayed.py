@@ -146,7 +146,8 @@ async def _write(request: web.Request, response: web.StreamResponse, reading: Re
     look_s = min(LOOK_S, keepalive_s)
     visibility = request.app[keys.VISIBILITY]
     pipe = _Pipe(request)
-    with suppress(ConnectionError), visibility.kept(visibility.look_at_self(parse.principal(request)), pipe):
+    view = visibility.look_at_self(parse.principal(request))
+    with suppress(ConnectionError), visibility.kept(view, pipe), request[keys.TELLING](reading.rest):
         await response.prepare(request)
         if block:
             await response.write(block)

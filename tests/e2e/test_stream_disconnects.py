@@ -12,6 +12,7 @@ import orjson
 import psutil
 import pytest
 
+from gateway.web.relayed import LOOK_S
 from tests.e2e.test_streams import OPERATOR, asked, events, open_stream
 from tests.harness import faces
 from tests.harness.faces import CHUNKED, LAST_CHUNK, Faced, Peer, chunk, event
@@ -19,7 +20,7 @@ from tests.harness.world import Workspace, World, eventually, until
 
 CANCEL = {"X-On-Disconnect": "cancel"}
 SOON_S = 2.5
-"""How soon it is noticed that a caller has left: it is looked every second."""
+"""How soon a call is called off whose caller has left, on a busy machine, too."""
 EVENTS = 5
 
 
@@ -100,6 +101,20 @@ async def test_a_caller_that_wants_so_ends_its_stream_when_it_leaves_and_the_age
         call = await call_of(world, target, "cancelled")
         _, body, _ = await world.request("GET", f"/workspaces/{target.id}/a2a/calls/{call['id']}/stream")
         assert events(body)[-1][1]["error"]["data"]["code"] == "cancelled"
+
+
+async def test_it_is_noticed_at_once_and_not_only_when_somebody_looks(world: World):
+    await world.start()
+    took = []
+    async with stepping(world) as (steps, agent, target):
+        for _ in range(5):
+            steps.go()
+            async with open_stream(world, target, headers=CANCEL) as response:
+                await response.content.readuntil(b"\n\n")
+            left = time.monotonic()
+            await eventually(lambda: agent.open == 0)
+            took.append(time.monotonic() - left)
+    assert min(took) < LOOK_S / 2
 
 
 async def test_callers_that_leave_in_the_middle_of_a_write_are_no_error(world: World):
