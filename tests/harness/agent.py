@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from tests.harness.listening import ACCEPTED_TURNS
+
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -79,7 +81,15 @@ async def running(behave: Behaviour = echo) -> AsyncIterator[ScriptedAgent]:
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
     await site.start()
     agent.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    server = runner.server
+    assert server is not None
     try:
         yield agent
     finally:
         await runner.cleanup()
+        for _ in range(ACCEPTED_TURNS):
+            await asyncio.sleep(0)
+        for handler in server.connections:  # that was being accepted
+            if handler.transport is not None:
+                handler.transport.abort()
+        await asyncio.sleep(0)

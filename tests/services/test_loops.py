@@ -61,7 +61,7 @@ async def test_a_loop_that_waited_for_what_was_cancelled_is_started_again() -> N
         await for_ever()
 
     async with Loops() as loops:
-        loops.loop(work, "one")
+        loops.loop(work, "one", "Turns.")
         await eventually(lambda: len(turns) == 2)
         [one] = loops.liveness()
         assert (one.state, one.restarts, one.last_error) == (State.RUNNING, 1, "CancelledError")
