@@ -37,6 +37,13 @@ LONGEST = tuple(f"tests/e2e/test_{name}.py" for name in ("openapi", "fuzz", "inv
 ONCE = (
     "tests/services/test_proxy_properties.py",
     "tests/services/test_feeds.py::test_started_and_stopped_a_thousand",
+    "tests/services/test_registry.py",
+    "tests/services/test_peers.py",
+    "tests/services/test_visibility.py",
+    "tests/services/test_drain.py",
+    "tests/web/test_events.py",
+    "tests/web/test_sessions.py",
+    "tests/store/test_calls.py",
     "tests/core/test_envelope_properties.py",
     "tests/browser",
     "tests/embedded",
