@@ -190,4 +190,6 @@ class Framer:
         self._lines, self._data = [], []
         if not data:
             return None
+        if blank == b"\n" and lines[-1].endswith(b"\r"):
+            blank = b"\r"  # there was an id between them: together they would be the end of one line
         return Event(b"".join(lines) + blank, data[0] if len(data) == 1 else b"\n".join(data))

@@ -117,6 +117,10 @@ def test_the_last_event_may_lack_its_end(drawn):
         assert framer.finish() is None
 
 
+def test_what_was_beside_an_id_that_is_left_out_does_not_become_one_line_end():
+    assert fed([b"data: 1\rid: theirs\n\n"])[1] == [Event(b"data: 1\r\r", b"1")]
+
+
 def test_lines_keep_their_ends_and_their_spaces():
     stream = b"event: x\r\ndata:  {\r\n: inside\r\ndata: }\r\nid: theirs\r\n\r\n: outside\r\n\r\ndata: 2\n\n"
     framer, parts = fed([stream])
