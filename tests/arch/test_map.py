@@ -24,6 +24,8 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "gateway/app/site.py": HANDLERS,
     "gateway/app/taps.py": "tests/e2e/test_poll.py",
     "gateway/app/timetable.py": "tests/e2e/test_liveness.py",
+    "gateway/settings/kinds.py": "tests/test_settings.py",
+    "gateway/settings/table.py": "tests/test_settings.py",
     "gateway/services/attempts.py": "tests/services/test_drain.py",
     "gateway/services/settling.py": "tests/services/test_drain.py",
     "gateway/services/backlog.py": "tests/e2e/test_backlog.py",
