@@ -1,10 +1,8 @@
 """What every test may ask for: the bundled servers, once per session, and the option --long."""
 
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -16,6 +14,7 @@ import pytest_asyncio
 
 from gateway.embedded import servers as embedded
 from gateway.store.migrate import migrate
+from tests.harness import folders
 from tests.harness.world import ADMIN_TOKEN, World
 
 PLENTY = "1000000/1"
@@ -84,11 +83,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[embedded.Urls]:
-    """One PostgreSQL and one Valkey for the whole session; whoever writes to them brings names of their own.
-
-    The folder is not pytest's, whose folders are closed to the unprivileged user that the servers get under root.
-    """
-    data_dir = Path(tempfile.mkdtemp(prefix="a2a-tests-"))
+    """One PostgreSQL and one Valkey for the whole session; whoever writes to them brings names of their own."""
+    data_dir = folders.fresh("a2a-tests-")
     try:
         with embedded.running(data_dir, durable=False) as urls:
             yield urls
@@ -128,13 +124,21 @@ async def shared_world(servers: embedded.Urls, template_database: str) -> AsyncI
             yield one
 
 
+LEFT: list[str] = []
+"""Databases that are to be dropped before the next one is made: by then whoever was connected has gone."""
+
+
 @contextmanager
 def _database(servers: embedded.Urls, template: str) -> Iterator[str]:
     name = f"test_{uuid4().hex}"
     with _administrator(servers) as ask:
+        while LEFT:
+            ask(f"DROP DATABASE {LEFT.pop()} WITH (FORCE)")
         ask(f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
         yield _of_database(servers, name)
-        ask(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        LEFT.append(name)
 
 
 @asynccontextmanager

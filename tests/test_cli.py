@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -25,7 +24,7 @@ from redis import Redis
 from gateway.cli import DEMO_ID, main
 from gateway.settings import describe
 from gateway.store.vault import FernetVault
-from tests.harness import process
+from tests.harness import folders, process
 from tests.harness.family import descendants, gone, seen
 
 TOKEN = "0123456789abcdef"
@@ -50,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
 @pytest.fixture
 def open_tmp() -> Iterator[Path]:
     """A folder through which the servers' user may pass."""
-    path = Path(tempfile.mkdtemp(prefix="a2a-cli-"))
+    path = folders.fresh("a2a-cli-")
     path.chmod(0o755)
     try:
         yield path

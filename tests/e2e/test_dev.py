@@ -1,18 +1,17 @@
 """`a2a-gateway dev`, as a page of another site sees it."""
 
 import shutil
-import tempfile
 
 import aiohttp
 import pytest
 
-from tests.harness import process
+from tests.harness import folders, process
 
 
 @pytest.fixture
 def folder():
     """A folder that the servers' unprivileged user may reach, which pytest's own are not."""
-    path = tempfile.mkdtemp(prefix="a2a-dev-")
+    path = str(folders.fresh("a2a-dev-"))
     yield path
     shutil.rmtree(path)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from gateway.services.tasks import Tasks
 from gateway.store import vault
-from tests.harness import process
+from tests.harness import folders, process
 from tests.harness import valkey as valkeys
 from tests.harness.process import GatewayProcess
 from tests.harness.stage import DATABASE_WORD, PLANTED, REDIS_WORD, Stage, an_unheard_of_row, angry, no_database
@@ -86,7 +85,7 @@ async def go_through(world: World, secrets: Secrets, target: Workspace) -> str:
 @pytest.fixture
 def folder() -> Iterator[str]:
     """A folder that the servers' unprivileged user may reach, which pytest's own are not."""
-    path = tempfile.mkdtemp(prefix="a2a-logs-")
+    path = str(folders.fresh("a2a-logs-"))
     yield path
     shutil.rmtree(path)
 

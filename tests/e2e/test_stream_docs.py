@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import shutil
-import tempfile
 from typing import Any, Final
 
 import orjson
@@ -17,7 +16,7 @@ from gateway.core.farewells import farewell
 from tests.arch.test_tables import OUTCOMES
 from tests.e2e.test_resubscribe import error
 from tests.e2e.test_streams import events, open_stream, streaming, update
-from tests.harness import process
+from tests.harness import folders, process
 from tests.harness.source import ROOT
 from tests.harness.world import World
 
@@ -84,7 +83,7 @@ def texts(seen: list[tuple[str | None, Any]]) -> list[str]:
 
 
 async def test_they_work_with_what_make_run_starts() -> None:
-    folder = tempfile.mkdtemp(prefix="a2a-dev-")  # one that the servers' unprivileged user may reach
+    folder = str(folders.fresh("a2a-dev-"))  # one that the servers' unprivileged user may reach
     try:
         async with process.started("dev", "--port", "0", "--data-dir", folder, env={}) as gateway:
             set_up = SET_UP.replace(HERE, gateway.url)

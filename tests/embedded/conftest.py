@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import psutil
 import pytest
 
 from gateway.embedded import servers
-from tests.harness import family
+from tests.harness import family, folders
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RUN = """
@@ -35,7 +34,7 @@ except servers.EmbeddedError as error:
 @pytest.fixture
 def open_tmp() -> Iterator[Path]:
     """A temporary folder through which every user may pass, unlike pytest's own."""
-    path = Path(tempfile.mkdtemp(prefix="a2a-t-"))
+    path = folders.fresh("a2a-t-")
     path.chmod(0o755)
     try:
         yield path
@@ -46,7 +45,7 @@ def open_tmp() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def template() -> Iterator[Path]:
     """A data folder that has been started once and stopped."""
-    path = Path(tempfile.mkdtemp(prefix="a2a-template-"))
+    path = folders.fresh("a2a-template-")
     try:
         with servers.running(path, durable=False):
             pass

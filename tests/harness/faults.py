@@ -3,11 +3,9 @@
 import asyncio
 import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
-from pathlib import Path
 from typing import Final
 
 import psutil
@@ -16,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.embedded import servers as embedded
+from tests.harness import folders
 from tests.harness.world import until
 
 BACK_S: Final = 20.0
@@ -95,7 +94,7 @@ class Datastores:
 @contextmanager
 def own_datastores() -> Iterator[Datastores]:
     """Both, on a folder that goes with the block."""
-    data_dir = Path(tempfile.mkdtemp(prefix="a2a-tests-"))
+    data_dir = folders.fresh("a2a-tests-")
     before = {one.pid for one in psutil.Process().children()}
     try:
         with embedded.running(data_dir, durable=False) as urls:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -18,6 +17,7 @@ from urllib.parse import quote
 from redis.asyncio import Redis
 
 from gateway.embedded import wheels
+from tests.harness import folders
 
 START_S: Final = 10.0
 KEPT: Final = ("--save", "", "--appendonly", "yes", "--repl-diskless-sync-delay", "0")
@@ -143,7 +143,7 @@ def valkey(folder: Path, **options: str | int) -> Iterator[Valkey]:
 @asynccontextmanager
 async def running(**options: str | int) -> AsyncIterator[Valkey]:
     """A server on a socket, in a folder of its own which goes with it. A kill may take its last moment along."""
-    folder = Path(tempfile.mkdtemp(prefix="a2a-valkey-"))
+    folder = folders.fresh("a2a-valkey-")
     one = Valkey(folder, [*KEPT, *_words(options)], port=None)
     try:
         await one.start()

@@ -4,13 +4,13 @@ import asyncio
 import os
 import shutil
 import signal
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from gateway.embedded import servers as embedded
 from gateway.ports import StoreError, StoreUnavailable
+from tests.harness import folders
 
 
 async def test_connections_that_died_at_rest_are_replaced_before_they_are_used(database, watcher):
@@ -89,7 +89,7 @@ async def test_a_slow_connect_keeps_nobody_else_waiting(open_database, network, 
 
 async def test_a_server_that_restarts_costs_nobody_more_than_the_restart(open_database, eventually):
     """The embedded servers' wrapper starts a PostgreSQL that died again."""
-    data_dir = Path(tempfile.mkdtemp(prefix="a2a-tests-"))
+    data_dir = folders.fresh("a2a-tests-")
     try:
         with embedded.running(data_dir, durable=False) as urls:
             async with open_database(urls.database_url) as database:
