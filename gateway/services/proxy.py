@@ -90,7 +90,12 @@ class Proxy:
             return got  # clients of HTTP+JSON look at the status of an answer, whatever they have asked for
         if got.waits:
             call_id = got.call_id or asked.call_id
-            return Awaited(call_id=call_id, workspace_id=wanted.target.id, id_json=wanted.message.id_json)
+            return Awaited(
+                call_id=call_id,
+                workspace_id=wanted.target.id,
+                id_json=wanted.message.id_json,
+                stays_s=wanted.stays_s,
+            )
         return farewells.in_band(got, call_id=got.call_id or asked.call_id, id_json=wanted.message.id_json)
 
     async def _enter(self, wanted: Wanted, limit_s: float | None) -> Ticket:

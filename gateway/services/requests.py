@@ -67,9 +67,9 @@ class Times:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
     """A call that may be made. `caller_id`: the calling workspace, None for a person. `outbound`: how it goes out, None
-    if its agent polls. If it has to wait, its caller would stay `wait_s` seconds for the answer; among those that do
-    it has this priority, and goes by turns with those of other lanes. `claim`: what makes another call the same, None
-    where nothing does."""
+    if its agent polls. If it has to wait, its caller would stay `wait_s` seconds for the answer, in a stream `stays_s`,
+    None for as long as the call waits; among those that do it has this priority, and goes by turns with those of other
+    lanes. `claim`: what makes another call the same, None where nothing does."""
 
     asked: Asked
     target: Workspace
@@ -77,6 +77,7 @@ class Wanted:
     message: envelope.Envelope
     trace_id: str
     wait_s: float
+    stays_s: float | None
     priority: int
     lane: str
     outbound: ports.Outbound | None
@@ -115,6 +116,7 @@ class Requests:
             message=message,
             trace_id=trace_id(trace["traceparent"]),
             wait_s=min(wait_s, wanted_s) if wanted_s else wait_s,
+            stays_s=wanted_s if polls and wanted_s else None,  # in a queue the call itself is over then
             priority=priority,
             lane=queue.lane(asked.principal, admitted.caller_id),
             outbound=None if polls else self._outbound(asked, admitted, message, trace, wanted_s),

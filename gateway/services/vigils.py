@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -26,11 +27,15 @@ SOON_S: Final = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Awaited:
-    """A call that waits for its agent, and whose caller streams. id_json: its JSON-RPC id."""
+    """A call that waits for its agent, and whose caller streams. id_json: its JSON-RPC id.
+
+    stays_s: how long that caller stays at most, None for as long as the call waits.
+    """
 
     call_id: str
     workspace_id: str
     id_json: bytes | None
+    stays_s: float | None = None
 
 
 class Vigils:
@@ -87,6 +92,7 @@ class Vigil:
         self._heard = ""
         self._pause_s = SOON_S
         self._looks_at = self._listens_at = 0.0
+        self._leaves_at = inf if awaited.stays_s is None else monotonic() + awaited.stays_s
         self._over = False
 
     def __repr__(self) -> str:
@@ -122,13 +128,16 @@ class Vigil:
     async def read(self, within_s: float) -> bytes:
         """Return what comes next; b"" if nothing has within this time, or nothing will."""
         if self._reading is None:
-            due = min(self._looks_at, self._listens_at) if self._polled else self._looks_at
+            due = min(self._looks_at, self._leaves_at, self._listens_at if self._polled else inf)
             await heard(self._woken, min(within_s, due - monotonic()), self._gone)
             if self._polled and monotonic() >= self._listens_at and (said := await self._listen()):
                 return said
-            if not self._woken.is_set() and monotonic() < self._looks_at:
+            leaves = monotonic() >= self._leaves_at
+            if not (leaves or self._woken.is_set() or monotonic() >= self._looks_at):
                 return b""
             said = await self._look()
+            if leaves and not said and self._reading is None:
+                return self.fail(Ending.DEADLINE.value, "the caller's time is over; the call waits on")
             if said or self._reading is None:
                 return said
         return await self._reading.read(within_s)

@@ -141,6 +141,17 @@ async def test_a_call_that_ends_without_an_answer_says_so_in_its_stream(world: W
     assert data["error"]["data"]["code"] == "cancelled"
 
 
+async def test_who_streams_to_an_inbox_leaves_at_its_deadline_and_the_message_waits_on(world: World):
+    await world.start()
+    target = await world.workspace(delivery_mode="poll")
+    async with open_stream(world, target, headers={"X-Timeout": "0.5"}) as response:
+        call_id = response.headers["X-A2A-Call-ID"]
+        [(_, data)] = events(await response.read())
+    assert data["error"]["data"]["code"] == "deadline"
+    _, said, _ = await world.request("GET", f"/workspaces/{target.id}/a2a/calls/{call_id}")
+    assert said["state"] == "parked"
+
+
 @pytest.mark.parametrize(("wish", "state"), [("cancel", "cancelled"), ("detach", "queued")])
 async def test_who_leaves_while_its_call_waits_leaves_it_there_or_calls_it_off(world: World, wish: str, state: str):
     await world.start(**{**QUICK, "GATEWAY_QUEUE_RETRY_SECONDS": "1000"})
