@@ -1,5 +1,6 @@
 -- Calls that wait for a busy agent. Their order is (priority desc, turn, seq). A call's turn is one after its lane's last
--- one, and no earlier than the turn that is next: a lane with a thousand calls waits with its second for everybody's first.
+-- one, waiting or out, and no earlier than the turn that is next: a lane with a thousand calls waits with its second for
+-- everybody's first.
 
 -- name: hold
 -- No row: the message has a call already, the queue is full, or the workspace is gone. Whoever writes at the same moment
@@ -15,6 +16,9 @@ select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s,
                   where c.workspace_id = w.id and c.state = 'queued' and c.lane = %(lane)s
                     and c.priority = %(priority)s
                   order by c.turn desc limit 1),
+                (select max(c.turn) + 1 from calls c
+                  where c.workspace_id = w.id and c.state = 'dispatched' and c.claim is not null
+                    and c.lane = %(lane)s and c.priority = %(priority)s),
                 (select c.turn from calls c
                   where c.workspace_id = w.id and c.state = 'queued' and c.priority = %(priority)s
                   order by c.turn limit 1),

@@ -155,6 +155,14 @@ async def test_who_comes_later_does_not_have_to_wait_for_all_that_came_before(st
     assert (await drained(store, one))[:3] == [first[5], late, first[6]]
 
 
+async def test_a_lane_has_its_turn_though_its_call_is_out_while_the_next_one_comes(store, one):
+    first = await hold(store, one, "a")
+    [out] = await claim(store, one)
+    second, other = await hold(store, one, "a"), await hold(store, one, "b")
+    assert await back(store, out)
+    assert await drained(store, one) == [first, other, second]
+
+
 async def test_priority_goes_before_turns(store, one):
     normal, low = await hold(store, one, "a"), await hold(store, one, "b", priority=10)
     high = [await hold(store, one, "c", priority=100) for _ in range(2)]
