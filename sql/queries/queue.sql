@@ -1,12 +1,16 @@
 -- Calls that wait for a busy agent. Their order is (priority desc, turn, seq). A call's turn is one after its lane's last
--- one, waiting or out, and no earlier than the turn that is next: a lane with a thousand calls waits with its second for
--- everybody's first.
+-- one, waiting or out, and no earlier than the turn that is under way: a lane with a thousand calls waits with its second
+-- for everybody's first.
 
 -- name: hold
 -- No row: the message has a call already, the queue is full, or the workspace is gone. Whoever writes at the same moment
 -- may put it one over.
 with depth as (
     select count(*)::int as before from calls where workspace_id = %(workspace_id)s and state = 'queued'
+), out as (
+    select max(turn) as turn, max(turn) filter (where lane = %(lane)s) as own from calls
+     where workspace_id = %(workspace_id)s and state = 'dispatched' and claim is not null
+       and (kind = 'queued' or busy > 0) and priority = %(priority)s
 )
 insert into calls (id, kind, state, workspace_id, caller_id, method, body, message_key, message_words, priority, lane,
                    turn, outgoing, busy, last_error, not_before, expires_at)
@@ -16,16 +20,15 @@ select %(id)s, %(kind)s, %(state)s, w.id, %(caller_id)s, %(method)s, %(body)s,
                   where c.workspace_id = w.id and c.state = 'queued' and c.lane = %(lane)s
                     and c.priority = %(priority)s
                   order by c.turn desc limit 1),
-                (select max(c.turn) + 1 from calls c
-                  where c.workspace_id = w.id and c.state = 'dispatched' and c.claim is not null
-                    and c.lane = %(lane)s and c.priority = %(priority)s),
-                (select c.turn from calls c
-                  where c.workspace_id = w.id and c.state = 'queued' and c.priority = %(priority)s
-                  order by c.turn limit 1),
+                out.own + 1,
+                least((select c.turn from calls c
+                        where c.workspace_id = w.id and c.state = 'queued' and c.priority = %(priority)s
+                        order by c.turn limit 1),
+                      out.turn),
                 0),
        %(outgoing)s, 1, %(error)s, now() + make_interval(secs => %(delay_s)s),
        now() + make_interval(secs => %(lives_s)s)
-  from workspaces w cross join depth
+  from workspaces w cross join depth cross join out
  where w.id = %(workspace_id)s and w.status <> 'removed' and depth.before < %(room)s
     on conflict (message_key) where message_key is not null do nothing
 returning (select before + 1 from depth) as depth, expires_at;

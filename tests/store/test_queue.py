@@ -163,6 +163,14 @@ async def test_a_lane_has_its_turn_though_its_call_is_out_while_the_next_one_com
     assert await drained(store, one) == [first, other, second]
 
 
+async def test_who_comes_first_while_a_turn_is_under_way_is_served_in_it(store, one):
+    first = await hold(store, one, "a")
+    [out] = await claim(store, one)
+    second, third, other = [await hold(store, one, lane) for lane in "aab"]
+    assert await back(store, out)
+    assert await drained(store, one) == [first, other, second, third]
+
+
 async def test_priority_goes_before_turns(store, one):
     normal, low = await hold(store, one, "a"), await hold(store, one, "b", priority=10)
     high = [await hold(store, one, "c", priority=100) for _ in range(2)]
