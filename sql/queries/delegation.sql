@@ -108,18 +108,24 @@ update calls
 returning id;
 
 -- name: wait
--- Its agent has not got it, and has no time: it takes a place in the queue, as if it came now.
+-- Its agent has not got it, and has no time: it takes a place in the queue, as if it came now (`hold` in queue.sql).
 update calls c
    set state = %(to)s, claim = null, lease_until = null, dispatched_at = null,
        not_before = now() + make_interval(secs => %(delay_s)s), busy = c.busy + %(busy)s,
        attempts = c.attempts + %(attempts)s, last_error = %(error)s,
-       turn = greatest((select o.turn + 1 from calls o
-                         where o.workspace_id = c.workspace_id and o.state = 'queued' and o.lane = c.lane
-                           and o.priority = c.priority
-                         order by o.turn desc limit 1),
-                       (select o.turn from calls o
-                         where o.workspace_id = c.workspace_id and o.state = 'queued' and o.priority = c.priority
-                         order by o.turn limit 1),
-                       0)
+       turn = (select greatest((select o.turn + 1 from calls o
+                                 where o.workspace_id = c.workspace_id and o.state = 'queued' and o.lane = c.lane
+                                   and o.priority = c.priority
+                                 order by o.turn desc limit 1),
+                               max(out.turn) filter (where out.lane = c.lane) + 1,
+                               least((select o.turn from calls o
+                                       where o.workspace_id = c.workspace_id and o.state = 'queued'
+                                         and o.priority = c.priority
+                                       order by o.turn limit 1),
+                                     max(out.turn)),
+                               0)
+                 from calls out
+                where out.workspace_id = c.workspace_id and out.state = 'dispatched' and out.claim is not null
+                  and (out.kind = 'queued' or out.busy > 0) and out.priority = c.priority and out.id <> c.id)
  where c.id = %(id)s and c.claim = %(claim)s and c.state = any(%(sources)s)
 returning id;

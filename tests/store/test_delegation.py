@@ -168,6 +168,25 @@ async def test_a_lease_that_is_renewed_is_kept_before_and_after_sending(desk):
     assert await desk.queue.end_lost(limit=9, history=ended) == []
 
 
+async def test_a_task_whose_agent_is_busy_has_its_place_in_the_turn_that_is_under_way(desk):
+    held = [
+        NewQueued(
+            id=str(uuid4()), workspace_id=desk.target_id, caller_id=None, lane="x", priority=50, method="m", body=b"",
+            outgoing=WAY, delay_s=0.0, lives_s=60.0,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    await desk.queue.hold(held[0], row(held[0].id, desk.target_id), error="agent_busy", room=9)
+    [out] = await desk.queue.claim(desk.target_id, eager=True, limit=1, lease_s=60.0)
+    await desk.queue.hold(held[1], row(held[1].id, desk.target_id), error="agent_busy", room=9)
+    id_ = await desk.one()
+    [one] = await desk.claim()
+    await desk.claims.mark_sent(one.call.id, one.claim)
+    assert await desk.claims.put_back(one.call.id, one.claim, delay_s=0.0, error="agent_busy", busy=True, counts=False)
+    assert out.call.id == held[0].id
+    assert await desk.queue.position(desk.target_id, id_) == 1, "who is out has had its turn"
+
+
 async def test_what_was_not_sent_is_put_off_and_what_was_waits_its_turn_in_the_queue(desk):
     for lane in ("x", "x", "x"):
         held = NewQueued(
