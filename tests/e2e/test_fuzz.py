@@ -102,10 +102,13 @@ def in_band(got: tuple[int, str | None]) -> tuple[int, str | None]:
 
 
 def trials(seed: int) -> Iterator[Trial]:
-    """All that is tried, without end; the same for the same seed."""
-    rng = Random(seed)
+    """All that is tried, without end; the same for the same seed. What is drawn is drawn at once: it takes a while."""
     entries = [entry.raw for kind in ("valid", "invalid") for entry in corpus.read(kind)]
-    for number, body in enumerate(of_their_own(Mutations([*entries, *drawn(seed)], rng))):
+    return mutated([*entries, *drawn(seed)], Random(seed))
+
+
+def mutated(entries: list[bytes], rng: Random) -> Iterator[Trial]:
+    for number, body in enumerate(of_their_own(Mutations(entries, rng))):
         way = rng.choice(LIKELY_WAYS if rng.random() < 0.6 else QUICK_WAYS)
         if rng.random() < SLOW_SHARE:
             way = rng.choice(SLOW_WAYS)
