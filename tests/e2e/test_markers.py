@@ -35,7 +35,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 INTERNAL: Final = (
     PLANTED, ADMIN_TOKEN, str(ROOT), "site-packages", "traceback", 'file "', ".py", "psycopg", "aiohttp", "aiopg",
-    "uvloop", "orjson", "python/", "select ", "sqlstate", "relation ", "0x7", "169.254.", ".s.pgsql", "valkey.sock",
+    "uvloop", "orjson", "python/", "select ", "sqlstate", "relation ", " at 0x", "169.254.", ".s.pgsql", "valkey.sock",
 )  # fmt: skip
 """What nobody outside may read."""
 MENDED_S: Final = 20.0
