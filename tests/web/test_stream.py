@@ -127,7 +127,7 @@ def test_what_was_asked_before_a_stream_is_answered_and_what_is_asked_after_it_i
             house.tell("something")
             await client.until(b"something")
             await house.streams.close()
-            assert b"404" not in await client.rest()
+            assert b"HTTP/1.1 404" not in await client.rest()
 
     run(scene)
 
