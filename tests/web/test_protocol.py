@@ -73,8 +73,8 @@ async def test_a_client_whose_first_request_does_not_come_is_let_go_of(world: Wo
 
 
 async def test_a_client_whose_requests_come_is_kept_though_an_answer_takes_long(world: World) -> None:
-    gateway = await world.start(GATEWAY_HEADER_TIMEOUT_SECONDS="0.3")
-    agent = await world.agent(silent_for(1.0))
+    gateway = await world.start(GATEWAY_HEADER_TIMEOUT_SECONDS="0.8")
+    agent = await world.agent(silent_for(1.5))
     target = await world.workspace(agent.url)
     assert (await world.call(target))[0] == 200
     parts = urlsplit(gateway.url)
@@ -83,10 +83,10 @@ async def test_a_client_whose_requests_come_is_kept_though_an_answer_takes_long(
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         assert b"200" in await reader.readline()
         assert await reader.readuntil(b"}")
-        await asyncio.sleep(0.5)  # idle for longer than a first request may be
+        await asyncio.sleep(1.0)  # idle for longer than a first request may be
     writer.close()
     async with world.reading(target, gateway=gateway) as stream:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
         assert not stream.ended
 
 
