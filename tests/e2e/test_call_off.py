@@ -55,9 +55,8 @@ async def test_one_that_is_out_is_called_off_on_another_replica_and_the_next_has
             assert headers["X-A2A-Call-ID"] == id_
             assert (await ended(world, target, next_))["status"] == "completed"
             await eventually(lambda: len(reader.of("CALL_ENDED")) == 2)
-    assert [(one["call_id"], one["ending"]) for one in reader.of("CALL_ENDED")] == [
-        (id_, "cancelled"), (next_, "completed"),
-    ]  # fmt: skip
+    told = {one["call_id"]: one["ending"] for one in reader.of("CALL_ENDED")}  # two replicas may have told them
+    assert told == {id_: "cancelled", next_: "completed"}
     assert (agent.taken, agent.server.closed_early) == (["one", "two"], 1)
     said = (await status(world, target, id_))[1]
     assert (said["status"], said["ending"], said["attempts"]) == ("cancelled", "cancelled", 1)
