@@ -191,7 +191,8 @@ class Sending:
             answer.set_result(got or ended.answer)
         if got is None:
             self._arrivals.tell(call, ended, late=late, unsure=unsure)
-            self._freed(call.wanted.target.id)
+            if ended.ending is not Ending.AGENT_BUSY:
+                self._freed(call.wanted.target.id)
         else:
             claim = call.wanted.claim
             kept = None if claim is None else ports.Kept(claim=claim, waits=True)
